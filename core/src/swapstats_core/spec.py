@@ -1,0 +1,461 @@
+"""The SwapStats resource: one typed model that every process, the CRD and the docs read.
+
+Keys are camelCase in files and snake_case in Python. Durations are strings such as ``100ms``, ``5s``,
+``5m``, ``24h`` or ``7d`` and become integer milliseconds (``*_ms`` helpers are not needed: a `Duration`
+*is* its milliseconds). Secrets appear by reference only (`SecretRef`), never by value.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+MAX_WINDOW_MS = 7 * DAY_MS
+"""The engine's sums are proven not to overflow up to here (see `swapstats_core.amounts`)."""
+
+_UNITS_MS = {"ms": 1, "s": 1_000, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
+_DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
+
+
+def parse_duration_ms(text: str) -> int:
+    """Milliseconds of a duration such as ``250ms``, ``5s``, ``1h`` (one number, one unit).
+
+    Raises ValueError naming the remedy.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration: write a whole number and ms, s, m, h or d, as in 5m")
+    return int(match[1]) * _UNITS_MS[match[2]]
+
+
+def format_duration(duration_ms: int) -> str:
+    """The shortest spelling of a duration, the inverse of `parse_duration_ms`: ``86400000`` -> ``24h``.
+
+    Days are spelled only for whole multiples above one (``7d``), so that the usual window names come out.
+    """
+    for unit in ("d", "h", "m", "s"):
+        size = _UNITS_MS[unit]
+        if duration_ms and duration_ms % size == 0 and (unit != "d" or duration_ms > DAY_MS):
+            return f"{duration_ms // size}{unit}"
+    return f"{duration_ms}ms"
+
+
+def _duration(value: object) -> object:
+    return parse_duration_ms(value) if isinstance(value, str) else value
+
+
+Duration = Annotated[
+    int,
+    BeforeValidator(_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(ms|s|m|h|d)$"}),
+    Field(ge=0),
+]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+
+class SecretRef(_Section):
+    """A key of a Secret in the resource's namespace; on a laptop, a file ``<name>/<key>`` below the secrets folder."""
+
+    name: Name
+    """Name of the Secret."""
+    key: str
+    """Key inside the Secret."""
+
+
+class Flavor(StrEnum):
+    REDPANDA = "redpanda"
+    KAFKA = "kafka"
+
+
+class Topic(_Section):
+    """The topic of raw swaps. Its name and partition count can't change after creation."""
+
+    name: str = "raw-swaps"
+    """Topic name (immutable)."""
+    partitions: int = Field(default=12, ge=1, le=1024)
+    """Number of partitions (immutable: the token's home follows from it)."""
+    replication: int = Field(default=1, ge=1, le=9)
+    """Replication factor: 1 on a laptop, 3 in production."""
+    retention: Duration = 7 * DAY_MS
+    """How long the broker keeps records; at least the longest window plus grace, so that state can be rebuilt."""
+    segment: Duration = HOUR_MS
+    """Time after which the broker rolls a log segment."""
+    cleanup_policy: Literal["delete", "compact", "compact,delete"] = "delete"
+    """The broker's cleanup policy."""
+    manage: bool = True
+    """Create the topic and keep its settings; false: it is somebody else's and only checked."""
+
+
+class Tls(_Section):
+    """TLS to a server; certificates are mounted files."""
+
+    enabled: bool = False
+    """Encrypt the connection."""
+    ca_file: str | None = None
+    """PEM file of the authorities to trust; default: the system's."""
+    cert_file: str | None = None
+    """PEM file of the client's certificate (mutual TLS)."""
+    key_file: str | None = None
+    """PEM file of the client's key (mutual TLS)."""
+
+
+class Sasl(_Section):
+    """SASL authentication to the broker."""
+
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-256"
+    """SASL mechanism."""
+    username: str
+    """User name."""
+    secret_ref: SecretRef
+    """Where the password is."""
+
+
+class Source(_Section):
+    """Where swaps come from."""
+
+    flavor: Flavor = Flavor.REDPANDA
+    """Which administration tools suit the broker; the data path is the same."""
+    brokers: list[str] = Field(default=["localhost:9092"], min_length=1)
+    """Bootstrap servers, ``host:port``."""
+    topic: Topic = Topic()
+    """The topic."""
+    group_id: str = "swap-stats"
+    """Group under which offsets are shown to lag tools; the recorder's group is this plus ``-recorder``."""
+    start: Literal["latest", "earliest"] = "latest"
+    """Where a partition without any snapshot begins."""
+    max_bytes: int = Field(default=1_048_576, ge=1024)
+    """Largest fetch per partition, in bytes; also the largest record accepted."""
+    max_inflight: int = Field(default=64, ge=1, le=4096)
+    """Most queries a shard answers at a time."""
+    session_timeout: Duration = 30_000
+    """Session timeout of the recorder's consumer group."""
+    rebalance_timeout: Duration = 60_000
+    """Rebalance timeout of the recorder's consumer group."""
+    tls: Tls = Tls()
+    """TLS to the brokers."""
+    sasl: Sasl | None = None
+    """SASL to the brokers."""
+    dead_letter_topic: str | None = None
+    """Topic of records that can't be swaps; default ``<topic>.dead-letters``."""
+
+    @property
+    def dead_letters(self) -> str:
+        return self.dead_letter_topic or f"{self.topic.name}.dead-letters"
+
+
+class Dedupe(_Section):
+    """How long an event's identity is remembered."""
+
+    ttl: Duration = DAY_MS
+    """In stream time; at least the longest window, so that no id expires while its event can still count."""
+
+
+class Snapshots(_Section):
+    """Snapshots of a partition's state."""
+
+    interval: Duration = Field(default=5_000, ge=100)
+    """Time between two snapshots of a partition."""
+    keep: int = Field(default=3, ge=2, le=100)
+    """Manifests kept; an unreadable one falls back to its predecessor."""
+
+
+class Shards(_Section):
+    """The aggregator shards."""
+
+    replicas: int = Field(default=2, ge=0, le=1024)
+    """Number of shards; at most the number of partitions."""
+    failover_after: Duration = 10_000
+    """How long a shard may be gone before its partitions move to the survivors."""
+    resources: dict[str, Any] = Field(default={}, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+    """Kubernetes resource requests and limits of a shard's container."""
+
+
+class HttpApi(_Section):
+    """The HTTP listener."""
+
+    port: int = Field(default=8080, ge=0, le=65535)
+    """Port of HTTP and WebSocket; 0 picks a free one."""
+    cors_origins: list[str] = []
+    """Origins that browsers may call from; empty: none."""
+    trusted_proxies: list[str] = []
+    """Exact networks (CIDR) whose ``X-Forwarded-For`` is believed."""
+
+
+class WebSocketApi(_Section):
+    """The WebSocket endpoint."""
+
+    coalesce: Duration = Field(default=100, ge=10)
+    """Least time between two patches of a token to a client."""
+    max_connections: int = Field(default=5_000, ge=1)
+    """Most WebSocket connections per API process."""
+    max_subscriptions: int = Field(default=100, ge=1)
+    """Most subscriptions per connection."""
+
+
+class GrpcApi(_Section):
+    """The gRPC listener."""
+
+    enabled: bool = False
+    """Serve gRPC."""
+    port: int = Field(default=9090, ge=0, le=65535)
+    """Port of gRPC."""
+
+
+class Jwt(_Section):
+    """JSON Web Tokens: one algorithm, one issuer."""
+
+    enabled: bool = False
+    """Require a token on every read."""
+    alg: Literal["HS256", "RS256"] = "HS256"
+    """HS256 for development, RS256 for production."""
+    secret_ref: SecretRef | None = None
+    """HS256: the shared secret, at least 32 bytes."""
+    public_key_ref: SecretRef | None = None
+    """RS256: the PEM public key."""
+    jwks_url: str | None = None
+    """RS256: address of the issuer's key set."""
+    audience: str = "swap-stats"
+    """Required ``aud``."""
+    issuer: str = "swap-stats"
+    """Required ``iss``."""
+    leeway: Duration = 30_000
+    """Tolerated clock difference to the issuer."""
+    mint: bool = False
+    """Offer the token mint; only with HS256 and ``environment: dev``."""
+
+    @model_validator(mode="after")
+    def _keys(self) -> Self:
+        if self.enabled and self.alg == "HS256" and self.secret_ref is None:
+            raise ValueError("HS256 needs secretRef: name the Secret that holds at least 32 bytes")
+        if self.enabled and self.alg == "RS256" and self.public_key_ref is None and self.jwks_url is None:
+            raise ValueError("RS256 needs publicKeyRef or jwksUrl")
+        if self.mint and self.alg != "HS256":
+            raise ValueError("mint works only with alg HS256: remove mint, or use HS256 in a dev environment")
+        return self
+
+
+class Auth(_Section):
+    """Who may read."""
+
+    jwt: Jwt = Jwt()
+    """Bearer tokens."""
+
+
+class TokenBucket(_Section):
+    """A rate limit."""
+
+    refill_per_sec: int = Field(ge=1)
+    """Sustained requests per second."""
+    burst: int = Field(ge=1)
+    """Most requests at once."""
+
+
+class RateLimit(_Section):
+    """Rate limits, one bucket per subject and one per address."""
+
+    enabled: bool = False
+    """Apply the limits."""
+    by_jwt: TokenBucket = TokenBucket(refill_per_sec=50, burst=200)
+    """Per subject of a token."""
+    by_ip: TokenBucket = TokenBucket(refill_per_sec=20, burst=60)
+    """Per client address (IPv6: per /64)."""
+
+
+class Api(_Section):
+    """The API processes."""
+
+    replicas: int = Field(default=2, ge=0)
+    """Number of API processes."""
+    http: HttpApi = HttpApi()
+    """HTTP."""
+    ws: WebSocketApi = WebSocketApi()
+    """WebSocket."""
+    grpc: GrpcApi = GrpcApi()
+    """gRPC."""
+    auth: Auth = Auth()
+    """Authentication."""
+    rate_limit: RateLimit = RateLimit()
+    """Rate limits."""
+
+
+class Redis(_Section):
+    """Redis: snapshots, assignment, rate limits."""
+
+    url: str = "redis://localhost:6379/0"
+    """``redis://`` or ``rediss://`` address with the database, without a password."""
+    prefix: str = "swapstats:"
+    """Prefix of every key."""
+    username: str | None = None
+    """User name."""
+    secret_ref: SecretRef | None = None
+    """Where the password is."""
+    tls: Tls = Tls()
+    """TLS files for ``rediss://``."""
+    sentinel_master: str | None = None
+    """Name of the master when ``url`` points to Sentinel."""
+
+
+class ClickHouse(_Section):
+    """ClickHouse: the long memory."""
+
+    url: str = "http://localhost:8123"
+    """HTTP(S) address."""
+    database: str = "swaps"
+    """Database; created when absent."""
+    username: str = "default"
+    """User name."""
+    secret_ref: SecretRef | None = None
+    """Where the password is."""
+    storage_policy: str | None = None
+    """Storage policy with a ``cold`` volume; absent: rows stay on the default disk until they expire."""
+    cold_after: Duration = 90 * DAY_MS
+    """Age at which rows move to the ``cold`` volume."""
+    delete_after: Duration = 365 * DAY_MS
+    """Age at which rows are deleted."""
+    batch_rows: int = Field(default=1_000, ge=1, le=1_000_000)
+    """A batch is sent at this many rows ..."""
+    batch_interval: Duration = Field(default=200, ge=10)
+    """... or after this time, whichever is first."""
+
+
+class Nats(_Section):
+    """NATS: queries and deltas."""
+
+    url: str = "nats://localhost:4222"
+    """Address; several separated by commas."""
+    username: str | None = None
+    """User name."""
+    secret_ref: SecretRef | None = None
+    """Where the password is."""
+    tls: Tls = Tls()
+    """TLS files for ``tls://``."""
+
+
+class Stores(_Section):
+    """The servers SwapStats leans on."""
+
+    redis: Redis = Redis()
+    """Redis."""
+    clickhouse: ClickHouse = ClickHouse()
+    """ClickHouse."""
+    nats: Nats = Nats()
+    """NATS."""
+
+
+class Rollout(_Section):
+    """How partitions move."""
+
+    max_moving: int = Field(default=2, ge=1)
+    """Most partitions in a handoff at a time."""
+    warm_lag: Duration = 1_000
+    """A next owner counts as warm below this lag."""
+    timeout: Duration = 300_000
+    """A rollout step that takes longer stops and rolls back."""
+
+
+class Telemetry(_Section):
+    """Logs and metrics."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is logged."""
+    log_format: Literal["json", "console"] = "json"
+    """``json`` for machines, ``console`` for people."""
+
+
+class SwapStatsSpec(_Section):
+    """``spec`` of a SwapStats resource."""
+
+    environment: Literal["dev", "prod"] = "prod"
+    """``dev`` allows what must never run in production, such as the token mint."""
+    source: Source = Source()
+    """Where swaps come from."""
+    windows: list[Duration] = Field(default=[5 * MINUTE_MS, HOUR_MS, DAY_MS], min_length=1, max_length=8)
+    """The windows, ascending, in whole minutes."""
+    grace: Duration = 120_000
+    """Allowed lateness of an event behind its token's newest one."""
+    dedupe: Dedupe = Dedupe()
+    """Memory for event ids."""
+    snapshots: Snapshots = Snapshots()
+    """Snapshots."""
+    shards: Shards = Shards()
+    """Aggregator shards."""
+    api: Api = Api()
+    """API processes."""
+    stores: Stores = Stores()
+    """Redis, ClickHouse, NATS."""
+    rollout: Rollout = Rollout()
+    """How partitions move."""
+    deletion_policy: Literal["Retain", "Delete"] = "Retain"
+    """What happens to snapshots when the resource is deleted."""
+    telemetry: Telemetry = Telemetry()
+    """Logs and metrics."""
+
+    @property
+    def window_names(self) -> tuple[str, ...]:
+        """Names of the windows as they appear in replies, shortest first: ``("5m", "1h", "24h")``."""
+        return tuple(format_duration(window) for window in self.windows)
+
+    @property
+    def window_minutes(self) -> tuple[int, ...]:
+        """Lengths of the windows in minutes, ascending."""
+        return tuple(window // MINUTE_MS for window in self.windows)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if any(window % MINUTE_MS or not 0 < window <= MAX_WINDOW_MS for window in self.windows):
+            raise ValueError("windows: every window is a whole number of minutes, from 1m to 7d")
+        if any(a >= b for a, b in zip(self.windows, self.windows[1:], strict=False)):
+            raise ValueError("windows: list them in ascending order, each once")
+        if self.dedupe.ttl < self.windows[-1]:
+            raise ValueError("dedupe.ttl: must be at least the longest window, or an id expires while its event counts")
+        if self.grace > self.windows[-1]:
+            raise ValueError("grace: must not exceed the longest window")
+        if self.shards.replicas > self.source.topic.partitions:
+            raise ValueError("shards.replicas: must not exceed source.topic.partitions")
+        if self.source.topic.retention < self.windows[-1] + self.grace:
+            raise ValueError("source.topic.retention: must be at least the longest window plus grace")
+        if self.api.auth.jwt.mint and self.environment != "dev":
+            raise ValueError("api.auth.jwt.mint: allowed only with environment: dev")
+        return self
+
+
+class Metadata(BaseModel):
+    """The part of Kubernetes' object metadata that the processes use."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: Name
+    namespace: str = "default"
+
+
+class SwapStatsResource(_Section):
+    """A whole resource, as in a file."""
+
+    api_version: Literal["swapstats.io/v1alpha1"] = "swapstats.io/v1alpha1"
+    kind: Literal["SwapStats"] = "SwapStats"
+    metadata: Metadata
+    spec: SwapStatsSpec = SwapStatsSpec()
+    status: dict[str, Any] | None = None
