@@ -99,6 +99,7 @@ class Swap(msgspec.Struct, gc=False, frozen=True):
 
 
 _decode_record = msgspec.json.Decoder(Record).decode
+_YEAR_10000_MS = 253_402_300_800_000
 _ZEROS = [b"0" * n for n in range(TOKEN_DIGITS + 1)]
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")
 _TX_HASH = re.compile(r"[!-9;-~]{1,66}")  # printable ASCII without the colon that separates an event id's parts
@@ -118,8 +119,9 @@ def decode(value: bytes | None, record_ms: int) -> Swap:
     try:
         record = _decode_record(value)
     except msgspec.ValidationError as error:
-        missing = "missing required field" in str(error)
-        raise Reject(Reason.MISSING_FIELD if missing else Reason.WRONG_TYPE, str(error)) from None
+        text = str(error)
+        missing = text.startswith("Object missing required field")  # other messages quote the record, at any length
+        raise Reject(Reason.MISSING_FIELD if missing else Reason.WRONG_TYPE, text[:200] + text[200:][-40:]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Reject(Reason.MALFORMED_JSON, f"not one JSON object in UTF-8: {error}") from None
     usd_micros = _scaled("amount_usd", bytes(record.amount_usd), USD_DIGITS, USD_LIMIT)
@@ -132,9 +134,9 @@ def decode(value: bytes | None, record_ms: int) -> Swap:
     token = record.token
     if _TOKEN.fullmatch(token) is None:
         raise Reject(Reason.BAD_TOKEN, "token: 1 to 128 characters, no blanks or control characters")
-    tx_hash = record.tx_hash.lower()
-    if _TX_HASH.fullmatch(tx_hash) is None:
+    if _TX_HASH.fullmatch(record.tx_hash) is None:  # before lower(), which makes ASCII of the Kelvin sign
         raise Reject(Reason.BAD_ID, "tx_hash: 1 to 66 printable ASCII characters without a colon")
+    tx_hash = record.tx_hash.lower()
     event_id = f"{record.chain_id}:{tx_hash}:{record.log_index}"
     if record.event_id is not None and record.event_id.lower() != event_id:
         raise Reject(Reason.BAD_ID, f"event_id {record.event_id[:120]!r} disagrees with {event_id!r}: omit it or fix it")
@@ -175,14 +177,17 @@ def _scaled_slowly(field: str, raw: bytes, digits: int) -> int:
     """Exponents, escapes and everything wrong."""
     if raw[:1] not in b'"-0123456789':
         raise Reject(Reason.WRONG_TYPE, f"{field}: write a decimal string, such as \"12.5\"")
-    text = str(msgspec.json.decode(raw)) if raw[:1] == b'"' else raw.decode("ascii")
+    try:
+        text = msgspec.json.decode(raw, type=str) if raw[:1] == b'"' else raw.decode("ascii")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # msgspec checks a Raw's structure, not its characters
+        raise Reject(Reason.MALFORMED_JSON, f"{field}: not a JSON string in UTF-8: {error}") from None
     if len(text) > 128 or _NUMBER.fullmatch(text) is None:
         raise Reject(Reason.BAD_AMOUNT, f"{field}: {text[:40]!r} is not a decimal number")
     number = Decimal(text)
     if number and number.adjusted() > 40:
         raise Reject(Reason.BAD_AMOUNT, f"{field}: {text[:40]!r} is too large")
     numerator, denominator = number.as_integer_ratio()
-    scaled, rest = divmod(numerator * 10**digits, denominator)
+    scaled, rest = divmod(numerator * int(10**digits), denominator)
     if rest:
         raise Reject(Reason.BAD_AMOUNT, f"{field}: more than {digits} digits after the point can't be kept exactly")
     return scaled
@@ -191,7 +196,7 @@ def _scaled_slowly(field: str, raw: bytes, digits: int) -> int:
 def event_time_ms(value: str | int) -> int:
     """Unix milliseconds of an RFC 3339 text (digits below a millisecond are cut off) or of an integer. Raises Reject."""
     if type(value) is int:
-        if 0 <= value < 253_402_300_800_000:
+        if 0 <= value < _YEAR_10000_MS:
             return value
         raise Reject(Reason.BAD_TIME, "event_time: epoch milliseconds from 1970 to 9999")
     text = str(value)
@@ -218,7 +223,7 @@ def _time_slowly(text: str) -> int:
         else:
             unix_ms = int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 1000
             unix_ms += int(((fraction or "") + "000")[:3])
-            if unix_ms >= 0:
+            if 0 <= unix_ms < _YEAR_10000_MS:  # a zone can push the last day out of the calendar
                 return unix_ms
     raise Reject(
         Reason.BAD_TIME, f"event_time: {text[:40]!r} is not RFC 3339 with a zone, such as 2026-01-05T12:00:31.200Z"
