@@ -1,0 +1,1 @@
+"""The `swapstats` command line and the laptop's supervisor."""

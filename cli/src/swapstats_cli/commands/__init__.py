@@ -1,0 +1,1 @@
+"""One module per command, each with one typer function of the same name."""
