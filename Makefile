@@ -1,0 +1,46 @@
+# `make` alone lists the targets. Everything that needs the environment makes it first; that is quick when nothing changed.
+PYTHON ?=
+BIN := .venv/bin
+MEMBERS := core/src aggregator/src api/src cli/src
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check format bench lock clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+	    printf '  make %-9s %s\n' "$$target" "$$text"; done
+
+# Candidates are run, not only looked up: a version manager's shim may exist for a Python that doesn't.
+install: ## Make .venv with everything (PYTHON=/path/to/python3 to choose; 3.11 to 3.13)
+	@for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+	    if "$$python" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
+	done; \
+	command -v "$$python" >/dev/null || { echo "Python 3.11 or newer is needed: there is no $$python" >&2; exit 1; }; \
+	"$$python" requirements/install.py
+
+run: install ## Start the whole system on this machine, with a live demo stream
+	@$(BIN)/swapstats dev -f examples/demo.yaml --data-dir .swapstats --demo
+
+test: install ## Run every test
+	@$(BIN)/python -m pytest
+
+check: install ## Lint, format, types, layers, pins
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python requirements/lock.py --check
+
+format: install ## Format the code, and fix what ruff can fix
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+bench: install ## Measure; writes bench/results.json
+	@$(BIN)/python -m bench
+
+lock: install ## Pin and hash the requirements again after an edit of requirements/*.in
+	$(BIN)/python requirements/lock.py
+
+clean: ## Remove the environment and caches (not .swapstats, which is data)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
