@@ -59,7 +59,7 @@ def make_environment() -> None:
 
 
 def pip_settings() -> dict[str, str]:
-    """pip's configuration from its files and PIP_* variables, as variables for uv."""
+    """What pip is told by its files and PIP_* variables, as variables for uv."""
     listing = subprocess.run(
         [PYTHON, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -122,7 +122,7 @@ def main() -> None:
         pip_install("--require-hashes", "--requirement=requirements/bootstrap.txt")
     except subprocess.CalledProcessError:
         sys.exit("uv can't be installed; pip's message above says why. Is there a network, or an index in pip.conf?")
-    say("fetching the requirements: about 400 MB the first time, most of it ClickHouse's engine")
+    say("fetching the requirements: about 350 MB the first time, most of it ClickHouse's engine")
     install("--require-hashes", "--requirement=requirements/dev.txt")
     say("linking the members")
     editable = [f"--editable=./{member}" for member in MEMBERS]
@@ -132,7 +132,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - the system's Python runs this, whatever it is
         sys.exit("SwapStats needs Python 3.11 or newer")
     os.chdir(ROOT)
     main()

@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -60,9 +61,11 @@ def problems() -> list[str]:
     known = _names("runtime.in") | _names("servers.in")
     for member in MEMBERS:
         project = tomllib.loads((HERE.parent / member / "pyproject.toml").read_text())["project"]
-        wanted = [*project["dependencies"], *sum(project.get("optional-dependencies", {}).values(), [])]
-        for name in sorted({_name(item) for item in wanted if not item.startswith("swapstats")} - known):
-            found.append(f"{member}/pyproject.toml wants {name}: give its version in requirements/runtime.in")
+        wanted = chain(project["dependencies"], *project.get("optional-dependencies", {}).values())
+        unknown = {_name(item) for item in wanted if not item.startswith("swapstats")} - known
+        found += [
+            f"{member}/pyproject.toml wants {name}: give its version in requirements/runtime.in" for name in unknown
+        ]
     return found
 
 
