@@ -1,0 +1,157 @@
+"""The oracle against docs/engine.md, rule by rule, on examples that a person can check."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+
+from swapstats_core.oracle import Oracle, Outcome, WindowTotals
+from swapstats_core.swap import Swap
+from tests.kit.streams import DAY_MS, HOUR_MS, MINUTE_MS, START_MS, Config, configs, make_swap, streams
+
+LONGEST_MS = 60 * MINUTE_MS
+
+
+def oracle_after(*swaps: Swap) -> Oracle:
+    oracle = Oracle((5, 60), grace_ms=120_000, ttl_ms=HOUR_MS)
+    for swap in swaps:
+        oracle.add(swap)
+    return oracle
+
+
+ADD = make_swap(usd_micros=7, token_atto=9)
+REMOVAL = make_swap(usd_micros=7, token_atto=9, removed=True)
+AGAIN = Outcome.DUPLICATE
+
+
+@pytest.mark.parametrize(
+    ("before", "swap", "outcome"),
+    [
+        pytest.param([], ADD, Outcome.APPLIED, id="add, absent"),
+        pytest.param([ADD], ADD, AGAIN, id="add, applied"),
+        pytest.param([REMOVAL], ADD, AGAIN, id="add, tombstone"),
+        pytest.param([ADD, REMOVAL], ADD, AGAIN, id="add, removed"),
+        pytest.param([ADD], REMOVAL, Outcome.REMOVED, id="removal, applied"),
+        pytest.param([], REMOVAL, Outcome.TOMBSTONE, id="removal, absent"),
+        pytest.param([REMOVAL], REMOVAL, AGAIN, id="removal, tombstone"),
+        pytest.param([ADD, REMOVAL], REMOVAL, AGAIN, id="removal, removed"),
+        pytest.param([ADD], make_swap(usd_micros=8, token_atto=9, removed=True), Outcome.CONFLICT, id="other USD"),
+        pytest.param([ADD], make_swap(usd_micros=7, token_atto=8, removed=True), Outcome.CONFLICT, id="other amount"),
+        pytest.param(
+            [ADD],
+            make_swap(usd_micros=7, token_atto=9, is_buy=False, removed=True),
+            Outcome.CONFLICT,
+            id="other side",
+        ),
+        pytest.param(
+            [ADD],
+            make_swap(event_ms=START_MS + 1, usd_micros=7, token_atto=9, removed=True),
+            Outcome.CONFLICT,
+            id="other time",
+        ),
+        pytest.param([ADD], make_swap(block=2), Outcome.APPLIED, id="another block is another inclusion"),
+        pytest.param([ADD], make_swap(token="USDC"), Outcome.APPLIED, id="another token is another identity"),
+        pytest.param([ADD], make_swap(event_ms=START_MS - 120_000, log_index=1), Outcome.APPLIED, id="just in grace"),
+        pytest.param([ADD], make_swap(event_ms=START_MS - 120_001, log_index=1), Outcome.LATE, id="beyond grace"),
+        pytest.param(
+            [ADD],
+            make_swap("USDC", START_MS - 59 * MINUTE_MS, log_index=1),
+            Outcome.APPLIED,
+            id="another token's events make none late",
+        ),
+        pytest.param(
+            [ADD],
+            make_swap("USDC", START_MS - 59 * MINUTE_MS - 1, log_index=1),
+            Outcome.LATE,
+            id="older than the longest window is late for any token",
+        ),
+        pytest.param(
+            [make_swap(event_ms=START_MS - 2 * HOUR_MS), make_swap("USDC", START_MS - 1)],
+            make_swap(event_ms=START_MS - 2 * HOUR_MS),
+            AGAIN,
+            id="remembered until the generation after the ttl",
+        ),
+        pytest.param(
+            [make_swap(event_ms=START_MS - 2 * HOUR_MS), make_swap("USDC", START_MS)],
+            make_swap(event_ms=START_MS - 2 * HOUR_MS),
+            Outcome.LATE,
+            id="forgotten, but late by then",
+        ),
+        pytest.param(
+            [make_swap(event_ms=START_MS - 2 * HOUR_MS), make_swap("USDC", START_MS)],
+            make_swap(event_ms=START_MS - 2 * HOUR_MS, usd_micros=1, removed=True),
+            Outcome.TOMBSTONE,
+            id="the removal of a forgotten add agrees with anything",
+        ),
+    ],
+)
+def test_outcome(before: list[Swap], swap: Swap, outcome: Outcome) -> None:
+    assert oracle_after(*before).add(swap) is outcome
+
+
+def test_a_conflict_is_as_if_it_had_never_come() -> None:
+    ahead = make_swap(event_ms=START_MS + 30 * MINUTE_MS, usd_micros=7, token_atto=9, removed=True)
+    oracle = oracle_after(ADD)
+    assert oracle.add(ahead) is Outcome.CONFLICT
+    assert oracle.newest_ms == START_MS
+    assert oracle.state("WETH", START_MS) == oracle_after(ADD).state("WETH", START_MS)
+
+
+def test_duplicates_and_late_ones_raise_the_watermark_but_not_the_sums() -> None:
+    tombstone = make_swap(event_ms=START_MS + 5_000, removed=True, log_index=3)
+    state = oracle_after(ADD, tombstone).state("WETH", START_MS)
+    assert state is not None
+    assert state.watermark_ms == START_MS + 5_000 - 120_000
+    assert state.windows[5] == WindowTotals(7, 9, 1, 1, 0)
+
+
+def test_windows_cover_whole_minutes_and_decay_without_events() -> None:
+    oracle = oracle_after(make_swap(event_ms=START_MS + 59_999, usd_micros=3, token_atto=4, is_buy=False))
+    full, empty = WindowTotals(3, 4, 1, 0, 1), WindowTotals()
+    assert oracle.window("WETH", 5, START_MS - 1) == empty, "an event ahead of the clock isn't in yet"
+    assert oracle.window("WETH", 5, START_MS) == full
+    assert oracle.window("WETH", 5, START_MS + 5 * MINUTE_MS - 1) == full
+    assert oracle.window("WETH", 5, START_MS + 5 * MINUTE_MS) == empty
+    assert oracle.window("WETH", 60, START_MS + 5 * MINUTE_MS) == full
+
+
+def test_a_quiet_token_is_zero_and_then_unknown() -> None:
+    oracle = oracle_after(ADD, make_swap("USDC", START_MS + 2 * LONGEST_MS - 1))
+    state = oracle.state("WETH", oracle.newest_ms)
+    assert state is not None
+    assert state.windows == {5: WindowTotals(), 60: WindowTotals()}
+    oracle.add(make_swap("USDC", START_MS + 2 * LONGEST_MS))
+    assert oracle.state("WETH", oracle.newest_ms) is None
+    assert oracle.state("never seen", oracle.newest_ms) is None
+    assert oracle.known_tokens() == {"USDC"}
+
+
+def test_a_late_event_alone_makes_a_token_known() -> None:
+    oracle = oracle_after(make_swap("USDC"))
+    assert oracle.add(make_swap(event_ms=START_MS - 100 * MINUTE_MS)) is Outcome.LATE
+    assert oracle.state("WETH", START_MS) is not None
+
+
+def test_the_clock_is_at_most_a_minute_behind() -> None:
+    assert oracle_after(ADD).least_now_ms == START_MS - 60_000
+
+
+@given(streams, configs)
+def test_forgetting_cannot_be_seen(swaps: list[Swap], config: Config) -> None:
+    """An identity is forgotten only when its add would be late: no event ever counts twice."""
+    oracle = Oracle(config.windows_minutes, config.grace_ms, config.ttl_ms)
+    applied = [swap.identity for swap in swaps if oracle.add(swap) is Outcome.APPLIED]
+    assert len(applied) == len(set(applied))
+
+
+@given(streams)
+def test_sums_are_conserved_in_a_window_without_end(swaps: list[Swap]) -> None:
+    """With a window that nothing leaves, the sum is what was applied minus what was removed."""
+    oracle = Oracle((10**6,), grace_ms=10**15, ttl_ms=10**6 * MINUTE_MS + DAY_MS)
+    expected: dict[str, int] = {}
+    for swap in swaps:
+        sign = {Outcome.APPLIED: 1, Outcome.REMOVED: -1}.get(oracle.add(swap), 0)
+        expected[swap.token] = expected.get(swap.token, 0) + sign * swap.usd_micros
+    for token, usd_micros in expected.items():
+        if oracle.is_known(token):
+            assert oracle.window(token, 10**6, oracle.newest_ms).usd_micros == usd_micros

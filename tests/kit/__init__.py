@@ -1,0 +1,1 @@
+"""The test kit: generated event streams, fuzzed records, servers for tests. Used by the tests of every member."""
