@@ -93,6 +93,13 @@ def test_different_events_have_different_identities(parts: list[tuple[int, str, 
     assert (one.identity == other.identity) == (parts[0] == parts[1])
 
 
+@pytest.mark.parametrize(
+    "tx_hash", ["0x" + "Ab" * 32, "0X" + "ab" * 32, "00" + "ab" * 32, "0x" + "zz" * 32, "a", "5Kz/+=" * 11]
+)
+def test_hashes_of_any_chain(tx_hash: str) -> None:
+    assert decoded(tx_hash=tx_hash).event_id == f"1:{tx_hash.lower()}:3"
+
+
 @pytest.mark.parametrize("way", [*GOOD, LARGE_GOOD], ids=lambda way: way.label)
 def test_every_good_way_of_writing(way: Any) -> None:  # noqa: ANN401 - the kit's own class
     event = VALID | {"tx_hash": "0xab", "token": "\U0001f98a", "amount_usd": "3.250000", "amount_token": "1.5"}

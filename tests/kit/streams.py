@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-import msgspec
 from hypothesis import strategies as st
 
 from swapstats_core.swap import TOKEN_LIMIT, USD_LIMIT, Record, Swap, format_token, format_usd, inclusion
@@ -60,16 +59,15 @@ def make_swap(  # noqa: PLR0913 - one argument per field that a test may want to
         log_index=log_index,
         token=token,
         side="buy" if is_buy else "sell",
-        amount_token=msgspec.Raw(f'"{format_token(token_atto)}"'.encode()),
-        amount_usd=msgspec.Raw(f'"{format_usd(usd_micros)}"'.encode()),
+        amount_token=format_token(token_atto),
+        amount_usd=format_usd(usd_micros),
         event_time=event_ms,
         removed=removed,
         block_number=block,
         block_hash=block_hash,
     )
-    event_id = f"1:0xfeed:{log_index}"
-    identity = f"{event_id} {inclusion(record)} {token}"
-    return Swap(token, event_ms, usd_micros, token_atto, is_buy, removed, event_id, identity, record)
+    identity = f"1:0xfeed:{log_index} {inclusion(record)} {token}"
+    return Swap(token, event_ms, usd_micros, token_atto, is_buy, removed, identity, record)
 
 
 class Kind(StrEnum):

@@ -1,0 +1,254 @@
+"""The resource: defaults, spelling, validation with remedies, and the way through YAML and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from swapstats_core.spec import (
+    DAY_MS,
+    HOUR_MS,
+    MINUTE_MS,
+    SwapStatsResource,
+    SwapStatsSpec,
+    format_duration,
+    parse_duration_ms,
+)
+
+DEFAULTS = """
+environment: prod
+source:
+  flavor: redpanda
+  brokers: ['localhost:9092']
+  topic: {name: raw-swaps, partitions: 12, replication: 1, retention: 7d, segment: 1h, cleanupPolicy: delete, manage: true}
+  groupId: swap-stats
+  start: latest
+  maxBytes: 1048576
+  maxInflight: 64
+  sessionTimeout: 30s
+  rebalanceTimeout: 1m
+  tls: {enabled: false, caFile: null, certFile: null, keyFile: null}
+  sasl: null
+  deadLetterTopic: null
+windows: [5m, 1h, 24h]
+grace: 2m
+dedupe: {ttl: 24h}
+snapshots: {interval: 5s, keep: 3}
+shards: {replicas: 2, failoverAfter: 10s, resources: {}}
+api:
+  replicas: 2
+  http: {port: 8080, corsOrigins: [], trustedProxies: []}
+  ws: {coalesce: 100ms, maxConnections: 5000, maxSubscriptions: 100}
+  grpc: {enabled: false, port: 9090}
+  auth:
+    jwt:
+      {enabled: false, alg: HS256, secretRef: null, publicKeyRef: null, jwksUrl: null, audience: swap-stats,
+       issuer: swap-stats, leeway: 30s, mint: false}
+  rateLimit: {enabled: false, byJwt: {refillPerSec: 50, burst: 200}, byIp: {refillPerSec: 20, burst: 60}}
+stores:
+  redis:
+    url: redis://localhost:6379/0
+    prefix: 'swapstats:'
+    username: null
+    secretRef: null
+    tls: {enabled: false, caFile: null, certFile: null, keyFile: null}
+    sentinelMaster: null
+  clickhouse:
+    url: http://localhost:8123
+    database: swaps
+    username: default
+    secretRef: null
+    storagePolicy: null
+    coldAfter: 90d
+    deleteAfter: 365d
+    batchRows: 1000
+    batchInterval: 200ms
+  nats:
+    url: nats://localhost:4222
+    username: null
+    secretRef: null
+    tls: {enabled: false, caFile: null, certFile: null, keyFile: null}
+rollout: {maxMoving: 2, warmLag: 1s, timeout: 5m}
+deletionPolicy: Retain
+telemetry: {logLevel: info, logFormat: json}
+"""
+
+
+def spec(text: str) -> SwapStatsSpec:
+    return SwapStatsSpec.model_validate(yaml.safe_load(text) or {})
+
+
+def as_yaml(value: SwapStatsSpec | SwapStatsResource) -> str:
+    return yaml.safe_dump(value.model_dump(mode="json", by_alias=True))
+
+
+def test_every_default_and_its_spelling() -> None:
+    assert yaml.safe_load(as_yaml(SwapStatsSpec())) == yaml.safe_load(DEFAULTS)
+    assert spec(DEFAULTS) == SwapStatsSpec()
+
+
+def test_a_resource_in_full_survives_yaml() -> None:
+    resource = SwapStatsResource.model_validate(
+        yaml.safe_load("""
+apiVersion: swapstats.io/v1alpha1
+kind: SwapStats
+metadata: {name: mainnet, namespace: trading, labels: {team: markets}}
+spec:
+  environment: dev
+  windows: [1m, 15m, 90m, 24h, 7d]
+  grace: 90s
+  dedupe: {ttl: 200h}
+  source:
+    flavor: kafka
+    brokers: ['a:1', 'b:2']
+    topic: {name: swaps, partitions: 3, retention: 170h}
+    sasl: {username: me, secretRef: {name: kafka, key: password}}
+  shards: {replicas: 3, resources: {limits: {cpu: '2'}}}
+  api: {auth: {jwt: {enabled: true, alg: HS256, secretRef: {name: jwt, key: key}, mint: true}}}
+""")
+    )
+    assert SwapStatsResource.model_validate(yaml.safe_load(as_yaml(resource))) == resource
+    assert resource.metadata.name == "mainnet"
+    assert resource.spec.window_names == ("1m", "15m", "90m", "24h", "7d")
+    assert resource.spec.window_minutes == (1, 15, 90, 1440, 10_080)
+    assert resource.spec.dedupe.ttl == 200 * HOUR_MS
+    assert resource.spec.source.sasl is not None
+    assert resource.spec.source.sasl.secret_ref.key == "password"
+
+
+def test_the_default_windows() -> None:
+    assert SwapStatsSpec().window_names == ("5m", "1h", "24h")
+    assert SwapStatsSpec().window_minutes == (5, 60, 1440)
+
+
+def test_the_dead_letter_topic() -> None:
+    assert SwapStatsSpec().source.dead_letters == "raw-swaps.dead-letters"
+    assert spec("source: {deadLetterTopic: bad}").source.dead_letters == "bad"
+
+
+def test_snake_case_is_python_only_but_understood() -> None:
+    assert spec("source: {group_id: mine}").source.group_id == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("windows: []", "at least 1 item"),
+        ("windows: [1m, 2m, 3m, 4m, 5m, 6m, 7m, 8m, 9m]", "at most 8 items"),
+        ("windows: [90s]", "windows: every window is a whole number of minutes, from 1m to 7d"),
+        ("windows: [0m]", "windows: every window is a whole number of minutes, from 1m to 7d"),
+        ("windows: [8d]", "windows: every window is a whole number of minutes, from 1m to 7d"),
+        ("windows: [1h, 5m]", "windows: list them in ascending order, each once"),
+        ("windows: [60m, 1h]", "windows: list them in ascending order, each once"),
+        ("windows: [5 minutes]", "'5 minutes' is not a duration: write a whole number and ms, s, m, h or d, as in 5m"),
+        ("windows: [1.5h]", "'1.5h' is not a duration"),
+        ("grace: -1s", "'-1s' is not a duration"),
+        ("grace: -1", "greater than or equal to 0"),
+        ("grace: 25h", "grace: must not exceed the longest window"),
+        ("dedupe: {ttl: 23h}", "dedupe.ttl: must be at least the longest window"),
+        ("source: {topic: {retention: 24h}}", "source.topic.retention: must be at least the longest window plus grace"),
+        ("source: {topic: {partitions: 0}}", "greater than or equal to 1"),
+        ("source: {topic: {partitions: 1025}}", "less than or equal to 1024"),
+        ("source: {topic: {replication: 0}}", "greater than or equal to 1"),
+        ("source: {topic: {cleanupPolicy: burn}}", "'delete', 'compact' or 'compact,delete'"),
+        ("source: {brokers: []}", "at least 1 item"),
+        ("source: {flavor: rabbit}", "'redpanda' or 'kafka'"),
+        ("source: {start: middle}", "'latest' or 'earliest'"),
+        ("source: {maxInflight: 0}", "greater than or equal to 1"),
+        ("source: {maxBytes: 1}", "greater than or equal to 1024"),
+        ("source: {sasl: {username: me, password: secret}}", "secretRef"),
+        ("source: {sasl: {username: me, secretRef: {name: 'No Name', key: k}}}", "should match pattern"),
+        ("shards: {replicas: 13}", "shards.replicas: must not exceed source.topic.partitions"),
+        ("shards: {replicas: -1}", "greater than or equal to 0"),
+        ("snapshots: {keep: 1}", "greater than or equal to 2"),
+        ("snapshots: {interval: 99ms}", "greater than or equal to 100"),
+        ("api: {http: {port: 65536}}", "less than or equal to 65535"),
+        ("api: {ws: {coalesce: 9ms}}", "greater than or equal to 10"),
+        ("api: {auth: {jwt: {enabled: true}}}", "HS256 needs secretRef: name the Secret that holds at least 32 bytes"),
+        ("api: {auth: {jwt: {enabled: true, alg: RS256}}}", "RS256 needs publicKeyRef or jwksUrl"),
+        ("api: {auth: {jwt: {alg: none}}}", "'HS256' or 'RS256'"),
+        (
+            "{environment: dev, api: {auth: {jwt: {alg: RS256, jwksUrl: 'https://issuer/keys', mint: true}}}}",
+            "mint works only with alg HS256",
+        ),
+        ("api: {auth: {jwt: {mint: true}}}", "api.auth.jwt.mint: allowed only with environment: dev"),
+        ("api: {rateLimit: {byIp: {refillPerSec: 0, burst: 1}}}", "greater than or equal to 1"),
+        ("stores: {clickhouse: {batchRows: 0}}", "greater than or equal to 1"),
+        ("rollout: {maxMoving: 0}", "greater than or equal to 1"),
+        ("deletionPolicy: Maybe", "'Retain' or 'Delete'"),
+        ("telemetry: {logLevel: loud}", "'debug', 'info', 'warning' or 'error'"),
+        ("environment: test", "'dev' or 'prod'"),
+        ("window: [5m]", "Extra inputs are not permitted"),
+        ("source: {topic: {name: a, colour: red}}", "Extra inputs are not permitted"),
+    ],
+)
+def test_what_is_refused_and_what_it_says(text: str, words: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        spec(text)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{windows: [1m], grace: 1m, dedupe: {ttl: 1m}, source: {topic: {retention: 2m}}}",
+        "{windows: [7d], dedupe: {ttl: 7d}, source: {topic: {retention: 170h}}}",
+        "{grace: 24h, source: {topic: {retention: 48h}}}",
+        "shards: {replicas: 0}",
+        "shards: {replicas: 12}",
+        "{environment: dev, api: {auth: {jwt: {mint: true}}}}",
+        "api: {auth: {jwt: {enabled: true, alg: RS256, jwksUrl: 'https://issuer/keys'}}}",
+    ],
+)
+def test_what_is_just_allowed(text: str) -> None:
+    assert SwapStatsSpec.model_validate(yaml.safe_load(as_yaml(spec(text)))) == spec(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"apiVersion": "swapstats.io/v1"}, "swapstats.io/v1alpha1"),
+        ({"kind": "SwapStat"}, "SwapStats"),
+        ({"metadata": {"name": "Main"}}, "should match pattern"),
+        ({"metadata": {"name": "a" * 64}}, "at most 63"),
+        ({"metadata": {}}, "name"),
+        ({"state": {}}, "Extra inputs are not permitted"),
+    ],
+)
+def test_resources_that_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        SwapStatsResource.model_validate({"metadata": {"name": "main"}} | changes)
+    assert words in str(caught.value)
+
+
+@given(st.integers(0, 400 * DAY_MS) | st.integers(0, 10**5).map(lambda n: n * MINUTE_MS))
+def test_durations_survive_their_spelling(duration_ms: int) -> None:
+    assert parse_duration_ms(format_duration(duration_ms)) == duration_ms
+
+
+@pytest.mark.parametrize(
+    ("duration_ms", "text"),
+    [
+        (0, "0ms"),
+        (1, "1ms"),
+        (1_500, "1500ms"),
+        (60_000, "1m"),
+        (90_000, "90s"),
+        (HOUR_MS, "1h"),
+        (DAY_MS, "24h"),
+        (2 * DAY_MS, "2d"),
+        (36 * HOUR_MS, "36h"),
+    ],
+)
+def test_the_usual_spelling(duration_ms: int, text: str) -> None:
+    assert format_duration(duration_ms) == text
+
+
+def test_a_frozen_spec_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        SwapStatsSpec().windows = [MINUTE_MS]  # type: ignore[misc]

@@ -1,0 +1,130 @@
+"""Messages survive the journey, and names of subjects and keys can't collide."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swapstats_core import wire
+
+TOKENS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+COUNTS = st.integers(0, 2**63 - 1)
+STATS = st.builds(wire.WindowStats, st.just("12.345678"), st.just("1.000000000000000001"), COUNTS, COUNTS, COUNTS)
+RAW_WINDOWS = st.dictionaries(st.sampled_from(["5m", "1h", "24h"]), STATS).map(lambda w: msgspec.Raw(wire.encode(w)))
+STATES = st.builds(
+    wire.TokenState, TOKENS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.integers(-(2**40), 2**60), RAW_WINDOWS, st.booleans()
+)
+STATUSES = st.builds(
+    wire.PartitionStatus,
+    *(COUNTS, TOKENS, COUNTS, COUNTS, COUNTS, COUNTS, st.booleans(), COUNTS, TOKENS, COUNTS),
+    *(st.none() | COUNTS, COUNTS, st.none() | COUNTS, COUNTS),
+)
+OVERVIEWS = st.builds(
+    wire.PartitionOverview,
+    *(COUNTS, COUNTS, COUNTS, COUNTS, st.booleans(), COUNTS),
+    st.lists(st.builds(wire.OverviewEntry, TOKENS, STATS), max_size=3),
+)
+CODES: list[Any] = ["unknown_token", "unknown_window", "bad_query", "busy"]
+REFUSALS = st.builds(wire.Refused, st.sampled_from(CODES), TOKENS, COUNTS, COUNTS, COUNTS, st.booleans())
+ORDERINGS: list[Any] = list(wire.ORDERINGS)
+QUERIES = st.one_of(
+    st.builds(wire.TokenQuery, TOKENS, st.booleans()),
+    st.builds(wire.OverviewQuery, st.just("5m"), st.sampled_from(ORDERINGS), COUNTS),
+    st.just(wire.StatusQuery()),
+)
+
+
+@given(QUERIES)
+def test_queries_arrive_as_sent(query: wire.Query) -> None:
+    assert wire.decode_query(wire.encode(query)) == query
+
+
+@given(st.one_of(STATES.map(wire.Found), STATUSES, OVERVIEWS, REFUSALS))
+def test_replies_arrive_as_sent(reply: wire.Reply) -> None:
+    assert wire.encode(wire.decode_reply(wire.encode(reply))) == wire.encode(reply)
+    assert type(wire.decode_reply(wire.encode(reply))) is type(reply)
+
+
+@given(STATES)
+def test_states_arrive_as_sent_with_their_windows_untouched(state: wire.TokenState) -> None:
+    arrived = wire.decode_token_state(wire.encode(state))
+    assert bytes(arrived.windows) == bytes(state.windows)
+    assert msgspec.structs.replace(arrived, windows=state.windows) == state
+
+
+@given(st.builds(wire.Pulse, *(COUNTS,) * 6, st.booleans(), st.lists(TOKENS)))
+def test_pulses_arrive_as_sent(pulse: wire.Pulse) -> None:
+    assert wire.decode_pulse(wire.encode(pulse)) == pulse
+
+
+@given(
+    st.builds(
+        wire.Assignment, COUNTS, st.lists(st.builds(wire.PartitionAssignment, TOKENS, COUNTS, st.just("owned")), max_size=4)
+    )
+)
+def test_assignments_arrive_as_sent(assignment: wire.Assignment) -> None:
+    assert wire.decode_assignment(wire.encode(assignment)) == assignment
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"{}", b"null", b'{"op":"drop"}', b'{"op":"token"}', b'{"op":"token","token":1}', b'{"op":"status"', b"\xff"],
+)
+def test_nonsense_is_no_query(message: bytes) -> None:
+    with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
+        wire.decode_query(message)
+
+
+def test_a_query_with_another_ordering_is_refused() -> None:
+    with pytest.raises(msgspec.ValidationError, match="by"):
+        wire.decode_query(b'{"op":"overview","window":"5m","by":"price","limit":5}')
+
+
+@given(TOKENS)
+def test_a_subject_token_is_one_safe_token_and_can_be_undone(token: str) -> None:
+    encoded = wire.subject_token(token)
+    assert re.fullmatch(r"[A-Za-z0-9_=-]+", encoded)
+    undone = re.sub(rb"=([0-9A-F]{2})", lambda m: bytes([int(m[1], 16)]), encoded.encode())
+    assert undone.decode() == token
+
+
+@pytest.mark.parametrize(
+    ("token", "encoded"),
+    [("WETH", "WETH"), ("a.b", "a=2Eb"), ("*", "=2A"), (">", "=3E"), ("=2A", "=3D2A"), ("\u00fc", "=C3=BC"), ("a b", "a=20b")],
+)
+def test_subject_tokens(token: str, encoded: str) -> None:
+    assert wire.subject_token(token) == encoded
+
+
+def test_subjects_and_keys() -> None:
+    subjects = wire.Subjects("main")
+    assert subjects.query(7) == "main.query.p7"
+    assert subjects.delta("US.DC") == "main.ws.broadcast.token.US=2EDC"
+    assert subjects.pulse(7) == "main.pulse.p7"
+    assert subjects.assignment == "main.assignment"
+    keys = wire.Keys("swapstats:", "main")
+    assert keys.assignment == "swapstats:main:assignment"
+    assert keys.owner(7) == "swapstats:{main:p7}:owner"
+    assert keys.manifests(7) == "swapstats:{main:p7}:manifests"
+    assert keys.chunks(7) == "swapstats:{main:p7}:chunks"
+
+
+@given(st.integers(0, 253_402_300_799_999))
+def test_rfc3339_keeps_every_millisecond(unix_ms: int) -> None:
+    text = wire.rfc3339(unix_ms)
+    moment = datetime.fromisoformat(text)
+    assert moment.tzinfo == UTC
+    assert (moment - datetime(1970, 1, 1, tzinfo=UTC)) // (datetime.resolution * 1000) == unix_ms
+    assert len(text) == len("2026-01-05T12:00:31.200Z")
+
+
+def test_window_stats_are_plain_json() -> None:
+    stats = wire.WindowStats("0.000000", "0.000000000000000000", 0, 0, 0)
+    assert list(json.loads(wire.encode(stats))) == list(wire.ORDERINGS)
