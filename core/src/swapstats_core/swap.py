@@ -59,15 +59,15 @@ class Reject(Exception):  # noqa: N818 - an outcome with a reason, not a failure
 
 
 class Record(msgspec.Struct, gc=False):
-    """The JSON object of a record, types checked, contents not yet."""
+    """The JSON object of a record, types checked, contents not yet. A JSON number for an amount is kept as its text."""
 
     chain_id: _UInt32
     tx_hash: str
     log_index: _UInt32
     token: str
     side: Literal["buy", "sell"]
-    amount_token: msgspec.Raw
-    amount_usd: msgspec.Raw
+    amount_token: str
+    amount_usd: str
     event_time: str | int
     removed: bool = False
     event_id: str | None = None
@@ -80,11 +80,18 @@ class Record(msgspec.Struct, gc=False):
     schema_version: _UInt16 = 1
 
 
+class _NumberRecord(Record, gc=False):
+    """A record whose amounts may be JSON numbers: kept raw, since a float would not be exact."""
+
+    amount_token: msgspec.Raw  # type: ignore[assignment] # the raw form becomes the decimal string before use
+    amount_usd: msgspec.Raw  # type: ignore[assignment] # likewise
+
+
 class Swap(msgspec.Struct, gc=False, frozen=True):
     """One valid event.
 
-    ``identity`` is what dedupe remembers: event id, inclusion (block hash, else block number) and token. The token is
-    part of it so that results never depend on which tokens share a partition.
+    ``identity`` is what dedupe remembers: event id, inclusion (block hash, else block number) and token, separated by
+    blanks. The token is part of it so that results never depend on which tokens share a partition.
     """
 
     token: str
@@ -93,20 +100,26 @@ class Swap(msgspec.Struct, gc=False, frozen=True):
     token_atto: int
     is_buy: bool
     removed: bool
-    event_id: str
     identity: str
     record: Record
+
+    @property
+    def event_id(self) -> str:
+        """``<chain_id>:<tx_hash>:<log_index>``, the hash in lower case."""
+        return self.identity.partition(" ")[0]
 
 
 _decode_record = msgspec.json.Decoder(Record).decode
 _YEAR_10000_MS = 253_402_300_800_000
-_ZEROS = [b"0" * n for n in range(TOKEN_DIGITS + 1)]
+_decode_number_record = msgspec.json.Decoder(_NumberRecord).decode
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")
+_HEX_PREFIX = frozenset({"0x", "0X"})
 _TX_HASH = re.compile(r"[!-9;-~]{1,66}")  # printable ASCII without the colon that separates an event id's parts
 _TOKEN = re.compile(r"[^\x00-\x20\x7f-\xa0\ud800-\udfff]{1,128}")
-_RFC3339 = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d+))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
-)
+_RFC3339 = re.compile(r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d+))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
+_MILLIS = {"Z": 0, **{f".{millis:03d}Z": millis for millis in range(1000)}}
+_USD_SCALE = tuple(10 ** (USD_DIGITS - n) for n in range(USD_DIGITS + 1))
+_TOKEN_SCALE = tuple(10 ** (TOKEN_DIGITS - n) for n in range(TOKEN_DIGITS + 1))
 
 
 def decode(value: bytes | None, record_ms: int) -> Swap:
@@ -114,30 +127,23 @@ def decode(value: bytes | None, record_ms: int) -> Swap:
 
     Raises Reject. Checks everything that can be seen from the record alone (see `Reason`).
     """
-    if not value:
-        raise Reject(Reason.EMPTY, "the record has no value: produce one JSON object per record")
     try:
-        record = _decode_record(value)
-    except msgspec.ValidationError as error:
-        text = str(error)
-        missing = text.startswith("Object missing required field")  # other messages quote the record, at any length
-        raise Reject(Reason.MISSING_FIELD if missing else Reason.WRONG_TYPE, text[:200] + text[200:][-40:]) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Reject(Reason.MALFORMED_JSON, f"not one JSON object in UTF-8: {error}") from None
-    usd_micros = _scaled("amount_usd", bytes(record.amount_usd), USD_DIGITS, USD_LIMIT)
-    token_atto = _scaled("amount_token", bytes(record.amount_token), TOKEN_DIGITS, TOKEN_LIMIT)
+        record = _decode_record(value)  # type: ignore[arg-type] # None is among what the handler below sorts out
+    except (msgspec.DecodeError, TypeError, UnicodeDecodeError, RecursionError):
+        record = _decode_slowly(value)
+    usd_micros = _scaled("amount_usd", record.amount_usd, _USD_SCALE, USD_LIMIT)
+    token_atto = _scaled("amount_token", record.amount_token, _TOKEN_SCALE, TOKEN_LIMIT)
     event_ms = event_time_ms(record.event_time)
     if event_ms > record_ms + FUTURE_MS:
         raise Reject(
             Reason.FUTURE_TIME, f"event_time is {event_ms - record_ms} ms ahead of the record's timestamp (limit 60 s)"
         )
     token = record.token
-    if _TOKEN.fullmatch(token) is None:
+    if not _is_token(token):
         raise Reject(Reason.BAD_TOKEN, "token: 1 to 128 characters, no blanks or control characters")
-    if _TX_HASH.fullmatch(record.tx_hash) is None:  # before lower(), which makes ASCII of the Kelvin sign
+    if not _is_tx_hash(record.tx_hash):
         raise Reject(Reason.BAD_ID, "tx_hash: 1 to 66 printable ASCII characters without a colon")
-    tx_hash = record.tx_hash.lower()
-    event_id = f"{record.chain_id}:{tx_hash}:{record.log_index}"
+    event_id = f"{record.chain_id}:{record.tx_hash.lower()}:{record.log_index}"
     if record.event_id is not None and record.event_id.lower() != event_id:
         raise Reject(Reason.BAD_ID, f"event_id {record.event_id[:120]!r} disagrees with {event_id!r}: omit it or fix it")
     return Swap(
@@ -147,10 +153,50 @@ def decode(value: bytes | None, record_ms: int) -> Swap:
         token_atto,
         record.side == "buy",
         record.removed,
-        event_id,
         f"{event_id} {inclusion(record)} {token}",
         record,
     )
+
+
+def _decode_slowly(value: bytes | None) -> Record:
+    """A record with numbers for amounts, or the reason why it is none."""
+    if not value:
+        raise Reject(Reason.EMPTY, "the record has no value: produce one JSON object per record")
+    try:
+        raw = _decode_number_record(value)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        missing = text.startswith("Object missing required field")  # other messages quote the record, at any length
+        raise Reject(Reason.MISSING_FIELD if missing else Reason.WRONG_TYPE, text[:200] + text[200:][-40:]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Reject(Reason.MALFORMED_JSON, f"not one JSON object in UTF-8: {error}") from None
+    fields = {field: getattr(raw, field) for field in Record.__struct_fields__}
+    for field in ("amount_token", "amount_usd"):
+        fields[field] = _number_text(field, bytes(fields[field]))
+    return Record(**fields)
+
+
+def _number_text(field: str, raw: bytes) -> str:
+    if raw[:1] not in b'"-0123456789':
+        raise Reject(Reason.WRONG_TYPE, f'{field}: write a decimal string, such as "12.5"')
+    try:
+        return msgspec.json.decode(raw, type=str) if raw[:1] == b'"' else raw.decode("ascii")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # msgspec checks a Raw's structure, not its characters
+        raise Reject(Reason.MALFORMED_JSON, f"{field}: not a JSON string in UTF-8: {error}") from None
+
+
+def _is_tx_hash(text: str) -> bool:
+    try:
+        if len(text) == 66 and text[:2] in _HEX_PREFIX and len(bytes.fromhex(text[2:])) == 32:
+            return True  # four times faster than the pattern
+    except ValueError:
+        pass
+    return _TX_HASH.fullmatch(text) is not None
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_token(token: str) -> bool:
+    return _TOKEN.fullmatch(token) is not None
 
 
 def inclusion(record: Record) -> str:
@@ -160,27 +206,19 @@ def inclusion(record: Record) -> str:
     return "" if record.block_number is None else str(record.block_number)
 
 
-def _scaled(field: str, raw: bytes, digits: int, limit: int) -> int:
-    """A JSON string or number as an integer in units of 10^-``digits``, exactly, or Reject."""
-    text = raw[1:-1] if raw[:1] == b'"' else raw
-    whole, dot, fraction = text.partition(b".")
-    if len(fraction) <= digits and len(whole) <= 20 and (whole + fraction).isdigit() and whole and (fraction or not dot):
-        scaled = int(whole + fraction + _ZEROS[digits - len(fraction)])
-    else:
-        scaled = _scaled_slowly(field, raw, digits)
-    if not 0 <= scaled < limit:
-        raise Reject(Reason.BAD_AMOUNT, f"{field}: must be at least 0 and below {limit // 10**digits}")
-    return scaled
+def _scaled(field: str, text: str, scale: tuple[int, ...], limit: int) -> int:
+    """A decimal string as an integer in units of its scale, exactly, or Reject. ``scale[n]``: worth of n digits' unit."""
+    whole, _, fraction = text.partition(".")
+    digits = whole + fraction
+    if len(fraction) < len(scale) and len(digits) < 60 and digits.isdigit() and digits.isascii() and whole:
+        scaled = int(digits) * scale[len(fraction)]
+        if scaled < limit and text[-1] != ".":
+            return scaled
+    return _scaled_slowly(field, text, len(scale) - 1, limit)
 
 
-def _scaled_slowly(field: str, raw: bytes, digits: int) -> int:
-    """Exponents, escapes and everything wrong."""
-    if raw[:1] not in b'"-0123456789':
-        raise Reject(Reason.WRONG_TYPE, f"{field}: write a decimal string, such as \"12.5\"")
-    try:
-        text = msgspec.json.decode(raw, type=str) if raw[:1] == b'"' else raw.decode("ascii")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # msgspec checks a Raw's structure, not its characters
-        raise Reject(Reason.MALFORMED_JSON, f"{field}: not a JSON string in UTF-8: {error}") from None
+def _scaled_slowly(field: str, text: str, digits: int, limit: int) -> int:
+    """Exponents and everything wrong."""
     if len(text) > 128 or _NUMBER.fullmatch(text) is None:
         raise Reject(Reason.BAD_AMOUNT, f"{field}: {text[:40]!r} is not a decimal number")
     number = Decimal(text)
@@ -188,6 +226,8 @@ def _scaled_slowly(field: str, raw: bytes, digits: int) -> int:
         raise Reject(Reason.BAD_AMOUNT, f"{field}: {text[:40]!r} is too large")
     numerator, denominator = number.as_integer_ratio()
     scaled, rest = divmod(numerator * int(10**digits), denominator)
+    if not 0 <= scaled < limit:
+        raise Reject(Reason.BAD_AMOUNT, f"{field}: must be at least 0 and below {limit // 10**digits}")
     if rest:
         raise Reject(Reason.BAD_AMOUNT, f"{field}: more than {digits} digits after the point can't be kept exactly")
     return scaled
@@ -200,16 +240,13 @@ def event_time_ms(value: str | int) -> int:
             return value
         raise Reject(Reason.BAD_TIME, "event_time: epoch milliseconds from 1970 to 9999")
     text = str(value)
-    if len(text) == 24 and text[23] == "Z" and text[19] == "." and text[16] == ":" and text.isascii():
-        second, millis = text[17:19], text[20:23]
-        if second.isdigit() and millis.isdigit() and second < "60":
-            return _minute_ms(text[:16]) + int(second) * 1000 + int(millis)
-    return _time_slowly(text)
+    millis = _MILLIS.get(text[19:])
+    return _time_slowly(text) if millis is None else _second_ms(text[:19]) + millis
 
 
 @lru_cache(maxsize=4096)
-def _minute_ms(text: str) -> int:
-    return _time_slowly(text + ":00Z")
+def _second_ms(text: str) -> int:
+    return _time_slowly(text + "Z")
 
 
 def _time_slowly(text: str) -> int:

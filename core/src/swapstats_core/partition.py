@@ -1,0 +1,464 @@
+"""A partition's state: exact windows, dedupe, watermarks. ``docs/engine.md`` is the specification.
+
+Pure and synchronous: swaps and the time come in, changes are remembered for whoever sends them on. The shell calls
+`apply`, `advance`, `take_changed` and the reads from one thread; `pending_compaction` hands out immutable work for another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Self, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from swapstats_core.cells import (
+    BUYS,
+    SELLS,
+    VALUES,
+    Cells,
+    Int64s,
+    Sums,
+    add_by_token,
+    rows_of,
+    to_sums,
+    unordered,
+    values_of,
+)
+from swapstats_core.chunks import HEAD_LIMIT, REMOVED, Chunk, Head, Part, merge_candidates
+from swapstats_core.identities import Keys, Probe, UInt64s, digest, fingerprints, keys_of
+from swapstats_core.spec import HOUR_MS, MINUTE_MS, SwapStatsSpec
+from swapstats_core.swap import FUTURE_MS, Swap
+from swapstats_core.wire import Ordering
+
+BATCH_LIMIT: Final = 8_192
+"""Swaps handled in one step; with `HEAD_LIMIT` it keeps a head's rows below `cells.MAX_ROWS`."""
+
+
+class Outcome(StrEnum):
+    """What became of a swap (the table in ``docs/engine.md``)."""
+
+    APPLIED = "applied"
+    DUPLICATE = "duplicate"
+    LATE = "late"
+    REMOVED = "removed"
+    TOMBSTONE = "tombstone"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the engine takes from the resource: window lengths in minutes, ascending; grace and ttl in milliseconds."""
+
+    window_names: tuple[str, ...]
+    window_minutes: tuple[int, ...]
+    grace_ms: int
+    ttl_ms: int
+
+    @classmethod
+    def of(cls, spec: SwapStatsSpec) -> Self:
+        """The engine's part of a resource's spec."""
+        return cls(spec.window_names, spec.window_minutes, spec.grace, spec.dedupe.ttl)
+
+    @property
+    def longest_minutes(self) -> int:
+        """Minutes of the longest window."""
+        return self.window_minutes[-1]
+
+    @property
+    def generations(self) -> int:
+        """How many whole generations (hours) an entry outlives its own."""
+        return -(-self.ttl_ms // HOUR_MS)
+
+
+@dataclass(slots=True)
+class Applied:
+    """What `PartitionState.apply` did: how many swaps had which outcome, and the positions of conflicting removals."""
+
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    conflicts: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRead:
+    """A known token: the sums of each window in the order of the config, and its watermark (Unix ms)."""
+
+    windows: tuple[Sums, ...]
+    watermark_ms: int
+
+
+class _Batch:
+    """Swaps as columns."""
+
+    __slots__ = ("digests", "event_ms", "fingerprints", "is_buy", "keys", "minutes", "swaps", "times", "tokens", "words")
+
+    def __init__(self, swaps: Sequence[Swap], tokens: list[int]) -> None:
+        self.swaps = swaps
+        self.tokens = tokens
+        self.digests = [digest(swap.identity) for swap in swaps]
+        self.times = [swap.event_ms for swap in swaps]
+        self.event_ms = np.array(self.times, np.int64)
+        self.minutes = (self.event_ms // MINUTE_MS).astype(np.int32)
+        self.words: UInt64s = values_of([(swap.usd_micros, swap.token_atto) for swap in swaps])
+        self.is_buy = np.array([swap.is_buy for swap in swaps], np.bool_)
+        prints = fingerprints(self.event_ms, self.words, self.is_buy)
+        self.fingerprints: list[int] = prints.tolist()
+        self.keys = keys_of(self.digests, prints)
+
+
+class _TokenIndex(dict[str, int]):
+    """Numbers tokens as they are first seen."""
+
+    def __missing__(self, token: str) -> int:
+        index = self[token] = len(self)
+        return index
+
+
+class PartitionState:
+    """The state of one partition. Deterministic: the same swaps and times give the same state, however batched."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.now_ms = 0
+        """The clock: windows end with its minute."""
+        self.newest_ms = -1
+        """Newest event time; -1 before the first swap."""
+        self._index = _TokenIndex()
+        self._newest: list[int] = []
+        self._totals = [np.zeros((0, VALUES), np.int64) for _ in config.window_minutes]
+        self._changed = np.zeros(0, np.bool_)
+        self._chunks: list[Chunk] = []
+        self._frozen: list[Head] = []
+        self._head = Head(generation=-1)
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def apply(self, swaps: Sequence[Swap]) -> Applied:
+        """Count swaps, in offset order."""
+        applied = Applied()
+        for start in range(0, len(swaps), BATCH_LIMIT):
+            self._apply_batch(swaps[start : start + BATCH_LIMIT], start, applied)
+        self.advance(self.newest_ms - FUTURE_MS)
+        return applied
+
+    def _apply_batch(self, swaps: Sequence[Swap], start: int, applied: Applied) -> None:
+        index = self._index
+        batch = _Batch(swaps, [index[swap.token] for swap in swaps])
+        self._make_room(len(index))
+        at = 0
+        while at < len(swaps):
+            if batch.times[at] >= self._generation_end_ms and self._enter_generation(batch, at):
+                applied.conflicts.append(start + at)
+                applied.outcomes[Outcome.CONFLICT] += 1
+                at += 1
+            else:
+                at = self._apply_within_generation(batch, at, start, applied)
+        if len(self._head) >= HEAD_LIMIT:
+            self.freeze()
+
+    @property
+    def _generation_end_ms(self) -> int:
+        return (self._head.generation + 1) * HOUR_MS
+
+    def _enter_generation(self, batch: _Batch, at: int) -> bool:
+        """The swap at ``at`` opens a new hour of stream time. True: it doesn't, being a conflicting removal."""
+        time_ms = batch.times[at]
+        oldest = time_ms // HOUR_MS - self.config.generations
+        if batch.swaps[at].removed:
+            known = self._head.recent.get(batch.digests[at]) if self._head.generation >= oldest else None
+            if known is None:
+                known = self._remembered(batch, at, at + 1, oldest).get(at)
+            if known is not None and known not in (REMOVED, batch.fingerprints[at]):
+                return True
+        self.freeze()
+        self._head.generation = time_ms // HOUR_MS
+        self.newest_ms = time_ms
+        self.advance(time_ms - FUTURE_MS)
+        for chunk in self._chunks:
+            if chunk.generation < oldest:
+                self._carry_over(chunk)
+        self._chunks = [chunk for chunk in self._chunks if chunk.generation >= oldest]
+        self._frozen = [head for head in self._frozen if head.generation >= oldest]
+        return False
+
+    def _carry_over(self, expiring: Chunk) -> None:
+        """Known tokens that were last seen in an expiring chunk stay known: the head names them again."""
+        for token, newest in zip(expiring.tokens.tolist(), expiring.newest.tolist(), strict=True):
+            if self._newest[token] == newest and self._is_known(token):
+                self._head.touched.add(token)
+
+    def _apply_within_generation(self, batch: _Batch, begin: int, start: int, applied: Applied) -> int:
+        """Count swaps from ``begin`` on until the hour of stream time ends; returns the position of the first not counted."""
+        head, end_ms, newest_ms, grace_ms = self._head, self._generation_end_ms, self.newest_ms, self.config.grace_ms
+        oldest = head.generation - self.config.generations
+        remembered = self._remembered(batch, begin, len(batch.swaps), oldest)
+        recent, token_newest = head.recent, self._newest
+        span_ms = (self.config.longest_minutes - 1) * MINUTE_MS
+        floor_ms = newest_ms // MINUTE_MS * MINUTE_MS - span_ms
+        digests, times, prints, tokens, swaps = batch.digests, batch.times, batch.fingerprints, batch.tokens, batch.swaps
+        added: list[int] = []
+        removed: list[int] = []
+        subtracted: list[int] = []
+        duplicates = late = conflicts = tombstones = 0
+        for at in range(begin, len(swaps)):
+            time_ms = times[at]
+            if time_ms >= end_ms:
+                break
+            known = recent.get(digests[at])
+            if known is None and remembered:
+                known = remembered.get(at)
+            is_removal = swaps[at].removed
+            if is_removal and known is not None and known != REMOVED and known != prints[at]:
+                applied.conflicts.append(start + at)
+                conflicts += 1
+                continue
+            if time_ms > newest_ms:
+                newest_ms = time_ms
+                floor_ms = time_ms // MINUTE_MS * MINUTE_MS - span_ms
+            token = tokens[at]
+            seen_ms = token_newest[token]
+            if time_ms > seen_ms:
+                token_newest[token] = time_ms
+            if is_removal:
+                if known == REMOVED:
+                    duplicates += 1
+                    continue
+                if known is None:
+                    tombstones += 1
+                elif time_ms >= floor_ms - MINUTE_MS:
+                    subtracted.append(at)
+                recent[digests[at]] = REMOVED
+                removed.append(at)
+            elif known is not None:
+                duplicates += 1
+            elif time_ms < seen_ms - grace_ms or time_ms < floor_ms:
+                late += 1
+            else:
+                recent[digests[at]] = prints[at]
+                added.append(at)
+        else:
+            at = len(swaps)
+        self.newest_ms = newest_ms
+        head.touched.update(tokens[begin:at])
+        outcomes = applied.outcomes
+        outcomes[Outcome.APPLIED] += len(added)
+        outcomes[Outcome.DUPLICATE] += duplicates
+        outcomes[Outcome.LATE] += late
+        outcomes[Outcome.CONFLICT] += conflicts
+        outcomes[Outcome.TOMBSTONE] += tombstones
+        outcomes[Outcome.REMOVED] += len(removed) - tombstones
+        self._remember(batch, added, removed, subtracted)
+        return at
+
+    def _remembered(self, batch: _Batch, begin: int, end: int, oldest: int) -> dict[int, int]:
+        """Position -> fingerprint or `REMOVED`, for the batch's identities in frozen heads and chunks from ``oldest`` on."""
+        remembered: dict[int, int] = {}
+        probe = Probe(Keys(batch.keys.high[begin:end], batch.keys.low[begin:end]))
+        alive = [chunk for chunk in self._chunks if chunk.generation >= oldest]
+        for chunk in alive:
+            remembered.update((begin + at, print_) for at, print_ in probe.hits(chunk.applied))
+        heads = [head.recent for head in self._frozen if head.generation >= oldest and head.recent]
+        for recent in heads:
+            for at in range(begin, end):
+                if (known := recent.get(batch.digests[at])) is not None and remembered.get(at) != REMOVED:
+                    remembered[at] = known
+        for chunk in alive:
+            remembered.update((begin + at, REMOVED) for at, _ in probe.hits(chunk.removed))
+        return remembered
+
+    def _remember(self, batch: _Batch, added: list[int], removed: list[int], subtracted: list[int]) -> None:
+        head = self._head
+        if added:
+            head.applied.append(batch.keys.take(np.array(added, np.intp)))
+        if removed:
+            head.removed.append(batch.keys.take(np.array(removed, np.intp)))
+        if not added and not subtracted:
+            return
+        where = np.array(added + subtracted, np.intp)
+        signs = np.ones(len(where), np.int64)
+        signs[len(added) :] = -1
+        rows = rows_of(batch.words[where], batch.is_buy[where], signs)
+        minutes, tokens = batch.minutes[where], np.array(batch.tokens, np.int32)[where]
+        head.cells.append(unordered(minutes, tokens, rows))
+        now = self.now_ms // MINUTE_MS
+        for totals, length in zip(self._totals, self.config.window_minutes, strict=True):
+            inside = (minutes > now - length) & (minutes <= now)
+            if inside.all():
+                add_by_token(totals, tokens, rows, 1)
+            elif inside.any():
+                add_by_token(totals, tokens[inside], rows[inside], 1)
+        self._changed[tokens] = True
+
+    def _make_room(self, tokens: int) -> None:
+        if tokens > len(self._newest):
+            self._newest.extend([-1] * (tokens - len(self._newest)))
+        if tokens > len(self._changed):
+            more = max(64, tokens)
+            self._changed = np.concatenate([self._changed, np.zeros(more, np.bool_)])
+            self._totals = [np.concatenate([totals, np.zeros((more, VALUES), np.int64)]) for totals in self._totals]
+
+    def advance(self, now_ms: int) -> None:
+        """Move the clock to ``now_ms`` (Unix ms), never back; what leaves a window is subtracted from it."""
+        if now_ms <= self.now_ms:
+            return
+        old, new = self.now_ms // MINUTE_MS, now_ms // MINUTE_MS
+        self.now_ms = now_ms
+        if new > old:
+            for totals, length in zip(self._totals, self.config.window_minutes, strict=True):
+                self._slide(totals, length, old, new)
+
+    def _slide(self, totals: Int64s, length: int, old: int, new: int) -> None:
+        """Let a window of ``length`` minutes end with minute ``new`` instead of ``old``."""
+        if new - old >= length:
+            self._changed |= totals.any(axis=1)
+            totals[:] = 0
+            moves = [(new - length + 1, new, 1)]
+        else:
+            moves = [(old - length + 1, new - length, -1), (old + 1, new, 1)]
+        for cells in self._cells():
+            for first, last, sign in moves:
+                _, tokens, rows = cells.between(first, last)
+                add_by_token(totals, tokens, rows, sign)
+                self._changed[tokens] = True
+
+    def _cells(self) -> Iterator[Cells]:
+        for chunk in self._chunks:
+            yield chunk.cells
+        for head in (*self._frozen, self._head):
+            yield from head.cells
+
+    # -- memory -----------------------------------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """End the head: what was read so far stands in immutable pieces from now on."""
+        head = self._head
+        if len(head):
+            head.newest = np.array([self._newest[token] for token in sorted(head.touched)], np.int64)
+            self._frozen.append(head)
+            self._head = Head(head.generation)
+
+    @property
+    def frozen(self) -> tuple[Head, ...]:
+        """Frozen heads, oldest first, that wait for compaction."""
+        return tuple(self._frozen)
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """Compacted pieces, oldest first."""
+        return tuple(self._chunks)
+
+    @property
+    def first_minute(self) -> int:
+        """The oldest minute that can still be seen."""
+        return self.newest_ms // MINUTE_MS - self.config.longest_minutes
+
+    def pending_compaction(self) -> tuple[Part, ...]:
+        """Pieces to be given to `chunks.compact`, in any thread, and then to `replace`; one compaction at a time."""
+        return (self._frozen[0],) if self._frozen else merge_candidates(self._chunks, self._head.generation)
+
+    def replace(self, parts: Sequence[Part], merged: Chunk) -> None:
+        """Put the compacted chunk in the place of its parts, unless they have expired meanwhile."""
+        first = parts[0]
+        if isinstance(first, Head):
+            if first in self._frozen:
+                self._frozen.remove(first)
+                self._chunks.append(merged)
+        elif first in self._chunks:
+            place = self._chunks.index(first)
+            self._chunks[place : place + len(parts)] = [merged]
+
+    def token_names(self) -> list[str]:
+        """Names by token number, as chunks use them."""
+        return list(self._index)
+
+    def adopt(self, chunk: Chunk, names: Sequence[str]) -> None:
+        """Restore: take in a chunk whose token numbers index ``names``. Call `resume` after the last one."""
+        numbers = np.array([self._index[name] for name in names], np.int32)
+        self._make_room(len(self._index))
+        tokens = numbers[chunk.tokens]
+        for token, newest in zip(tokens.tolist(), chunk.newest.tolist(), strict=True):
+            self._newest[token] = max(self._newest[token], newest)
+        cells = dataclasses.replace(chunk.cells, tokens=numbers[chunk.cells.tokens])
+        self._chunks.append(dataclasses.replace(chunk, cells=cells, tokens=tokens))
+
+    def resume(self, newest_ms: int, now_ms: int) -> None:
+        """Restore: the clocks of the state whose chunks were adopted."""
+        self.newest_ms = newest_ms
+        self._head = Head(newest_ms // HOUR_MS)
+        self.advance(now_ms)
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def _is_known(self, token: int) -> bool:
+        oldest = self.newest_ms // MINUTE_MS - 2 * self.config.longest_minutes
+        return self._newest[token] >= 0 and self._newest[token] // MINUTE_MS > oldest
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are known."""
+        newest = np.array(self._newest, np.int64)
+        oldest = self.newest_ms // MINUTE_MS - 2 * self.config.longest_minutes
+        return int(np.count_nonzero((newest >= 0) & (newest // MINUTE_MS > oldest)))
+
+    def read(self, token: str) -> TokenRead | None:
+        """A token's windows at the clock, or None if it is unknown."""
+        index = self._index.get(token)
+        if index is None or not self._is_known(index):
+            return None
+        return TokenRead(
+            tuple(to_sums(totals[index].tolist()) for totals in self._totals),
+            self._newest[index] - self.config.grace_ms,
+        )
+
+    def take_changed(self, among: Iterable[str]) -> list[str]:
+        """Which of these tokens' windows changed since the last call; the marks of all tokens are cleared."""
+        index, changed = self._index, self._changed
+        taken = [token for token in among if token in index and changed[index[token]]]
+        changed[:] = False
+        return taken
+
+    def top(self, window: str, by: Ordering, limit: int) -> list[tuple[str, Sums]]:
+        """The tokens with the highest ``by`` in a window that traded in it, best first, ties by name.
+
+        Raises ValueError if there is no such window.
+        """
+        totals = self._totals[self.config.window_names.index(window)][: len(self._index)]
+        trades = totals[:, BUYS] + totals[:, SELLS]
+        rough = _ROUGHLY[by](totals)
+        traded = np.flatnonzero(trades > 0)
+        if len(traded) > limit:  # doubles order all but near ties, which are kept and decided exactly below
+            least = np.partition(rough[traded], len(traded) - limit)[len(traded) - limit]
+            traded = traded[rough[traded] >= least * (1 - 1e-9)]
+        names = self.token_names()
+        sums = [(names[index], to_sums(totals[index].tolist())) for index in traded.tolist()]
+        sums.sort(key=lambda entry: (-_exactly(entry[1], by), entry[0]))
+        return sums[:limit]
+
+
+def _exactly(sums: Sums, by: Ordering) -> int:
+    match by:
+        case "volume_usd":
+            return sums.usd_micros
+        case "volume_token":
+            return sums.token_atto
+        case "trades":
+            return sums.buys + sums.sells
+        case "buy_trades":
+            return sums.buys
+        case "sell_trades":
+            return sums.sells
+        case _:
+            assert_never(by)
+
+
+_ROUGHLY: Final[dict[Ordering, Callable[[Int64s], npt.NDArray[np.float64]]]] = {
+    "volume_usd": lambda t: t[:, 0] + t[:, 1] * 2.0**48,
+    "volume_token": lambda t: t[:, 2] + t[:, 3] * 2.0**48 + t[:, 4] * 2.0**96,
+    "trades": lambda t: (t[:, BUYS] + t[:, SELLS]).astype(np.float64),
+    "buy_trades": lambda t: t[:, BUYS].astype(np.float64),
+    "sell_trades": lambda t: t[:, SELLS].astype(np.float64),
+}
