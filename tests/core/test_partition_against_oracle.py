@@ -1,0 +1,259 @@
+"""The engine against the oracle, by the thousand: ``SWAPSTATS_EXAMPLES=20000 pytest tests/core/test_partition_against_oracle.py``.
+
+A story is a list of steps: batches of swaps, the clock, compaction, restarts from a snapshot. After each step every window of
+every token, its watermark, what is known, the rankings and the counts of outcomes must be the oracle's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from swapstats_core.chunks import compact
+from swapstats_core.oracle import MOST_BEHIND_MS, Oracle, Outcome, WindowTotals
+from swapstats_core.partition import Applied, Config, PartitionState
+from swapstats_core.swap import Swap
+from swapstats_core.wire import ORDERINGS
+from tests.kit import streams
+from tests.kit.streams import DAY_MS, HOUR_MS, MINUTE_MS, START_MS, TOKENS, Move, Stream, make_swap, play
+
+EXAMPLES = int(os.environ.get("SWAPSTATS_EXAMPLES", "300"))
+thorough = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+UNSEEN = "never seen"
+
+
+def engine_config(config: streams.Config) -> Config:
+    names = tuple(f"{minutes}m" for minutes in config.windows_minutes)
+    return Config(names, config.windows_minutes, config.grace_ms, config.ttl_ms)
+
+
+def oracle_for(config: streams.Config) -> Oracle:
+    return Oracle(config.windows_minutes, config.grace_ms, config.ttl_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Moves whose swaps are applied at once."""
+
+    moves: list[Move]
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """The wall clock, relative to the stream's own."""
+
+    ahead_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """Some of the background work is done."""
+
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """The state goes on from its snapshot."""
+
+
+Step = Batch | Advance | Compact | Restart
+
+steps: st.SearchStrategy[Step] = st.one_of(
+    st.builds(Batch, st.lists(streams.moves, min_size=1, max_size=12)),
+    st.builds(Batch, st.lists(streams.moves, min_size=1, max_size=12)),
+    st.builds(
+        Advance, st.sampled_from((-HOUR_MS, -61_000, -60_000, -1, 0, 1, 59_999, MINUTE_MS, 5 * MINUTE_MS, HOUR_MS, DAY_MS))
+    ),
+    st.builds(Compact, st.integers(1, 3)),
+    st.just(Restart()),
+)
+stories = st.lists(steps, min_size=1, max_size=12)
+
+
+def compact_fully(state: PartitionState) -> None:
+    while parts := state.pending_compaction():
+        state.replace(parts, compact(parts, state.first_minute))
+
+
+def restarted(state: PartitionState) -> PartitionState:
+    """The state that comes out of the state's own chunks."""
+    state.freeze()
+    compact_fully(state)
+    restored = PartitionState(state.config)
+    for chunk in state.chunks:
+        restored.adopt(chunk, state.token_names())
+    restored.resume(state.newest_ms, state.now_ms)
+    return restored
+
+
+def windows_of(state: PartitionState, token: str) -> tuple[dict[int, WindowTotals], int] | None:
+    read = state.read(token)
+    if read is None:
+        return None
+    totals = [WindowTotals(s.usd_micros, s.token_atto, s.buys + s.sells, s.buys, s.sells) for s in read.windows]
+    return dict(zip(state.config.window_minutes, totals, strict=True)), read.watermark_ms
+
+
+def expected_windows(oracle: Oracle, token: str, now_ms: int) -> tuple[dict[int, WindowTotals], int] | None:
+    expected = oracle.state(token, now_ms)
+    return None if expected is None else (dict(expected.windows), expected.watermark_ms)
+
+
+class Run:
+    """The engine and the oracle, side by side through a story."""
+
+    def __init__(self, config: streams.Config) -> None:
+        self.state = PartitionState(engine_config(config))
+        self.oracle = oracle_for(config)
+        self.stream = Stream()
+        self.now_ms = 0
+        self.known_before: dict[str, Any] = {}
+
+    def step(self, step: Step) -> None:
+        match step:
+            case Batch(moves):
+                self.apply([swap for move in moves if (swap := self.stream.play(move)) is not None])
+            case Advance(ahead_ms):
+                self.now_ms = max(self.now_ms, self.stream.clock_ms + ahead_ms)
+                self.state.advance(self.stream.clock_ms + ahead_ms)
+            case Compact(rounds):
+                self.state.freeze()
+                for _ in range(rounds):
+                    if parts := self.state.pending_compaction():
+                        self.state.replace(parts, compact(parts, self.state.first_minute))
+            case Restart():
+                self.state = restarted(self.state)
+                self.known_before = {}
+        self.compare()
+
+    def apply(self, swaps: Sequence[Swap]) -> None:
+        applied = self.state.apply(swaps)
+        expected = [self.oracle.add(swap) for swap in swaps]
+        assert counts(applied) == Counter(map(str, expected))
+        assert applied.conflicts == [at for at, outcome in enumerate(expected) if outcome is Outcome.CONFLICT]
+        if self.oracle.newest_ms >= 0:
+            self.now_ms = max(self.now_ms, self.oracle.newest_ms - MOST_BEHIND_MS)
+
+    def compare(self) -> None:
+        state, oracle = self.state, self.oracle
+        assert state.now_ms == self.now_ms
+        assert state.newest_ms == oracle.newest_ms
+        now = {token: windows_of(state, token) for token in (*TOKENS, UNSEEN)}
+        assert now == {token: expected_windows(oracle, token, self.now_ms) for token in now}
+        assert state.tokens == len(oracle.known_tokens())
+        self.compare_changes(now)
+        self.compare_rankings()
+
+    def compare_changes(self, now: dict[str, Any]) -> None:
+        """Whatever changed a token's windows has marked it."""
+        marked = self.state.take_changed(TOKENS)
+        for token, before in self.known_before.items():
+            if before is not None and now[token] is not None and before[0] != now[token][0]:
+                assert token in marked
+        self.known_before = now
+
+    def compare_rankings(self) -> None:
+        for name, minutes in zip(self.state.config.window_names, self.state.config.window_minutes, strict=True):
+            traded = {token: self.oracle.window(token, minutes, self.now_ms) for token in TOKENS}
+            for by in ORDERINGS:
+                ranked = sorted((-ranking_value(w, by), token) for token, w in traded.items() if w.trades)
+                assert [token for token, _ in self.state.top(name, by, 2)] == [token for _, token in ranked[:2]]
+
+
+def ranking_value(totals: WindowTotals, by: str) -> int:
+    values = (totals.usd_micros, totals.token_atto, totals.trades, totals.buy_trades, totals.sell_trades)
+    return dict(zip(ORDERINGS, values, strict=True))[by]
+
+
+def counts(applied: Applied) -> Counter[str]:
+    return Counter({str(outcome): count for outcome, count in applied.outcomes.items() if count})
+
+
+@thorough
+@given(stories, streams.configs)
+def test_every_step_of_every_story(story: list[Step], config: streams.Config) -> None:
+    run = Run(config)
+    for step in story:
+        run.step(step)
+
+
+@thorough
+@given(streams.streams, streams.configs, st.data())
+def test_batch_boundaries_do_not_matter(swaps: list[Swap], config: streams.Config, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(swaps)))))
+    whole, cut = PartitionState(engine_config(config)), PartitionState(engine_config(config))
+    applied = whole.apply(swaps)
+    outcomes: Counter[str] = Counter()
+    for begin, end in zip([0, *cuts], [*cuts, len(swaps)], strict=True):
+        outcomes += counts(cut.apply(swaps[begin:end]))
+    assert outcomes == counts(applied)
+    assert_same(whole, cut)
+
+
+@thorough
+@given(streams.streams, streams.configs, st.data())
+def test_a_snapshot_and_a_replay_equal_a_straight_run(
+    swaps: list[Swap], config: streams.Config, data: st.DataObject
+) -> None:
+    offset = data.draw(st.integers(0, len(swaps)))
+    straight, stopped = PartitionState(engine_config(config)), PartitionState(engine_config(config))
+    straight.apply(swaps)
+    stopped.apply(swaps[:offset])
+    again = restarted(stopped)
+    stopped.apply(swaps[offset:])  # the old owner goes on; what it shares with the new one must not show
+    again.apply(swaps[offset:])
+    assert_same(straight, again)
+    assert_same(straight, stopped)
+
+
+def assert_same(one: PartitionState, other: PartitionState) -> None:
+    assert (one.newest_ms, one.now_ms) == (other.newest_ms, other.now_ms)
+    assert {t: windows_of(one, t) for t in TOKENS} == {t: windows_of(other, t) for t in TOKENS}
+    assert one.tokens == other.tokens
+
+
+def test_swaps_by_the_hundred_thousand() -> None:
+    """Several heads, chunks and merges, with the highest amounts there are, so that a lost carry would show."""
+    config = streams.CONFIGS[0]
+    state, oracle = PartitionState(engine_config(config)), oracle_for(config)
+    swaps = [
+        make_swap(
+            TOKENS[number % 3],
+            START_MS + number * 5,
+            10**20 - 1 - number % 7,
+            10**38 - 1 - number % 11,
+            is_buy=number % 2 == 0,
+            removed=number % 10 == 9,
+            log_index=number - 3 if number % 10 == 9 else number,
+        )
+        for number in range(60_000)
+    ]
+    for begin in range(0, len(swaps), 5_000):
+        expected = Counter(str(oracle.add(swap)) for swap in swaps[begin : begin + 5_000])
+        assert counts(state.apply(swaps[begin : begin + 5_000])) == expected
+        compact_fully(state)
+    for now_ms in (oracle.newest_ms, oracle.newest_ms + 4 * MINUTE_MS, oracle.newest_ms + 3 * HOUR_MS, START_MS + 2 * DAY_MS):
+        state.advance(now_ms)
+        for token in TOKENS:
+            assert windows_of(state, token) == expected_windows(oracle, token, now_ms)
+
+
+def test_a_story_in_full() -> None:
+    """One long fixed story, as an example to read and a guard against an idle strategy."""
+    adds = [Move(streams.Kind.ADD, log_index=i, late_ms=i * 1_000, usd_micros=10**i) for i in range(6)]
+    run = Run(streams.CONFIGS[0])
+    run.step(Batch(adds))
+    run.step(Restart())
+    run.step(Batch([*adds, Move(streams.Kind.FLIP, back=1), Move(streams.Kind.REMINE, back=3, block=2)]))
+    run.step(Advance(MINUTE_MS * 5))
+    run.step(Compact(3))
+    run.step(Batch([Move(streams.Kind.WAIT, wait_ms=DAY_MS), *adds]))
+    run.step(Restart())
+    assert len(play(adds)) == 6
