@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
-PYTHON = ENVIRONMENT / "bin" / "python"
+PYTHON = str(ENVIRONMENT / "bin" / "python")
 STAMP = ENVIRONMENT / ".installed"
 MEMBERS = ("core", "aggregator", "api", "cli")
 
@@ -112,7 +112,7 @@ def say(text: str) -> None:
 def main() -> None:
     """Bring ``.venv`` up to date."""
     wanted = fingerprint()
-    if PYTHON.exists() and STAMP.exists() and STAMP.read_text() == wanted:
+    if Path(PYTHON).exists() and STAMP.exists() and STAMP.read_text() == wanted:
         return
     began = time.monotonic()
     STAMP.unlink(missing_ok=True)
