@@ -1,0 +1,1 @@
+"""The aggregator: shards that own partitions, and the recorder that writes ClickHouse."""

@@ -1,0 +1,110 @@
+"""What every process of this package does the same way: configuration, secrets, logs, health endpoints, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+import yaml
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from swapstats_core.spec import SecretRef, Source, SwapStatsResource, Telemetry, Tls
+
+Readiness = Callable[[], str | None]
+"""None when ready, else the reason why not."""
+
+
+def load_resource(path: Path) -> SwapStatsResource:
+    """The resource in a YAML or JSON file. Raises OSError, pydantic.ValidationError, yaml.YAMLError."""
+    text = path.read_text(encoding="utf-8")
+    return SwapStatsResource.model_validate(json.loads(text) if path.suffix == ".json" else yaml.safe_load(text))
+
+
+def configure_logging(telemetry: Telemetry) -> None:
+    """Structured logs to standard error, as the resource says."""
+    renderer = structlog.processors.JSONRenderer() if telemetry.log_format == "json" else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[telemetry.log_level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+
+
+def secret(ref: SecretRef | None) -> str | None:
+    """The value of a secret, from the file ``<SWAPSTATS_SECRETS_DIR>/<name>/<key>``. Raises OSError naming the file."""
+    if ref is None:
+        return None
+    folder = Path(os.environ.get("SWAPSTATS_SECRETS_DIR", "/etc/swapstats/secrets"))
+    return (folder / ref.name / ref.key).read_text(encoding="utf-8").rstrip("\n")
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext | None:
+    """The TLS settings as a context, or None when TLS is off."""
+    if not tls.enabled:
+        return None
+    context = ssl.create_default_context(cafile=tls.ca_file)
+    if tls.cert_file:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    return context
+
+
+def kafka_security(source: Source) -> dict[str, Any]:
+    """Connection arguments that every aiokafka client takes: brokers, TLS, SASL."""
+    context = tls_context(source.tls)
+    arguments: dict[str, Any] = {"bootstrap_servers": source.brokers, "ssl_context": context}
+    arguments["security_protocol"] = f"{'SASL_' if source.sasl else ''}{'SSL' if context else 'PLAINTEXT'}"
+    if source.sasl:
+        arguments["sasl_mechanism"] = source.sasl.mechanism
+        arguments["sasl_plain_username"] = source.sasl.username
+        arguments["sasl_plain_password"] = secret(source.sasl.secret_ref)
+    return arguments
+
+
+async def serve_health(
+    port: int, readiness: Readiness, registry: CollectorRegistry, host: str = "127.0.0.1"
+) -> web.AppRunner:
+    """Serve ``/healthz``, ``/readyz`` and ``/metrics``; the caller cleans the runner up."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        reason = readiness()
+        body = {"status": "ready"} if reason is None else {"status": "not ready", "reason": reason}
+        return web.json_response(body, status=200 if reason is None else 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, host, port).start()
+    return runner
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
