@@ -4,7 +4,7 @@ BIN := .venv/bin
 MEMBERS := core/src aggregator/src api/src cli/src
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format bench lock clean
+.PHONY: help install run test check lint types layers pins format bench lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -24,11 +24,19 @@ run: install ## Start the whole system on this machine, with a live demo stream
 test: install ## Run every test
 	@$(BIN)/python -m pytest
 
-check: install ## Lint, format, types, layers, pins
+check: lint types layers pins ## Lint, format, types, layers, pins (make -k check: go on after a finding)
+
+lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: install
 	$(BIN)/mypy
+
+layers: install
 	$(BIN)/lint-imports
+
+pins: install
 	$(BIN)/python requirements/lock.py --check
 
 format: install ## Format the code, and fix what ruff can fix
