@@ -38,6 +38,7 @@ layers: install
 
 pins: install
 	$(BIN)/python requirements/lock.py --check
+	$(BIN)/python requirements/declared.py
 
 format: install ## Format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix-only
