@@ -1,0 +1,26 @@
+"""`swapstats dev`: the whole system on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def dev(
+    file: Annotated[
+        Path, typer.Option("-f", "--file", exists=True, dir_okay=False, help="A SwapStats resource, YAML.")
+    ],
+    data_dir: Annotated[Path, typer.Option(help="Folder for state, logs and endpoints.json.")] = Path(".swapstats"),
+    demo: Annotated[bool, typer.Option("--demo", help="Feed it a live demo stream.")] = False,
+    rate: Annotated[int, typer.Option(min=1, help="Events per second of the demo stream.")] = 1000,
+) -> None:
+    """Run the whole system on this machine, on embedded real servers.
+
+    It starts a broker, Redis, NATS, ClickHouse, the shards, the recorder and the API, and keeps them running.
+    Ctrl-C stops it in order, with a final snapshot; a second one hurries. The next start goes on from there.
+    """
+    from swapstats_cli.supervisor.run import Options, run  # noqa: PLC0415  # client libraries: only for this command
+
+    raise typer.Exit(run(Options(file, data_dir, rate if demo else 0)))

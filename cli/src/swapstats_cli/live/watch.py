@@ -1,0 +1,95 @@
+"""Keeps the display up to date while the system runs."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from time import monotonic, time
+
+from swapstats_cli.live.display import Display
+from swapstats_cli.live.model import SHOWN_SAYINGS, LiveView, shard_lines
+from swapstats_cli.live.readings import LiveReader, RateMeter, Reading
+from swapstats_cli.live.words import seconds
+from swapstats_cli.supervisor.journal import Journal, Tone
+from swapstats_cli.supervisor.layout import api_names, http
+from swapstats_cli.supervisor.part import PartState
+from swapstats_cli.supervisor.system import System
+
+STARTING_INTERVAL_S = 0.1
+LIVE_INTERVAL_S = 1.0
+FIRST_NUMBER_INTERVAL_S = 0.25
+"""Until the first live number, because the time to it is shown."""
+
+
+class Watch:
+    """Shows one system on one display."""
+
+    def __init__(self, system: System, display: Display, journal: Journal) -> None:
+        self._system = system
+        self._display = display
+        self._journal = journal
+        self._meter = RateMeter()
+        self._rate: float | None = None
+        self._reading: Reading | None = None
+        self._problem: str | None = None
+        self._first_number_after_s: float | None = None
+
+    async def run(self) -> None:
+        """Show until cancelled; then give the terminal back."""
+        try:
+            await self._show_start()
+            async with LiveReader(self._system.resource.spec.window_names[0]) as reader:
+                while True:
+                    await self._look(reader)
+                    self._display.live(self._view())
+                    waiting = self._first_number_after_s is None
+                    await asyncio.sleep(FIRST_NUMBER_INTERVAL_S if waiting else LIVE_INTERVAL_S)
+        finally:
+            self._display.end()
+
+    async def _show_start(self) -> None:
+        ready = self._system.all_ready
+        while not ready.is_set():
+            self._display.starting(self._system.statuses(), monotonic())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ready.wait(), STARTING_INTERVAL_S)
+        self._display.starting(self._system.statuses(), monotonic())
+
+    async def _look(self, reader: LiveReader) -> None:
+        outcome = await reader.read(self._api_url(), monotonic(), int(time() * 1000))
+        if isinstance(outcome, str):
+            self._problem = outcome
+            return
+        self._problem = None
+        self._reading = outcome
+        self._rate = self._meter.add(outcome)
+        if self._first_number_after_s is None and outcome.has_numbers:
+            self._first_number_after_s = monotonic() - self._system.began_s
+            self._journal.say(f"first live number after {seconds(self._first_number_after_s)}", Tone.GOOD)
+
+    def _api_url(self) -> str:
+        """The first API process that is ready, else the first."""
+        states = {status.name: status.state for status in self._system.statuses()}
+        ports = self._system.ports.api
+        ready = (
+            port for name, port in zip(api_names(len(ports)), ports, strict=True) if states[name] is PartState.READY
+        )
+        return http(next(ready, ports[0]))
+
+    def _view(self) -> LiveView:
+        parts = self._system.statuses()
+        now_s = monotonic()
+        return LiveView(
+            title=self._system.resource.metadata.name,
+            window=self._system.resource.spec.window_names[0],
+            now_s=now_s,
+            uptime_s=now_s - self._system.began_s,
+            ready_after_s=self._system.ready_after_s,
+            first_number_after_s=self._first_number_after_s,
+            rate=self._rate,
+            reading=self._reading,
+            problem=self._problem,
+            shards=shard_lines(parts, len(self._system.ports.shards), self._reading),
+            parts=parts,
+            sayings=self._journal.recent[-SHOWN_SAYINGS:],
+        )

@@ -1,0 +1,78 @@
+"""One child process: started so that it dies with us, its output in a log, stopped within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from swapstats_cli.supervisor import launch
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: an exit code, or, negative, the signal that ended it."""
+
+    code: int
+
+    def __str__(self) -> str:
+        return f"killed by {signal.Signals(-self.code).name}" if self.code < 0 else f"exit code {self.code}"
+
+
+class Child:
+    """A running process. Make one with `start`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls, command: Sequence[str], log: Path, extra_environment: Mapping[str, str]) -> Child:
+        """Start ``command``; it gets a session of its own, so that the terminal's Ctrl-C reaches only the supervisor.
+
+        Must be called on the main thread (see `launch`). Raises OSError when it can't be started.
+        """
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-ISE",
+                launch.__file__,
+                str(os.getpid()),
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **extra_environment},
+            )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    async def wait(self) -> Exit:
+        """Wait for the end of the process; may be awaited by several."""
+        return Exit(await self._process.wait())
+
+    async def stop(self, within_s: float, hurry: asyncio.Event) -> bool:
+        """SIGTERM; SIGKILL after ``within_s`` or as soon as ``hurry`` is set. Whether it ended by itself."""
+        if self._process.returncode is not None:
+            return True
+        self._process.terminate()
+        ended = asyncio.ensure_future(self._process.wait())
+        hurried = asyncio.ensure_future(hurry.wait())
+        try:
+            await asyncio.wait({ended, hurried}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                return True
+            self._process.kill()
+            await ended
+            return False
+        finally:
+            hurried.cancel()
+            ended.cancel()

@@ -1,0 +1,141 @@
+"""What runs where: the resource with the embedded servers' addresses in it, and the endpoints file. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from swapstats_cli.supervisor.assignment import shard_names
+from swapstats_cli.supervisor.ports import HOST
+from swapstats_core.spec import ClickHouse, Nats, Redis, SwapStatsResource, Tls
+
+DEFAULT_KAFKA_PORT = 9092
+DEFAULT_REDIS_PORT = 6379
+DEFAULT_NATS_PORT = 4222
+DEFAULT_CLICKHOUSE_PORT = 8123
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Every listening port of the system, on the loopback address."""
+
+    kafka: int
+    redis: int
+    nats: int
+    clickhouse: int
+    recorder: int
+    shards: tuple[int, ...]
+    api: tuple[int, ...]
+
+    @property
+    def brokers(self) -> str:
+        """Kafka's ``host:port``."""
+        return f"{HOST}:{self.kafka}"
+
+    @property
+    def clickhouse_url(self) -> str:
+        """ClickHouse's HTTP address."""
+        return http(self.clickhouse)
+
+
+def http(port: int) -> str:
+    """Address of an HTTP port."""
+    return f"http://{HOST}:{port}"
+
+
+def api_names(replicas: int) -> tuple[str, ...]:
+    """Names of the API processes."""
+    return tuple(f"api-{index}" for index in range(replicas))
+
+
+def check(resource: SwapStatsResource) -> None:
+    """Whether a laptop can run this resource. Raises ValueError naming the remedy."""
+    for section, replicas in (("shards", resource.spec.shards.replicas), ("api", resource.spec.api.replicas)):
+        if replicas < 1:
+            raise ValueError(f"spec.{section}.replicas: `swapstats dev` needs at least 1")
+
+
+def embed(resource: SwapStatsResource, ports: Ports) -> SwapStatsResource:
+    """The resource as the processes get it: the embedded servers take the place of the configured ones.
+
+    They need no credentials and no TLS, have one node and one disk, so what the resource says of these is left out.
+    """
+    spec = resource.spec
+    topic = spec.source.topic.model_copy(update={"replication": 1})
+    source = spec.source.model_copy(update={"brokers": [ports.brokers], "topic": topic, "tls": Tls(), "sasl": None})
+    stores = spec.stores.model_copy(
+        update={
+            "redis": Redis(url=f"redis://{HOST}:{ports.redis}/0", prefix=spec.stores.redis.prefix),
+            "nats": Nats(url=f"nats://{HOST}:{ports.nats}"),
+            "clickhouse": ClickHouse.model_validate(
+                spec.stores.clickhouse.model_dump()
+                | {"url": ports.clickhouse_url, "username": "default", "secret_ref": None, "storage_policy": None}
+            ),
+        }
+    )
+    return resource.model_copy(update={"spec": spec.model_copy(update={"source": source, "stores": stores})})
+
+
+def resource_json(resource: SwapStatsResource) -> bytes:
+    """The resource as a file's content."""
+    return resource.model_dump_json(by_alias=True, exclude_none=True, indent=2).encode()
+
+
+class ShardEndpoint(msgspec.Struct, frozen=True):
+    """A shard. While it is down, ``pid`` is that of its last process."""
+
+    name: str
+    pid: int
+    http: str
+
+
+class ProcessEndpoint(msgspec.Struct, frozen=True):
+    """Another process. While it is down, ``pid`` is that of its last process."""
+
+    pid: int
+    http: str
+
+
+class Endpoints(msgspec.Struct, frozen=True):
+    """The content of ``endpoints.json``. ``spec`` is the path of the resource; ``pid`` the supervisor's."""
+
+    http: str
+    kafka: str
+    redis: str
+    nats: str
+    clickhouse: str
+    shards: list[ShardEndpoint]
+    api: list[ProcessEndpoint]
+    recorder: ProcessEndpoint
+    spec: str
+    pid: int
+    servers: dict[str, int]
+
+
+def endpoints(
+    resource: SwapStatsResource, ports: Ports, pids: Mapping[str, int], spec_path: Path, own_pid: int
+) -> Endpoints:
+    """What ``endpoints.json`` says; ``resource`` is the embedded one, ``pids`` are by part name."""
+    stores = resource.spec.stores
+    return Endpoints(
+        http=http(ports.api[0]),
+        kafka=ports.brokers,
+        redis=stores.redis.url,
+        nats=stores.nats.url,
+        clickhouse=stores.clickhouse.url,
+        shards=[
+            ShardEndpoint(name, pids[name], http(port))
+            for name, port in zip(shard_names(len(ports.shards)), ports.shards, strict=True)
+        ],
+        api=[
+            ProcessEndpoint(pids[name], http(port))
+            for name, port in zip(api_names(len(ports.api)), ports.api, strict=True)
+        ],
+        recorder=ProcessEndpoint(pids["recorder"], http(ports.recorder)),
+        spec=str(spec_path),
+        pid=own_pid,
+        servers={name: pids[name] for name in ("kafka", "redis", "nats", "clickhouse")},
+    )

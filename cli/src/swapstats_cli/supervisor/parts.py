@@ -1,0 +1,187 @@
+"""The parts of a laptop's system: how each process is started and probed, and what its restart takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from secrets import randbelow
+from uuid import uuid4
+
+from aiokafka.errors import KafkaError
+from redis.exceptions import RedisError
+
+from swapstats_cli.supervisor import probes, servers
+from swapstats_cli.supervisor.assignment import shard_names
+from swapstats_cli.supervisor.datadir import DataDir
+from swapstats_cli.supervisor.journal import Journal, Tone
+from swapstats_cli.supervisor.layout import Ports, api_names, http
+from swapstats_cli.supervisor.ownership import Ownership
+from swapstats_cli.supervisor.part import Part
+from swapstats_cli.supervisor.ports import HOST
+from swapstats_cli.supervisor.topics import create_topics
+from swapstats_core.spec import Source, SwapStatsResource
+
+SNAPSHOT_WITHIN_S = 30.0
+"""A stopping shard takes a final snapshot, a stopping recorder inserts what it has."""
+REDIS_RETRY_S = 0.5
+_UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
+
+
+def server_parts(resource: SwapStatsResource, ports: Ports, data: DataDir, own: Ownership, say: Journal) -> list[Part]:
+    """Broker, Redis, NATS and ClickHouse."""
+
+    def broker_command() -> list[str]:
+        cluster_id = str(uuid4())
+        say.say(f"kafka starts with no records, as cluster {cluster_id}")
+        return servers.broker(ports.kafka, cluster_id)
+
+    async def broker_restarted() -> None:
+        say.say(
+            "kafka keeps records in memory only: those before its restart are gone, its topics are new", Tone.WARNING
+        )
+
+    stores = resource.spec.stores
+    return [
+        Part(
+            "kafka",
+            ports.brokers,
+            broker_command,
+            partial(_topics_exist, resource.spec.source),
+            after_restart=broker_restarted,
+        ),
+        Part(
+            "redis",
+            stores.redis.url,
+            partial(servers.redis, ports.redis, data.store("redis")),
+            partial(probes.redis_ok, ports.redis),
+            after_restart=partial(_republish, own, say),
+        ),
+        Part(
+            "nats",
+            stores.nats.url,
+            partial(servers.nats, ports.nats),
+            partial(probes.nats_ok, ports.nats),
+            after_restart=partial(_republish, own, say),
+        ),
+        Part(
+            "clickhouse",
+            stores.clickhouse.url,
+            partial(servers.clickhouse, ports.clickhouse, data.store("clickhouse")),
+            partial(probes.http_ok, f"{ports.clickhouse_url}/ping"),
+            environment=_UNBUFFERED,
+        ),
+    ]
+
+
+def shard_parts(ports: Ports, data: DataDir, own: Ownership, say: Journal) -> list[Part]:
+    """The aggregator shards."""
+    return [
+        _python_part(
+            name,
+            port,
+            ["swapstats_aggregator", "--spec", str(data.spec), "--shard", name, "--http-port", str(port)],
+            stop_within_s=SNAPSHOT_WITHIN_S,
+            before_restart=partial(_new_epochs, own, name, say),
+        )
+        for name, port in zip(shard_names(len(ports.shards)), ports.shards, strict=True)
+    ]
+
+
+def recorder_part(ports: Ports, data: DataDir) -> Part:
+    """The recorder."""
+    command = ["swapstats_aggregator.recorder", "--spec", str(data.spec), "--http-port", str(ports.recorder)]
+    return _python_part("recorder", ports.recorder, command, stop_within_s=SNAPSHOT_WITHIN_S)
+
+
+def api_parts(ports: Ports, data: DataDir) -> list[Part]:
+    """The API processes."""
+    return [
+        _python_part(name, port, ["swapstats_api", "--spec", str(data.spec), "--host", HOST, "--port", str(port)])
+        for name, port in zip(api_names(len(ports.api)), ports.api, strict=True)
+    ]
+
+
+def producer_part(source: Source, rate: int) -> Part:
+    """The demo stream: ``rate`` events a second with duplicates, late events and reorganised blocks.
+
+    Each start has a seed of its own: the same one would send other swaps under the ids of the last run.
+    """
+
+    def command() -> list[str]:
+        options = {
+            "--brokers": ",".join(source.brokers),
+            "--topic": source.topic.name,
+            "--partitions": str(source.topic.partitions),
+            "--rate": str(rate),
+            "--duplicates": "0.05",
+            "--late": "0.05",
+            "--reorgs": "0.02",
+            "--seed": str(randbelow(2**31)),
+        }
+        arguments = [part for option in options.items() for part in option]
+        return servers.python_module("swapstats_cli", "produce", *arguments)
+
+    return Part("producer", f"{rate} events/s to {source.topic.name}", command, _alive, 5.0, environment=_UNBUFFERED)
+
+
+def _python_part(
+    name: str,
+    port: int,
+    module_and_arguments: list[str],
+    *,
+    stop_within_s: float = 10.0,
+    before_restart: Callable[[], Awaitable[None]] | None = None,
+) -> Part:
+    part = Part(
+        name,
+        http(port),
+        partial(servers.python_module, *module_and_arguments),
+        partial(probes.http_ok, f"{http(port)}/readyz"),
+        stop_within_s,
+        environment=_UNBUFFERED,
+    )
+    return part if before_restart is None else replace(part, before_restart=before_restart)
+
+
+async def _alive() -> bool:
+    """The producer listens nowhere; its process is all there is to see, and the keeper watches that."""
+    return True
+
+
+async def _topics_exist(source: Source) -> bool:
+    """The broker is ready when it has its topics: creating them is the probe, and harmless when repeated."""
+    try:
+        await create_topics(source)
+    except (KafkaError, OSError):
+        return False
+    return True
+
+
+async def _republish(own: Ownership, say: Journal) -> None:
+    """After a restart of Redis or NATS: what they may have lost of the assignment is told again."""
+    try:
+        published = await own.republish()
+    except (RedisError, OSError) as error:
+        say.say(f"redis doesn't take the assignment ({error}); it is written again when redis is back", Tone.WARNING)
+        return
+    if published is not None:
+        say.say(f"assignment revision {published.assignment.revision} is written and announced again")
+
+
+async def _new_epochs(own: Ownership, shard: str, say: Journal) -> None:
+    """Before a shard's restart. Without Redis the shard couldn't claim anything: it waits until Redis is back."""
+    waited = False
+    while True:
+        try:
+            published = await own.reissue(shard)
+        except (RedisError, OSError) as error:
+            if not waited:
+                say.say(f"{shard} waits for redis, which must hold its new epochs ({error})", Tone.WARNING)
+            waited = True
+            await asyncio.sleep(REDIS_RETRY_S)
+            continue
+        partitions = ", ".join(str(partition) for partition in own.partitions_of(shard))
+        say.say(f"{shard} gets new epochs for partitions {partitions} (revision {published.assignment.revision})")
+        return

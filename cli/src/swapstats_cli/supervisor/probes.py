@@ -1,0 +1,61 @@
+"""Is a server ready? Each probe asks once, within a bound, and answers yes or no; the keeper repeats it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from swapstats_cli.supervisor.ports import HOST
+
+PROBE_TIMEOUT_S = 2.0
+
+
+async def http_ok(url: str) -> bool:
+    """Whether a GET answers 2xx."""
+    try:
+        async with httpx.AsyncClient(timeout=PROBE_TIMEOUT_S, trust_env=False) as client:
+            return (await client.get(url)).is_success
+    except httpx.HTTPError:
+        return False
+
+
+async def redis_ok(port: int) -> bool:
+    """Whether Redis answers and has loaded its data."""
+    client = Redis(host=HOST, port=port, socket_timeout=PROBE_TIMEOUT_S, socket_connect_timeout=PROBE_TIMEOUT_S)
+    try:
+        return bool(await client.ping())
+    except (RedisError, OSError):
+        return False
+    finally:
+        await client.aclose()
+
+
+async def nats_ok(port: int) -> bool:
+    """Whether NATS greets, as it does once it takes clients."""
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            greeting = await reader.readline()
+            writer.close()
+            await writer.wait_closed()
+    except (TimeoutError, OSError):
+        return False
+    return greeting.startswith(b"INFO ")
+
+
+async def kafka_ok(brokers: str) -> bool:
+    """Whether the broker answers a metadata request."""
+    client = AIOKafkaAdminClient(bootstrap_servers=brokers, request_timeout_ms=int(PROBE_TIMEOUT_S * 1000))
+    try:
+        await client.start()
+        await client.describe_cluster()
+    except (KafkaError, OSError):
+        return False
+    finally:
+        await client.close()
+    return True

@@ -1,0 +1,127 @@
+"""From the command's options to a running system, and back to an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from random import SystemRandom
+
+import yaml
+from pydantic import ValidationError
+
+from swapstats_cli.live.display import Display, display_for
+from swapstats_cli.live.watch import Watch
+from swapstats_cli.supervisor import layout
+from swapstats_cli.supervisor.datadir import DataDir, DataDirBusyError, rotate
+from swapstats_cli.supervisor.journal import Journal, Tone
+from swapstats_cli.supervisor.keeper import StartFailedError
+from swapstats_cli.supervisor.layout import Ports
+from swapstats_cli.supervisor.leftovers import Cleanup, clean_up
+from swapstats_cli.supervisor.ports import PortReservations
+from swapstats_cli.supervisor.servers import ServerMissingError
+from swapstats_cli.supervisor.system import StopRequest, System
+from swapstats_core.spec import SwapStatsResource
+
+EXIT_ORDERLY = 0
+EXIT_FAILED = 1
+EXIT_KILLED_SOMEBODY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command was asked. ``demo_rate`` in events per second; 0: no demo stream."""
+
+    file: Path
+    data_dir: Path
+    demo_rate: int
+
+
+class ResourceError(Exception):
+    """The file is no SwapStats resource that can run here."""
+
+
+def run(options: Options) -> int:
+    """Run until stopped. Returns the exit code; a failure has been said."""
+    display = display_for(sys.stdout)
+    data = DataDir(options.data_dir)
+    try:
+        resource = load_resource(options.file)
+        with data.locked():
+            rotate(data.log("dev"))
+            with Journal(data.log("dev"), display.saying) as journal:
+                return asyncio.run(_run(resource, data, options.demo_rate, display, journal))
+    except (DataDirBusyError, ResourceError, OSError) as error:
+        print(f"swapstats dev: {error}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def load_resource(file: Path) -> SwapStatsResource:
+    """The resource in a YAML (or JSON) file. Raises ResourceError naming field and remedy, OSError."""
+    try:
+        resource = SwapStatsResource.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        layout.check(resource)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ResourceError(f"{file} is no YAML: {error}") from error
+    except ValidationError as error:
+        faults = [f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise ResourceError("\n".join([f"{file} is no valid SwapStats resource:", *faults])) from error
+    except ValueError as error:
+        raise ResourceError(f"{file}: {error}") from error
+    return resource
+
+
+async def _run(resource: SwapStatsResource, data: DataDir, demo_rate: int, display: Display, journal: Journal) -> int:
+    stop = StopRequest()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.ask)
+    _say_cleanup(await clean_up(data.children), journal)
+    data.endpoints.unlink(missing_ok=True)
+    reservations = PortReservations(SystemRandom())
+    ports = choose_ports(resource, reservations, journal)
+    try:
+        system = System(layout.embed(resource, ports), ports, data, journal, demo_rate)
+        orderly = await system.run(stop, Watch(system, display, journal).run)
+        code = EXIT_ORDERLY if orderly else EXIT_KILLED_SOMEBODY
+    except* (StartFailedError, ServerMissingError) as failures:
+        for failure in failures.exceptions:
+            journal.say(str(failure), Tone.WARNING)
+        code = EXIT_FAILED
+    finally:
+        reservations.release()
+    return code
+
+
+def choose_ports(resource: SwapStatsResource, reservations: PortReservations, journal: Journal) -> Ports:
+    """Default ports where they are free, others where not, which is said."""
+
+    def take(what: str, preferred: int) -> int:
+        port = reservations.take(preferred)
+        if preferred not in {0, port}:
+            journal.say(f"port {preferred} is taken: {what} gets {port}", Tone.WARNING)
+        return port
+
+    spec = resource.spec
+    first_api = take("the API", spec.api.http.port)
+    return Ports(
+        kafka=take("kafka", layout.DEFAULT_KAFKA_PORT),
+        redis=take("redis", layout.DEFAULT_REDIS_PORT),
+        nats=take("nats", layout.DEFAULT_NATS_PORT),
+        clickhouse=take("clickhouse", layout.DEFAULT_CLICKHOUSE_PORT),
+        recorder=reservations.take(),
+        shards=tuple(reservations.take() for _ in range(spec.shards.replicas)),
+        api=(first_api, *(reservations.take() for _ in range(spec.api.replicas - 1))),
+    )
+
+
+def _say_cleanup(cleanup: Cleanup, journal: Journal) -> None:
+    if not cleanup.crashed:
+        return
+    if cleanup.ended:
+        ended = ", ".join(f"{child.name} (pid {child.pid})" for child in cleanup.ended)
+        journal.say(f"the last run crashed; cleaned up what it left running: {ended}", Tone.WARNING)
+    else:
+        journal.say("the last run crashed; all its processes were gone already", Tone.WARNING)

@@ -1,0 +1,175 @@
+"""The whole system on one machine: started in the order of its needs, kept alive, and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from time import monotonic
+
+import msgspec
+from redis.exceptions import RedisError
+
+from swapstats_cli.supervisor.datadir import DataDir, bound, rotate, write_atomically
+from swapstats_cli.supervisor.journal import Journal, Tone
+from swapstats_cli.supervisor.keeper import Keeper, StartFailedError
+from swapstats_cli.supervisor.layout import Ports, endpoints, resource_json
+from swapstats_cli.supervisor.leftovers import ChildrenRecord
+from swapstats_cli.supervisor.ownership import Ownership
+from swapstats_cli.supervisor.part import Part, PartState, PartStatus
+from swapstats_cli.supervisor.parts import api_parts, producer_part, recorder_part, server_parts, shard_parts
+from swapstats_core.spec import SwapStatsResource
+
+START_WITHIN_S = 120.0
+LOG_CHECK_INTERVAL_S = 15.0
+
+
+Job = Callable[[], Coroutine[None, None, None]]
+
+
+class StopRequest:
+    """The person's wish to stop: the first asks, every further one hurries."""
+
+    def __init__(self) -> None:
+        self.requested = asyncio.Event()
+        self.hurry = asyncio.Event()
+
+    def ask(self) -> None:
+        """Ask once more."""
+        if self.requested.is_set():
+            self.hurry.set()
+        self.requested.set()
+
+
+class System:
+    """The parts of one resource. ``resource`` is the embedded one (`layout.embed`); ``rate`` 0 means no demo stream."""
+
+    def __init__(self, resource: SwapStatsResource, ports: Ports, data: DataDir, journal: Journal, rate: int) -> None:
+        self.resource = resource
+        self.ports = ports
+        self.all_ready = asyncio.Event()
+        self.began_s = monotonic()
+        self.ready_after_s: float | None = None
+        self._data = data
+        self._journal = journal
+        self._record = ChildrenRecord(data.children)
+        self._ownership = Ownership(resource)
+        self._assigned = asyncio.Event()
+        self._keepers: dict[str, Keeper] = {}
+        self._stages = self._compose(rate)
+
+    def statuses(self) -> tuple[PartStatus, ...]:
+        """All parts, in the order of their start."""
+        return tuple(keeper.status() for keeper in self._keepers.values())
+
+    async def run(self, stop: StopRequest, show: Job) -> bool:
+        """Start everything and keep it up until ``stop``; ``show`` runs beside it.
+
+        Returns whether all ended in time, without being killed.
+
+        Raises StartFailedError when a part can't be started, and our own bugs; everything is stopped before either.
+        """
+        write_atomically(self._data.spec, resource_json(self.resource))
+        for name in self._keepers:
+            rotate(self._data.log(name))
+        jobs: list[Job] = [keeper.run for keeper in self._keepers.values()]
+        jobs += [self._assign, self._announce_ready, self._bound_logs, show]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(job()) for job in jobs]
+                await stop.requested.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            orderly = await self._stop(stop.hurry)
+        return orderly
+
+    def _compose(self, rate: int) -> list[list[Keeper]]:
+        """Make the keepers. Returns the stages in which they stop."""
+        data, ports, own, say = self._data, self.ports, self._ownership, self._journal
+        servers = self._keep(server_parts(self.resource, ports, data, own, say), needs=[])
+        kafka, redis, nats, clickhouse = (keeper.ready for keeper in servers)
+        assigned = [kafka, redis, nats, self._assigned]
+        shards = self._keep(shard_parts(ports, data, own, say), needs=assigned)
+        recorder = self._keep([recorder_part(ports, data)], needs=[kafka, clickhouse])
+        api = self._keep(api_parts(ports, data), needs=assigned)
+        consumers = [keeper.ready for keeper in (*shards, *recorder, *api)]
+        producers = [producer_part(self.resource.spec.source, rate)] if rate else []
+        producer = self._keep(producers, needs=consumers)
+        return [producer, api, [*shards, *recorder], servers]
+
+    def _keep(self, parts: Sequence[Part], needs: list[asyncio.Event]) -> list[Keeper]:
+        keepers = [
+            Keeper(part, needs, self._data.log(part.name), self._record, self._journal, self._pid_changed)
+            for part in parts
+        ]
+        self._keepers |= {keeper.part.name: keeper for keeper in keepers}
+        return keepers
+
+    async def _assign(self) -> None:
+        """Deal the partitions as soon as the assignment can be stored and announced."""
+        await self._keepers["redis"].ready.wait()
+        await self._keepers["nats"].ready.wait()
+        try:
+            published = await self._ownership.begin()
+        except ValueError as error:
+            raise StartFailedError(str(error)) from error
+        except (RedisError, OSError) as error:
+            raise StartFailedError(f"the assignment can't be written to redis: {error}") from error
+        owners = ", ".join(
+            f"{shard}: {len(self._ownership.partitions_of(shard))}"
+            for shard in sorted({entry.owner for entry in published.assignment.partitions})
+        )
+        self._journal.say(f"partitions are dealt ({owners}), revision {published.assignment.revision}")
+        self._assigned.set()
+
+    async def _announce_ready(self) -> None:
+        try:
+            async with asyncio.timeout(START_WITHIN_S):
+                for keeper in self._keepers.values():
+                    await keeper.ready.wait()
+        except TimeoutError:
+            late = [status.name for status in self.statuses() if status.state is not PartState.READY]
+            logs = self._data.log("*").parent
+            raise StartFailedError(
+                f"not ready within {START_WITHIN_S:.0f} s: {', '.join(late)}. Their logs are in {logs}"
+            ) from None
+        self.ready_after_s = monotonic() - self.began_s
+        self.all_ready.set()
+        self._write_endpoints()
+        self._journal.say(f"all ready after {self.ready_after_s:.1f} s", Tone.GOOD)
+
+    def _pid_changed(self) -> None:
+        if self.all_ready.is_set():
+            self._write_endpoints()
+
+    def _write_endpoints(self) -> None:
+        pids = {name: keeper.last_pid for name, keeper in self._keepers.items()}
+        content = endpoints(self.resource, self.ports, pids, self._data.spec.absolute(), os.getpid())
+        write_atomically(self._data.endpoints, msgspec.json.format(msgspec.json.encode(content), indent=2))
+
+    async def _bound_logs(self) -> None:
+        while True:
+            await asyncio.sleep(LOG_CHECK_INTERVAL_S)
+            for name in self._keepers:
+                if await asyncio.to_thread(bound, self._data.log(name)):
+                    self._journal.say(f"the log of {name} was long: its older part is now {name}.log.1")
+
+    async def _stop(self, hurry: asyncio.Event) -> bool:
+        """Stop stage by stage: those who write before those who are written to. Whether nobody had to be killed."""
+        began_s = monotonic()
+        self._data.endpoints.unlink(missing_ok=True)
+        all_orderly = True
+        for stage in self._stages:
+            running = [keeper for keeper in stage if keeper.status().pid is not None]
+            if running:
+                self._journal.say(f"stopping {', '.join(keeper.part.name for keeper in running)}")
+            ends = await asyncio.gather(*(keeper.stop(hurry) for keeper in running))
+            killed = [keeper.part.name for keeper, orderly in zip(running, ends, strict=True) if not orderly]
+            if killed:
+                all_orderly = False
+                self._journal.say(f"killed, because it didn't stop in time: {', '.join(killed)}", Tone.WARNING)
+        await self._ownership.close()
+        self._record.remove()
+        self._journal.say(f"stopped after {monotonic() - began_s:.1f} s", Tone.GOOD)
+        return all_orderly
