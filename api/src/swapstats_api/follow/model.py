@@ -1,0 +1,165 @@
+"""What the follow machine keeps and says: its records, actions and times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from swapstats_core import wire
+
+SILENCE_MS = 2_000
+"""A partition without a pulse for this long is asked."""
+AWAIT_DELTA_MS = 100
+"""How long an announced delta may take before its token is asked."""
+RENEW_MS = wire.FOLLOW_LEASE_MS // 3
+"""Age of a lease at which it is renewed, before jitter."""
+LEASE_MARGIN_MS = 1_000
+"""Our part of a lease ends this much before the owner's."""
+RETRY_FIRST_MS = 50
+RETRY_LAST_MS = 2_000
+"""Least time between two questions for a token, doubling while they fail."""
+SNAPSHOT_MS = 1_000
+"""Least time between two looks into the snapshot for a token."""
+IDLE_MS = 60_000
+"""A token that nobody wanted for this long is unfollowed."""
+
+
+class Now(NamedTuple):
+    """The time: Unix milliseconds, which can jump, and monotonic milliseconds, which can't."""
+
+    wall_ms: int
+    mono_ms: int
+
+
+class Position(NamedTuple):
+    """Where a state is true; ordered."""
+
+    epoch: int
+    offset: int
+    as_of_ms: int
+
+
+NOWHERE = Position(-1, -1, -1)
+"""Before everything."""
+
+
+class WatchPartition(NamedTuple):
+    """Have a partition's pulses delivered."""
+
+    partition: int
+
+
+class UnwatchPartition(NamedTuple):
+    """The opposite of `WatchPartition`."""
+
+    partition: int
+
+
+class WatchToken(NamedTuple):
+    """Have a token's deltas delivered."""
+
+    token: str
+
+
+class UnwatchToken(NamedTuple):
+    """The opposite of `WatchToken`."""
+
+    token: str
+
+
+class Ask(NamedTuple):
+    """Send a `wire.TokenQuery` with ``follow``, then feed `Follow.replied` or `Follow.unanswered` with the id."""
+
+    token: str
+    partition: int
+    ask_id: int
+
+
+class ReadSnapshot(NamedTuple):
+    """Read the last snapshot, then feed `Follow.snapshot`."""
+
+    token: str
+
+
+class Changed(NamedTuple):
+    """The token's view may have changed."""
+
+    token: str
+
+
+class Settled(NamedTuple):
+    """A question is answered as well as it can be now; ``refused``: the token is unknown and no longer followed."""
+
+    token: str
+    refused: wire.Refused | None
+
+
+Action = WatchPartition | UnwatchPartition | WatchToken | UnwatchToken | Ask | ReadSnapshot | Changed | Settled
+
+
+class Full(Exception):  # noqa: N818 - a stated bound, not a fault
+    """Every place is taken by a token that somebody waits for or subscribes to."""
+
+
+class View(NamedTuple):
+    """What can be said of a token now: ``state.windows`` are exact at ``position``."""
+
+    state: wire.TokenState
+    position: Position
+    stale: bool
+    lag_ms: int
+
+
+def freshness(as_of_ms: int, wall_ms: int, *, current: bool) -> tuple[bool, int]:
+    """``(stale, lag_ms)`` of something true at ``as_of_ms``; the lag is 0 when it isn't stale."""
+    lag_ms = max(0, wall_ms - as_of_ms)
+    return (True, lag_ms) if not current or lag_ms > wire.CURRENT_WITHIN_MS else (False, 0)
+
+
+class Awaited(NamedTuple):
+    """An announced change whose state has not arrived."""
+
+    number: int
+    position: Position
+    since_ms: int
+
+
+@dataclass(slots=True, eq=False)
+class Followed:
+    """A followed token. Times are monotonic milliseconds; ``known`` is explained in `swapstats_api.follow.machine`."""
+
+    token: str
+    partition: int
+    used_ms: int
+    pins: int = 0
+    state: wire.TokenState | None = None
+    position: Position = NOWHERE
+    current: bool = False
+    known: int = -1
+    awaited: Awaited | None = None
+    lease_epoch: int = -1
+    lease_until_ms: int = 0
+    renew_at_ms: int = 0
+    ask_id: int | None = None
+    asked_epoch: int = -1
+    asked_number: int = -1
+    asked_ms: int = 0
+    ask_from_ms: int = 0
+    failures: int = 0
+    reading: bool = False
+    read_from_ms: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Partition:
+    """``epoch`` outlives its tokens, so that a deposed owner is recognised for as long as the process lives."""
+
+    epoch: int = -1
+    first_number: int = -1
+    number: int | None = None
+    position: Position = NOWHERE
+    current: bool = False
+    heard_ms: int = 0
+    ownerless: bool = False
+    probe_from_ms: int = 0
+    tokens: dict[str, Followed] = field(default_factory=dict)

@@ -1,0 +1,73 @@
+"""Merging the partitions' tops into one: pure."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from decimal import Decimal
+
+import msgspec
+
+from swapstats_api.follow.model import freshness
+from swapstats_api.view import seconds
+from swapstats_core import wire
+
+
+class OverviewToken(msgspec.Struct, frozen=True):
+    """One line of the overview."""
+
+    token: str
+    volume_usd: str
+    volume_token: str
+    trades: int
+    buy_trades: int
+    sell_trades: int
+
+
+class PartitionPosition(msgspec.Struct, frozen=True):
+    """Where a partition's part of an overview is true."""
+
+    partition: int
+    epoch: int
+    offset: str
+    as_of: str
+    stale: bool
+    lag_seconds: float | int
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """The reply. ``missing``: partitions that nobody answered for; ``stale``: any is stale or missing."""
+
+    window: str
+    by: wire.Ordering
+    tokens: list[OverviewToken]
+    partitions: list[PartitionPosition]
+    stale: bool
+    missing: list[int]
+
+
+def merge(
+    parts: Iterable[wire.PartitionOverview], query: wire.OverviewQuery, partitions: int, wall_ms: int
+) -> Overview:
+    """The best ``query.limit`` tokens of all parts, exactly; equals are ordered by token."""
+    answered = sorted(parts, key=lambda part: part.partition)
+    entries = (entry for part in answered for entry in part.entries)
+    best = heapq.nsmallest(query.limit, entries, key=lambda entry: (-_value(entry.stats, query.by), entry.token))
+    positions = []
+    for part in answered:
+        stale, lag_ms = freshness(part.as_of_ms, wall_ms, current=part.current)
+        positions.append(
+            PartitionPosition(
+                part.partition, part.epoch, str(part.offset), wire.rfc3339(part.as_of_ms), stale, seconds(lag_ms)
+            )
+        )
+    missing = sorted(set(range(partitions)) - {part.partition for part in answered})
+    stale = bool(missing) or any(position.stale for position in positions)
+    lines = [OverviewToken(entry.token, **msgspec.structs.asdict(entry.stats)) for entry in best]
+    return Overview(query.window, query.by, lines, positions, stale, missing)
+
+
+def _value(stats: wire.WindowStats, by: wire.Ordering) -> Decimal:
+    # copy_negate would round nothing either; 38 digits exceed the default context, but comparisons and unary minus on
+    # values of at most 45 digits must be exact, so the number is scaled to an integer first.
+    return Decimal(int(Decimal(getattr(stats, by)).scaleb(18)))

@@ -1,0 +1,95 @@
+"""What a reader sees of a token: the document of the REST reply, and patches between two of them (RFC 6902)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from swapstats_api.follow.model import View
+from swapstats_core import wire
+
+_decode_windows = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+MINOR = ("as_of", "watermark", "offset", "lag_seconds")
+"""Fields that change with the stream's position: they travel with a patch but never cause one."""
+_MAJOR = ("partition", "epoch", "stale")
+
+
+class Document(msgspec.Struct, frozen=True):
+    """A token's reply. ``lag_seconds`` is 0 unless stale; ``offset`` is a decimal string."""
+
+    token: str
+    as_of: str
+    windows: dict[str, msgspec.Raw]
+    watermark: str
+    partition: int
+    offset: str
+    epoch: int
+    stale: bool
+    lag_seconds: float | int
+
+
+@lru_cache(maxsize=4096)
+def _windows(encoded: bytes) -> dict[str, msgspec.Raw]:
+    return _decode_windows(encoded)
+
+
+def seconds(lag_ms: int) -> float | int:
+    """A lag as replies say it."""
+    return lag_ms / 1000 if lag_ms else 0
+
+
+def document(view: View) -> Document:
+    """The document of all windows."""
+    state = view.state
+    return Document(
+        state.token,
+        wire.rfc3339(view.position.as_of_ms),
+        _windows(bytes(state.windows)),
+        wire.rfc3339(state.watermark_ms),
+        state.partition,
+        str(view.position.offset),
+        view.position.epoch,
+        view.stale,
+        seconds(view.lag_ms),
+    )
+
+
+def select(whole: Document, names: list[str]) -> Document:
+    """The document with these windows only, in the given order. Raises KeyError for one that isn't there."""
+    return msgspec.structs.replace(whole, windows={name: whole.windows[name] for name in names})
+
+
+class Op(msgspec.Struct, frozen=True):
+    """One operation of a JSON Patch."""
+
+    op: str
+    path: str
+    value: Any
+
+
+def differs(old: Document, new: Document) -> bool:
+    """Whether the change is worth a patch."""
+    return old.windows != new.windows or any(getattr(old, field) != getattr(new, field) for field in _MAJOR)
+
+
+def patch(old: Document, new: Document, also: frozenset[str]) -> list[Op]:
+    """Operations from ``old`` to ``new``; fields in ``also`` are sent even when they are equal."""
+    ops = []
+    if old.windows.keys() == new.windows.keys():
+        for name, stats in new.windows.items():
+            if stats != old.windows[name]:
+                ops.append(Op("replace", f"/windows/{name}", stats))
+    else:
+        ops.append(Op("replace", "/windows", new.windows))
+    for field in (*_MAJOR, *MINOR):
+        value = getattr(new, field)
+        if field in also or value != getattr(old, field):
+            ops.append(Op("replace", f"/{field}", value))
+    return ops
+
+
+def moved(old: Document, new: Document) -> frozenset[str]:
+    """Which of the minor fields differ."""
+    return frozenset(field for field in MINOR if getattr(old, field) != getattr(new, field))

@@ -1,0 +1,120 @@
+"""A partition's owner as docs/protocol.md describes it, as a plain object: what it says is returned, not sent.
+
+Values are absolute and made up: a token's `trades` is a counter of its changes, so that every state of the truth is
+distinct and can be looked up by position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from swapstats_core import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+WINDOWS = ("5m", "1h")
+
+
+def windows(trades: int) -> msgspec.Raw:
+    """A made-up state of all windows that follows from one number."""
+    stats = wire.WindowStats(f"{trades}.000000", f"{trades}.{'0' * 18}", trades, trades, 0)
+    return msgspec.Raw(wire.encode(dict.fromkeys(WINDOWS, stats)))
+
+
+def trades_in(state: wire.TokenState) -> int:
+    """The inverse of `windows`."""
+    return msgspec.json.decode(state.windows, type=dict[str, wire.WindowStats])[WINDOWS[0]].trades
+
+
+@dataclass
+class Owner:
+    """One owner of one partition in one epoch."""
+
+    partition: int
+    epoch: int
+    offset: int = 0
+    as_of_ms: int = 0
+    current: bool = True
+    announces_pending: bool = True
+    """Whether a reply between two ticks already bears the coming pulse's number."""
+    trades: dict[str, int] = field(default_factory=dict)
+    number: int = 0
+    versions: dict[str, int] = field(default_factory=dict)
+    pending: set[str] = field(default_factory=set)
+    leases: dict[str, int] = field(default_factory=dict)
+    truth: dict[tuple[int, int, int], dict[str, int]] = field(default_factory=dict)
+    queries: list[wire.Query] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._record()
+
+    def _record(self) -> None:
+        self.truth[self.epoch, self.offset, self.as_of_ms] = dict(self.trades)
+
+    def apply(self, tokens: Iterable[str], as_of_ms: int) -> None:
+        """Read one record for each token; the clock moves to ``as_of_ms``."""
+        self.as_of_ms = max(self.as_of_ms, as_of_ms)
+        for token in tokens:
+            self.offset += 1
+            self.trades[token] = self.trades.get(token, 0) + 1
+            self.pending.add(token)
+        self._record()
+
+    def tick(self, now_ms: int) -> tuple[list[wire.TokenState], wire.Pulse]:
+        """The deltas of the tick, then its pulse; leases are counted in ``now_ms``."""
+        self.number += 1
+        for token in self.pending:
+            self.versions[token] = self.number
+        changed = sorted(token for token in self.pending if self.leases.get(token, 0) > now_ms)
+        self.pending.clear()
+        pulse = wire.Pulse(
+            self.partition, self.epoch, self.number, self.offset, self.offset, self.as_of_ms, self.current, changed
+        )
+        return [self.state(token) for token in changed], pulse
+
+    def state(self, token: str) -> wire.TokenState:
+        """The token's state now."""
+        pending = token in self.pending and self.announces_pending
+        version = self.number + 1 if pending else self.versions.get(token, 0)
+        return wire.TokenState(
+            token,
+            self.partition,
+            self.epoch,
+            version,
+            self.offset,
+            self.as_of_ms,
+            self.as_of_ms - 120_000,
+            windows(self.trades[token]),
+            self.current,
+        )
+
+    def answer(self, query: wire.Query, now_ms: int) -> wire.Reply:
+        """The reply to any query."""
+        self.queries.append(query)
+        match query:
+            case wire.TokenQuery(token, follow):
+                if token not in self.trades:
+                    return wire.Refused(
+                        "unknown_token", "unknown", self.partition, self.epoch, self.offset, self.current
+                    )
+                if follow:
+                    self.leases[token] = now_ms + wire.FOLLOW_LEASE_MS
+                return wire.Found(self.state(token))
+            case wire.OverviewQuery(_, _, limit):
+                ordered = sorted(self.trades.items(), key=lambda item: (-item[1], item[0]))[:limit]
+                entries = [
+                    wire.OverviewEntry(token, wire.WindowStats(f"{n}.000000", f"{n}.{'0' * 18}", n, n, 0))
+                    for token, n in ordered
+                ]
+                return wire.PartitionOverview(
+                    self.partition, self.epoch, self.offset, self.as_of_ms, self.current, len(self.trades), entries
+                )
+            case wire.StatusQuery():
+                return wire.PartitionStatus(
+                    self.partition, "shard-0", self.epoch, self.offset, self.offset, self.as_of_ms, self.current,
+                    len(self.trades), "incarnation", 0, None, 0, None, self.offset,
+                )  # fmt: skip
