@@ -1,0 +1,19 @@
+"""What is wrong with an imported file, and the check that every imported event passes."""
+
+from __future__ import annotations
+
+from swapstats_cli.event import Event, encode
+from swapstats_core import swap
+
+
+class ImportFault(Exception):  # noqa: N818 - about a file, not about the program
+    """A file that can't be imported; the text names the place, the field and the remedy."""
+
+
+def checked(event: Event, place: str) -> Event:
+    """``event``, if every shard would accept it. Raises ImportFault."""
+    try:
+        swap.decode(encode(event), event.event_time)
+    except swap.Reject as reject:
+        raise ImportFault(f"{place}: {reject.detail}") from None
+    return event

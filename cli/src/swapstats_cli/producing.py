@@ -1,0 +1,83 @@
+"""The run of `swapstats produce`: read, connect, send until the end or a signal, sum up."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from dataclasses import asdict
+
+from swapstats_cli.kafka import BrokerFault, client_options, partition_count, started_producer
+from swapstats_cli.options import GenerateOptions, ProduceOptions
+from swapstats_cli.progress import shown
+from swapstats_cli.sending import Sender, Tally, send_all
+from swapstats_cli.stream import Stream, generated, imported
+from swapstats_cli.target import Target, kafka_target
+
+Summary = dict[str, object]
+
+
+def now_ms() -> int:
+    """Unix milliseconds of the wall clock."""
+    return time.time_ns() // 1_000_000
+
+
+def prepare(options: ProduceOptions) -> tuple[Target, Stream]:
+    """The topic and the records. Raises TargetFault, ImportFault, ValueError or OSError (a file can't be read)."""
+    where = options.target
+    target = kafka_target(where.file, where.data_dir, where.brokers, where.topic, where.partitions)
+    grace_ms = target.grace_ms if options.grace_ms is None else options.grace_ms
+    what = options.what
+    if isinstance(what, GenerateOptions):
+        return target, generated(what, options.noise, grace_ms, options.seed, options.count, now_ms)
+    data = what.path.read_bytes()
+    times = None if what.block_times is None else what.block_times.read_bytes()
+    return target, imported(what, data, times, options.noise, grace_ms, options.seed, options.count, now_ms())
+
+
+async def run(options: ProduceOptions, target: Target, stream: Stream) -> Summary:
+    """Send ``stream`` until it ends, ``options.duration_ms`` is over or a signal (INT, TERM) comes.
+
+    Returns the summary of what the broker has acknowledged. Raises BrokerFault or KafkaError.
+    """
+    connection = client_options(target.source, options.target.secrets_dir)
+    topic = target.source.topic.name
+    partitions = await partition_count(topic, connection)
+    if target.partitions not in (None, partitions):
+        raise BrokerFault(
+            f"topic {topic} has {partitions} partitions, not {target.partitions}: tokens would land in the wrong ones; "
+            "use the topic's resource, or say --partitions as it is"
+        )
+    producer, idempotent = await started_producer(connection)
+    what = f"{stream.what} into {topic} ({partitions} partitions{'' if idempotent else ', retries may repeat'})"
+    started_s = time.monotonic()
+    try:
+        sender = Sender(producer, topic, partitions, now_ms)
+        with shown(what, stream.total, time.monotonic) as on_progress:
+            await send_all(stream.records, sender, stream.pace, _stopped_by_signal(options.duration_ms), on_progress)
+    finally:
+        await producer.stop()
+    return _summary(sender.tally, time.monotonic() - started_s)
+
+
+def _stopped_by_signal(after_ms: int | None) -> asyncio.Event:
+    """An event that a signal sets, or the end of ``after_ms``. A second signal ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        stop.set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    if after_ms is not None:
+        loop.call_later(after_ms / 1000, stop.set)
+    return stop
+
+
+def _summary(tally: Tally, seconds: float) -> Summary:
+    counts = asdict(tally)
+    offsets = {str(partition): offset for partition, offset in sorted(tally.last_offsets.items())}
+    return counts | {"tokens": len(tally.tokens), "seconds": round(seconds, 3), "last_offsets": offsets}
