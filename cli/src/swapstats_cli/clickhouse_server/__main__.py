@@ -41,7 +41,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
     site = web.TCPSite(runner, arguments.host, arguments.port)
     await site.start()
     port = runner.addresses[0][1]
-    print(f"ClickHouse {engine.version} (embedded) listens on {arguments.host}:{port}", flush=True)
+    sys.stdout.write(f"ClickHouse {engine.version} (embedded) listens on {arguments.host}:{port}\n")
+    sys.stdout.flush()
     await stop.wait()
     await runner.cleanup()
     await engine.close()

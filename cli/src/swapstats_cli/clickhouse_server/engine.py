@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from swapstats_cli.clickhouse_server.statement import InsertHead, Target, reset_clause, set_clause, use_clause
 
@@ -62,13 +62,7 @@ class Engine:
 
         Raises DirectoryInUseError, and EngineError when the engine can't read either of them.
         """
-        data_dir.mkdir(parents=True, exist_ok=True)
-        lock_fd = os.open(data_dir / "server.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock_fd)
-            raise DirectoryInUseError(f"{data_dir} is in use by another ClickHouse server: stop it first") from None
+        lock_fd = _lock(data_dir)
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         session, version = await asyncio.get_running_loop().run_in_executor(worker, _open, data_dir, storage_config)
         return cls(session, worker, lock_fd, version)
@@ -77,7 +71,7 @@ class Engine:
         """Run one statement; rows come back in its FORMAT, else in the target's. Raises EngineError."""
         return await self._run(target, lambda: self._query(sql, target.format, target.parameters))
 
-    async def insert(self, target: Target, head: InsertHead, rows: BinaryIO) -> Outcome:
+    async def insert(self, target: Target, head: InsertHead, rows: IO[bytes]) -> Outcome:
         """Insert ``rows`` (read from where the file stands, to its end). Raises EngineError: then no row counts."""
         return await self._run(target, lambda: self._insert(head, rows))
 
@@ -120,12 +114,23 @@ class Engine:
             int(result.elapsed() * 1e9),
         )
 
-    def _insert(self, head: InsertHead, rows: BinaryIO) -> Outcome:
+    def _insert(self, head: InsertHead, rows: IO[bytes]) -> Outcome:
         with self._session.send_insert(head.insert, head.format) as stream:
             while chunk := rows.read(_CHUNK_BYTES):
                 stream.append(chunk)
             result = stream.finish()
         return Outcome(b"", 0, 0, result.rows_written, result.bytes_written, int(result.elapsed * 1e9))
+
+
+def _lock(data_dir: Path) -> int:
+    data_dir.mkdir(parents=True, exist_ok=True)
+    lock_fd = os.open(data_dir / "server.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock_fd)
+        raise DirectoryInUseError(f"{data_dir} is in use by another ClickHouse server: stop it first") from None
+    return lock_fd
 
 
 def _open(data_dir: Path, storage_config: Path | None) -> tuple[Session, str]:

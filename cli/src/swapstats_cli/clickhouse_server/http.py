@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 import uuid
-from typing import IO, cast
+from typing import IO
 
 from aiohttp import web
 
@@ -68,7 +68,7 @@ async def _answer(request: web.Request, target: Target) -> web.Response:
     if request.content_type == "multipart/form-data":
         raise BadRequestError(48, "Form data is not supported by the embedded server: send the query as the body")
     engine = request.app[_ENGINE]
-    with cast("IO[bytes]", tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)) as body:
+    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as body:
         await _receive(request, target, body)
         body.seek(0)
         head = parse_insert(body.read(HEAD_BYTES))
@@ -77,7 +77,7 @@ async def _answer(request: web.Request, target: Target) -> web.Response:
             outcome = await engine.execute(target, statement_text(body.read()))
         else:
             body.seek(head.data_offset)
-            outcome = await engine.insert(target, head, cast("IO[bytes]", body))
+            outcome = await engine.insert(target, head, body)
     return _success(target, outcome)
 
 
@@ -88,7 +88,9 @@ async def _receive(request: web.Request, target: Target, body: IO[bytes]) -> Non
     async for chunk in request.content.iter_any():
         left -= len(chunk)
         if left < 0:
-            raise BadRequestError(307, f"The request is larger than {request.app[_MAX_REQUEST]} bytes: send smaller batches")
+            raise BadRequestError(
+                307, f"The request is larger than {request.app[_MAX_REQUEST]} bytes: send smaller batches"
+            )
         body.write(chunk)
 
 

@@ -30,7 +30,7 @@ _TRANSPORT = frozenset(
         "enable_http_compression",
         "wait_end_of_query",
         "buffer_size",
-        "client_protocol_version",  # unsupported: without it the engine sends plain Native blocks, which clients probe for
+        "client_protocol_version",  # unsupported: clients probe for it, and get plain Native blocks
         "send_progress_in_http_headers",
         "http_headers_progress_interval_ms",
     }
@@ -38,8 +38,10 @@ _TRANSPORT = frozenset(
 _SETTING = re.compile(r"[a-z][a-z0-9_]*")
 _PARAMETER = "param_"
 _INSERT = re.compile(
-    rb"\A\s*(?P<insert>INSERT\s+INTO\s(?:(?!\b(?:SELECT|VALUES|WITH|INFILE)\b).)+?)\s+FORMAT\s+(?P<format>[A-Za-z]\w*)[ \t]*(?:\r?\n)?",
-    re.IGNORECASE | re.DOTALL,
+    rb"""\A\s*
+    (?P<insert>INSERT\s+INTO\s(?:(?!\b(?:SELECT|VALUES|WITH|INFILE)\b).)+?)\s+
+    FORMAT\s+(?P<format>[A-Za-z]\w*)[ \t]*(?:\r?\n)?""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 
 

@@ -1,0 +1,3 @@
+-- Applied again whenever the resource asks for other ages; this file has no version.
+ALTER TABLE ${database}.raw_swaps
+    MODIFY TTL ${move_to_cold}toDateTime(event_time) + toIntervalSecond(${delete_after_seconds}) DELETE;

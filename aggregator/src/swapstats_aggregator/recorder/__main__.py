@@ -1,0 +1,158 @@
+"""``python -m swapstats_aggregator.recorder --spec FILE --http-port P``: record until SIGTERM or SIGINT.
+
+The one place where the recorder's parts meet their clients. Kafka or ClickHouse absent at the start is waited for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+import uvloop
+from aiokafka.errors import KafkaError
+from prometheus_client import CollectorRegistry
+
+from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
+from swapstats_aggregator.process import (
+    configure_logging,
+    kafka_security,
+    load_resource,
+    secret,
+    serve_health,
+    stop_on_signals,
+)
+from swapstats_aggregator.recorder.consumer import GroupSource
+from swapstats_aggregator.recorder.metrics import RecorderMetrics
+from swapstats_aggregator.recorder.ports import SourceLostError, StoreUnavailableError
+from swapstats_aggregator.recorder.runner import Recorder
+from swapstats_aggregator.recorder.schema import SchemaError
+from swapstats_core.spec import SwapStatsSpec
+
+T = TypeVar("T")
+_FIRST_BACKOFF_S = 0.1
+_MAX_BACKOFF_S = 5.0
+_log = structlog.get_logger()
+
+
+class _Process:
+    """The running recorder, as its health endpoints see it."""
+
+    def __init__(self, spec: SwapStatsSpec, stop: asyncio.Event) -> None:
+        self.spec = spec
+        self.stop = stop
+        self.registry = CollectorRegistry()
+        self.metrics = RecorderMetrics(self.registry)
+        self.source: GroupSource | None = None
+        self.recorder: Recorder | None = None
+        self.missing = "starting"
+
+    def readiness(self) -> str | None:
+        """Why no row could be written now, or None."""
+        if self.recorder is None or self.source is None:
+            return self.missing
+        if not self.source.assigned:
+            return "waiting for the consumer group"
+        return self.recorder.store_error
+
+    async def run(self) -> None:
+        """Start the parts, record until the stop, and take the parts down again."""
+        # Joining a group takes brokers three seconds, so both at once.
+        opening = asyncio.create_task(self._open())
+        stopped = asyncio.create_task(self.stop.wait())
+        try:
+            await _first(opening, stopped)
+            if opening.done():
+                source, store = opening.result()
+                await self._record(source, store, stopped)
+        finally:
+            stopped.cancel()
+            opening.cancel()
+            await asyncio.gather(opening, stopped, return_exceptions=True)
+            if self.source is not None:
+                await self.source.close()
+
+    async def _record(self, source: GroupSource, store: ClickHouseStore, stopped: asyncio.Future[Any]) -> None:
+        self.recorder = Recorder(self.spec, source, store, self.metrics)
+        running = asyncio.create_task(self.recorder.run())
+        try:
+            await _first(running, stopped)
+            self.recorder.stop()
+            await running
+        finally:
+            await store.close()
+
+    async def _open(self) -> tuple[GroupSource, ClickHouseStore]:
+        return await asyncio.gather(
+            self._until_open("kafka", self._open_source, KafkaError),
+            self._until_open("clickhouse", self._open_store, StoreUnavailableError),
+        )
+
+    async def _open_source(self) -> GroupSource:
+        source = GroupSource(self.spec.source, kafka_security(self.spec.source), self.metrics)
+        try:
+            await source.start()
+        except BaseException:
+            await source.close()
+            raise
+        self.source = source
+        return source
+
+    async def _open_store(self) -> ClickHouseStore:
+        spec = self.spec.stores.clickhouse
+        store = await ClickHouseStore.connect(spec, secret(spec.secret_ref) or "")
+        try:
+            applied = await store.migrate(spec)
+        except BaseException:
+            await store.close()
+            raise
+        _log.info("clickhouse schema is up to date", applied=applied)
+        return store
+
+    async def _until_open(self, name: str, open_it: Callable[[], Awaitable[T]], fault: type[Exception]) -> T:
+        backoff_s = _FIRST_BACKOFF_S
+        while True:
+            try:
+                return await open_it()
+            except fault as error:
+                self.missing = f"waiting for {name}: {error}"
+                _log.warning("not reachable yet, trying again", what=name, error=str(error), backoff_s=backoff_s)
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+
+
+async def _first(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _serve(spec: SwapStatsSpec, host: str, port: int) -> None:
+    process = _Process(spec, stop_on_signals())
+    health = await serve_health(port, process.readiness, process.registry, host)
+    try:
+        await process.run()
+    finally:
+        await health.cleanup()
+
+
+def main() -> None:
+    """Record until told to stop. Exit code 1, with the reason in the log, when it can't go on."""
+    parser = argparse.ArgumentParser(prog="swapstats_aggregator.recorder", description=__doc__)
+    parser.add_argument("--spec", type=Path, required=True, help="the SwapStats resource, JSON or YAML")
+    parser.add_argument("--http-host", default="127.0.0.1", help="address of /healthz, /readyz and /metrics")
+    parser.add_argument("--http-port", type=int, required=True, help="port of /healthz, /readyz and /metrics")
+    arguments = parser.parse_args()
+    resource = load_resource(arguments.spec)
+    configure_logging(resource.spec.telemetry)
+    try:
+        uvloop.run(_serve(resource.spec, arguments.http_host, arguments.http_port))
+    except (SourceLostError, SchemaError) as error:
+        _log.error("the recorder can't go on", error=str(error))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

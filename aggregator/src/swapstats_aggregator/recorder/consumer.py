@@ -1,0 +1,184 @@
+"""The recorder's member of the consumer group, on aiokafka.
+
+The group's offsets are the recorder's only memory. Where they can't be used, because there are none yet or because
+the topic no longer (or not yet again) reaches that far, reading starts at the beginning, and that is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from swapstats_aggregator.recorder.metrics import RecorderMetrics
+from swapstats_aggregator.recorder.ports import Polled, Record, SourceLostError
+from swapstats_core.spec import Source as SourceSpec
+
+_COMMIT_SECONDS = 10.0
+_QUERY_SECONDS = 5.0
+_STALL_SECONDS = 15.0
+"""Records at the broker but none delivered for this long: the client's fetcher has died (aio-libs/aiokafka#1037)."""
+_NEVER_MS = 2**31 - 1
+_METADATA_MS = 30_000
+"""A topic that is created after the start is seen within this time."""
+_log = structlog.get_logger()
+
+
+class GroupSource:
+    """An `AIOKafkaConsumer` as `ports.Source`."""
+
+    def __init__(self, spec: SourceSpec, connection: Mapping[str, Any], metrics: RecorderMetrics) -> None:
+        self._topic = spec.topic.name
+        self._metrics = metrics
+        self._consumer = AIOKafkaConsumer(
+            client_id=f"{spec.group_id}-recorder",
+            group_id=f"{spec.group_id}-recorder",
+            enable_auto_commit=False,
+            auto_offset_reset="none",  # "earliest" would go there without a word
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=spec.max_bytes,
+            session_timeout_ms=spec.session_timeout,
+            heartbeat_interval_ms=max(spec.session_timeout // 10, 100),
+            rebalance_timeout_ms=spec.rebalance_timeout,
+            metadata_max_age_ms=_METADATA_MS,
+            # Waiting for ClickHouse, an hour if need be, is no reason to leave: a hung process stops its heartbeats.
+            max_poll_interval_ms=_NEVER_MS,
+            **connection,
+        )
+        self._generation = 0
+        self._positions: dict[TopicPartition, int] = {}
+        self._progress_at = time.monotonic()
+
+    @property
+    def generation(self) -> int:
+        """Changes when partitions are revoked, and again when they are assigned."""
+        return self._generation
+
+    @property
+    def assigned(self) -> bool:
+        """Whether the group has taken this member in."""
+        return self._generation > 0
+
+    async def start(self) -> None:
+        """Connect and join the group. Raises KafkaError when no broker answers."""
+        await self._consumer.start()
+        # After start(), so that no assignment can arrive before its positions can be asked for.
+        self._consumer.subscribe([self._topic], listener=_Listener(self))
+
+    async def close(self) -> None:
+        """Leave the group, so that others take over at once."""
+        await self._consumer.stop()
+
+    async def poll(self, max_records: int, timeout_ms: int) -> Polled:
+        """See `ports.Source`."""
+        try:
+            fetched = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
+        except NoOffsetForPartitionError as error:
+            await self._restart(error.args[0], "no_offset")
+            return Polled(self._generation, [])
+        except OffsetOutOfRangeError as error:
+            for partition in error.args[0]:
+                await self._restart(partition, "out_of_range")
+            return Polled(self._generation, [])
+        except KafkaError as error:
+            raise SourceLostError(f"the consumer can't go on: {error!r}") from error
+        # No await between the fetch and this line: the records belong to the assignment that is numbered here.
+        polled = Polled(
+            self._generation,
+            [
+                Record(record.partition, record.offset, record.timestamp, record.value)
+                for records in fetched.values()
+                for record in records
+            ],
+        )
+        for partition, records in fetched.items():
+            self._positions[partition] = records[-1].offset + 1
+        await self._prove_positions()
+        self._tell_lag()
+        await self._watch(delivered=bool(fetched))
+        return polled
+
+    async def commit(self, next_offsets: Mapping[int, int]) -> bool:
+        """See `ports.Source`."""
+        offsets = {TopicPartition(self._topic, partition): offset for partition, offset in next_offsets.items()}
+        try:
+            await asyncio.wait_for(self._consumer.commit(offsets), _COMMIT_SECONDS)
+        except (TimeoutError, KafkaError, IllegalStateError) as error:
+            _log.warning("offsets not committed, some records will be read again", error=repr(error))
+            return False
+        return True
+
+    async def _prove_positions(self) -> None:
+        """Hold each new partition's first position against the end that its first fetch has told.
+
+        The embedded broker answers a fetch beyond the end with nothing at all, where Kafka calls it out of range.
+        """
+        for partition in self._consumer.assignment() - self._positions.keys():
+            high_water = self._consumer.highwater(partition)
+            if high_water is None:
+                continue
+            try:
+                position = await asyncio.wait_for(self._consumer.position(partition), _QUERY_SECONDS)
+            except (TimeoutError, KafkaError, IllegalStateError):
+                continue
+            if position > high_water:
+                await self._restart(partition, "beyond_end")
+            else:
+                self._positions[partition] = position
+
+    def _tell_lag(self) -> None:
+        for partition in self._consumer.assignment() & self._positions.keys():
+            lag = (self._consumer.highwater(partition) or 0) - self._positions[partition]
+            self._metrics.lag.labels(str(partition.partition)).set(max(lag, 0))
+
+    async def _watch(self, *, delivered: bool) -> None:
+        """Find a fetcher that has died unseen."""
+        now = time.monotonic()
+        if delivered or not self._positions:
+            self._progress_at = now
+        if now - self._progress_at < _STALL_SECONDS:
+            return
+        self._progress_at = now
+        try:
+            ends = await asyncio.wait_for(self._consumer.end_offsets(list(self._positions)), _QUERY_SECONDS)
+        except (TimeoutError, KafkaError):
+            return  # the broker is away: nothing could have been delivered
+        for partition, end in ends.items():
+            if self._positions.get(partition, end) < end:
+                raise SourceLostError(f"{partition} has records but none arrives: its fetcher has died")
+
+    async def _restart(self, partition: TopicPartition, why: str) -> None:
+        self._metrics.restarts.labels(why).inc()
+        _log.info("reading a partition from its beginning", partition=partition.partition, why=why)
+        try:
+            await self._consumer.seek_to_beginning(partition)
+        except (KafkaError, IllegalStateError) as error:
+            # It was revoked in between, or the broker is away: the next poll finds out anew.
+            _log.info("could not seek yet", partition=partition.partition, error=repr(error))
+
+    def _rebalanced(self) -> None:
+        self._generation += 1
+        self._positions = {}
+        self._progress_at = time.monotonic()
+        self._metrics.lag.clear()
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """Numbers the assignments. What was read under an older one isn't waited for: its insert is repeatable."""
+
+    def __init__(self, source: GroupSource) -> None:
+        self._source = source
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        self._source._rebalanced()  # noqa: SLF001
+        if revoked:
+            _log.info("partitions revoked", partitions=sorted(partition.partition for partition in revoked))
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self._source._rebalanced()  # noqa: SLF001
+        _log.info("partitions assigned", partitions=sorted(partition.partition for partition in assigned))

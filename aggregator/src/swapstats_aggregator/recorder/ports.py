@@ -1,0 +1,69 @@
+"""What the recorder needs from the outside: where records come from and where rows go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+
+class Record(msgspec.Struct, gc=False, frozen=True):
+    """A record as the broker has it. ``timestamp_ms``: when the broker or the producer stamped it."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    value: bytes | None
+
+
+class Polled(msgspec.Struct, frozen=True):
+    """Records read under one assignment. ``generation`` changes with every rebalance: what was read but not yet
+    committed under an older one belongs to somebody else by now, or is read again.
+    """
+
+    generation: int
+    records: list[Record]
+
+
+class StoreUnavailableError(Exception):
+    """The store didn't take a batch: unreachable, overloaded or refusing. Trying the same batch again is safe.
+
+    ``code``: the store's error number, 0 without an answer.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class SourceLostError(Exception):
+    """The source stopped delivering and can't be healed from inside: the process ends and is started again."""
+
+
+class Source(Protocol):
+    """A consumer group's member."""
+
+    @property
+    def generation(self) -> int:
+        """The current assignment's number."""
+        ...
+
+    async def poll(self, max_records: int, timeout_ms: int) -> Polled:
+        """What arrives within ``timeout_ms``, at most ``max_records``. Raises SourceLostError."""
+        ...
+
+    async def commit(self, next_offsets: Mapping[int, int]) -> bool:
+        """Store, by partition, where the group goes on; False when it couldn't be stored (records are read again)."""
+        ...
+
+
+class Store(Protocol):
+    """Where rows go."""
+
+    async def insert(self, block: bytes, token: str) -> None:
+        """Insert a stream of Native blocks, all or nothing; a repeat of a recent ``token`` does nothing.
+
+        Raises StoreUnavailableError.
+        """
+        ...

@@ -1,0 +1,131 @@
+"""Rows of ``raw_swaps`` in ClickHouse's Native format, written directly: a tenth of the time that Decimals take.
+
+A Native block is ``varint columns, varint rows`` and per column ``name, type, values``; integers are little-endian,
+Decimal(38, 18) and Decimal(20, 6) are 128-bit integers of their scale, a String is its varint length and its bytes.
+(https://clickhouse.com/docs/interfaces/formats/Native)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import numpy as np
+import xxhash
+
+from swapstats_core.swap import Swap, inclusion
+
+COLUMNS: tuple[tuple[str, str], ...] = (
+    ("event_time", "DateTime64(3, 'UTC')"),
+    ("ingested_time", "DateTime64(3, 'UTC')"),
+    ("chain_id", "UInt32"),
+    ("tx_hash", "FixedString(66)"),
+    ("log_index", "UInt32"),
+    ("event_id", "String"),
+    ("token", "String"),
+    ("token_address", "FixedString(42)"),
+    ("token_symbol", "String"),
+    ("pool_address", "FixedString(42)"),
+    ("trader", "String"),
+    ("side", "String"),
+    ("amount_token", "Decimal(38, 18)"),
+    ("amount_usd", "Decimal(20, 6)"),
+    ("block_number", "UInt64"),
+    ("block_hash", "String"),
+    ("included_by", "Enum8('nothing' = 0, 'number' = 1, 'hash' = 2)"),
+    ("removed", "UInt8"),
+    ("schema_version", "UInt16"),
+    ("kafka_partition", "UInt32"),
+    ("kafka_offset", "UInt64"),
+)
+"""Names and wire types, in order. The table's LowCardinality columns take plain strings."""
+
+_BY_NOTHING, _BY_NUMBER, _BY_HASH = 0, 1, 2
+_LENGTHS = [bytes([n]) for n in range(128)]
+
+
+class Row(msgspec.Struct, gc=False, frozen=True):
+    """A valid swap and the record it came in."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    swap: Swap
+
+
+def encode(rows: Sequence[Row]) -> bytes:
+    """One Native block with the `COLUMNS` of ``rows``."""
+    swaps = [row.swap for row in rows]
+    records = [swap.record for swap in swaps]
+    values = (
+        _integers((swap.event_ms for swap in swaps), len(rows), "<i8"),
+        _integers((row.timestamp_ms for row in rows), len(rows), "<i8"),
+        _integers((record.chain_id for record in records), len(rows), "<u4"),
+        _fixed([record.tx_hash.lower() for record in records], 66),
+        _integers((record.log_index for record in records), len(rows), "<u4"),
+        _strings(swap.event_id for swap in swaps),
+        _strings(swap.token for swap in swaps),
+        _fixed([record.token_address or "" for record in records], 42),
+        _strings(record.token_symbol or "" for record in records),
+        _fixed([record.pool_address or "" for record in records], 42),
+        _strings(record.trader or "" for record in records),
+        _strings(record.side for record in records),
+        b"".join([swap.token_atto.to_bytes(16, "little") for swap in swaps]),
+        b"".join([swap.usd_micros.to_bytes(16, "little") for swap in swaps]),
+        _integers((record.block_number or 0 for record in records), len(rows), "<u8"),
+        _strings("" if record.block_hash is None else inclusion(record) for record in records),
+        bytes([_included_by(swap) for swap in swaps]),
+        bytes([swap.removed for swap in swaps]),
+        _integers((record.schema_version for record in records), len(rows), "<u2"),
+        _integers((row.partition for row in rows), len(rows), "<u4"),
+        _integers((row.offset for row in rows), len(rows), "<u8"),
+    )
+    parts = [_varint(len(COLUMNS)), _varint(len(rows))]
+    for (name, kind), column in zip(COLUMNS, values, strict=True):
+        parts += (_string(name), _string(kind), column)
+    return b"".join(parts)
+
+
+def deduplication_token(topic: str, block: bytes) -> str:
+    """The token of a batch: a fingerprint of its rows, which hold their partitions and offsets.
+
+    So another range, or the same range of a topic that was created again, is another token: ClickHouse drops a batch
+    only when it repeats this one byte for byte.
+    """
+    return f"{topic}:{xxhash.xxh3_128_hexdigest(block)}"
+
+
+def _included_by(swap: Swap) -> int:
+    if swap.record.block_hash is not None:
+        return _BY_HASH
+    return _BY_NOTHING if swap.record.block_number is None else _BY_NUMBER
+
+
+def _integers(values: Iterable[int], count: int, kind: str) -> bytes:
+    return np.fromiter(values, dtype=kind, count=count).tobytes()
+
+
+def _fixed(values: list[str], width: int) -> bytes:
+    # ASCII of at most this width: `swap.decode` has made sure of it.
+    return np.array(values, dtype=f"S{width}").tobytes()
+
+
+def _strings(values: Iterable[str]) -> bytes:
+    return b"".join([_string(value) for value in values])
+
+
+def _string(value: str) -> bytes:
+    # JSON can hold a lone surrogate, which UTF-8 can't: it becomes a question mark.
+    raw = value.encode("utf-8", "replace")
+    return _varint(len(raw)) + raw
+
+
+def _varint(number: int) -> bytes:
+    if number < 128:
+        return _LENGTHS[number]
+    out = bytearray()
+    while number >= 128:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)

@@ -1,0 +1,169 @@
+"""The recorder's loop: collect, insert until it succeeds, commit.
+
+One batch is in hand at a time; while ClickHouse is away it is tried again, and the consumer holds what it has
+prefetched (at most ``maxBytes`` a partition) and fetches no more. That is all the buffering there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+
+import structlog
+
+from swapstats_aggregator.recorder.batch import Batch
+from swapstats_aggregator.recorder.metrics import RecorderMetrics
+from swapstats_aggregator.recorder.ports import Polled, Record, Source, Store, StoreUnavailableError
+from swapstats_aggregator.recorder.rows import Row, deduplication_token, encode
+from swapstats_core.routing import partition_of
+from swapstats_core.spec import SwapStatsSpec
+from swapstats_core.swap import Reason, Reject, decode
+
+_POLL_RECORDS = 5_000
+"""Records decoded, and rows encoded, without giving the loop a turn: some 25 ms."""
+_FIRST_BACKOFF_S = 0.1
+_MAX_BACKOFF_S = 5.0
+
+_home = lru_cache(maxsize=65_536)(partition_of)
+_log = structlog.get_logger()
+
+
+class Recorder:
+    """Moves records from a source to a store until told to stop."""
+
+    def __init__(self, spec: SwapStatsSpec, source: Source, store: Store, metrics: RecorderMetrics) -> None:
+        self._topic = spec.source.topic
+        self._batch_rows = spec.stores.clickhouse.batch_rows
+        self._interval_ms = spec.stores.clickhouse.batch_interval
+        self._source = source
+        self._store = store
+        self._metrics = metrics
+        self._max_rows = self._batch_rows
+        self._stop = asyncio.Event()
+        self.store_error: str | None = None
+        """Why the batch in hand isn't in ClickHouse yet; None while all is well."""
+
+    def stop(self) -> None:
+        """End `run` after one more try to insert and commit what is in hand."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Work until `stop`. Raises what the source raises when it is lost."""
+        while not self._stop.is_set():
+            batch = await self._collect()
+            if not batch.empty:
+                await self._write(batch)
+
+    async def _collect(self) -> Batch:
+        """The next batch: full, or as old as the interval, or what there is when a stop or a rebalance comes."""
+        polled = await self._poll(self._max_rows, self._interval_ms)
+        batch = Batch(polled.generation, self._max_rows)
+        deadline = time.monotonic() + self._interval_ms / 1000
+        while True:
+            batch.add(polled.records, self._rows(polled.records))
+            left_ms = int((deadline - time.monotonic()) * 1000)
+            if batch.empty or batch.room == 0 or left_ms <= 0 or self._stop.is_set():
+                break
+            polled = await self._poll(batch.room, left_ms)
+            if polled.generation != batch.generation:
+                # What was in hand isn't ours any more, or comes again from the committed offset.
+                self._drop(batch)
+                batch = Batch(polled.generation, self._max_rows)
+        self._max_rows = batch.next_max_rows(self._batch_rows)
+        return batch
+
+    async def _poll(self, max_records: int, timeout_ms: int) -> Polled:
+        """Poll, but give up waiting at a stop."""
+        poll = asyncio.ensure_future(self._source.poll(min(max_records, _POLL_RECORDS), timeout_ms))
+        stop = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({poll, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not poll.done():
+                return Polled(self._source.generation, [])
+            return poll.result()
+        finally:
+            poll.cancel()
+            stop.cancel()
+            await asyncio.gather(poll, stop, return_exceptions=True)
+
+    def _rows(self, records: Sequence[Record]) -> list[Row]:
+        rows = []
+        rejected: Counter[Reason] = Counter()
+        for record in records:
+            try:
+                swap = decode(record.value, record.timestamp_ms)
+            except Reject as reject:
+                rejected[reject.reason] += 1
+                continue
+            if _home(swap.token, self._topic.partitions) != record.partition:
+                rejected[Reason.WRONG_PARTITION] += 1
+                continue
+            rows.append(Row(record.partition, record.offset, record.timestamp_ms, swap))
+        for reason, count in rejected.items():
+            self._metrics.rejected.labels(reason).inc(count)
+        return rows
+
+    async def _write(self, batch: Batch) -> None:
+        """Insert a batch, however long it takes, and commit; or drop it when a rebalance or a stop comes first."""
+        if batch.rows and not await self._insert(batch):
+            self._drop(batch)
+            return
+        # A commit under a later assignment could skip records that its owner hasn't inserted yet.
+        if batch.generation != self._source.generation or not await self._source.commit(batch.next_offsets):
+            self._metrics.commit_failures.inc()
+
+    async def _insert(self, batch: Batch) -> bool:
+        block = await _encode(batch.rows)
+        token = deduplication_token(self._topic.name, block)
+        started = time.monotonic()
+        backoff_s = _FIRST_BACKOFF_S
+        while True:
+            try:
+                await self._store.insert(block, token)
+            except StoreUnavailableError as error:
+                self._failed(error, len(batch.rows))
+            else:
+                self._succeeded(len(batch.rows), started)
+                return True
+            if await self._stopped_within(backoff_s) or batch.generation != self._source.generation:
+                return False
+            backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def _failed(self, error: StoreUnavailableError, rows: int) -> None:
+        self._metrics.retries.labels(str(error.code)).inc()
+        self._metrics.store_up.set(0)
+        if self.store_error is None:
+            _log.warning("clickhouse refuses rows, trying again until it takes them", rows=rows, error=str(error))
+        self.store_error = str(error)
+
+    def _succeeded(self, rows: int, started: float) -> None:
+        if self.store_error is not None:
+            _log.info("clickhouse takes rows again", after_s=round(time.monotonic() - started, 1))
+        self.store_error = None
+        self._metrics.store_up.set(1)
+        self._metrics.rows.inc(rows)
+        self._metrics.batch_size.observe(rows)
+        self._metrics.flush_duration.observe((time.monotonic() - started) * 1000)
+
+    def _drop(self, batch: Batch) -> None:
+        if batch.rows:
+            self._metrics.dropped.inc()
+            _log.info("rows dropped before their insert, to be read again", rows=len(batch.rows))
+
+
+async def _encode(rows: list[Row]) -> bytes:
+    blocks = []
+    for start in range(0, len(rows), _POLL_RECORDS):
+        blocks.append(encode(rows[start : start + _POLL_RECORDS]))
+        await asyncio.sleep(0)  # heartbeats and health checks get a turn between two blocks
+    return b"".join(blocks)

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import aiohttp
+import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
+
+from tests.recorder.processes import child, clickhouse_client, clickhouse_server, free_port, http_status
+
+STORAGE = """<clickhouse><storage_configuration>
+<disks><cold_disk><type>local</type><path>{}/</path></cold_disk></disks>
+<policies><hot_to_cold><volumes><hot><disk>default</disk></hot><cold><disk>cold_disk</disk></cold></volumes></hot_to_cold></policies>
+</storage_configuration></clickhouse>"""
+
+
+@pytest.fixture
+async def port(tmp_path: Path) -> AsyncIterator[int]:
+    port = free_port()
+    async with clickhouse_server(tmp_path / "data", port, "--max-request-bytes", "100000"):
+        yield port
+
+
+async def test_rows_go_in_and_come_back_through_the_usual_client(port: int) -> None:
+    moment = datetime(2026, 1, 5, 12, 0, 31, 200_000, tzinfo=UTC)
+    row = [7, Decimal("1.000000000000000001"), "it's\n", moment]
+    async with clickhouse_client(port) as client:
+        await client.command(
+            "CREATE TABLE t (a UInt64, d Decimal(38, 18), s LowCardinality(String), t DateTime64(3, 'UTC')) "
+            "ENGINE = MergeTree ORDER BY a SETTINGS non_replicated_deduplication_window = 10"
+        )
+        summary = await client.insert("t", [row])
+        found = await client.query("SELECT * FROM t WHERE s = {s:String}", parameters={"s": "it's\n"}, tz_mode="aware")
+        assert summary.written_rows == 1
+        assert [list(r) for r in found.result_rows] == [row]
+
+
+async def test_a_deduplication_token_is_one_statements_own(port: int) -> None:
+    async with clickhouse_client(port) as client:
+        await client.command(
+            "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a SETTINGS non_replicated_deduplication_window = 10"
+        )
+        for token, number in (("x", 1), ("x", 1), ("y", 1), ("x", 2)):
+            await client.insert("t", [[number]], ["a"], settings={"insert_deduplication_token": token})
+        assert await client.command("SELECT count() FROM t") == 2
+        assert await client.command("SELECT getSetting('insert_deduplication_token')") == ""
+
+
+async def test_errors_look_like_clickhouses(port: int) -> None:
+    async with clickhouse_client(port) as client:
+        with pytest.raises(DatabaseError) as raised:
+            await client.query("SELECT * FROM nothing")
+        assert raised.value.code == 60
+        with pytest.raises(DatabaseError) as raised:
+            await client.command("SELECT 1", settings={"no_such_setting": 1})
+    async with aiohttp.ClientSession() as session, session.post(f"http://127.0.0.1:{port}/", data="SELEC 1") as reply:
+        assert reply.status == 500
+        assert reply.headers["X-ClickHouse-Exception-Code"] == "62"
+        assert (await reply.text()).startswith("Code: 62. DB::Exception: ")
+
+
+async def test_a_failed_statement_leaves_no_setting_behind(port: int) -> None:
+    async with clickhouse_client(port) as client:
+        with pytest.raises(DatabaseError):
+            await client.command("SELECT * FROM nothing", settings={"max_threads": 1, "max_block_size": 77})
+        assert await client.command("SELECT getSetting('max_block_size') = 77") == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "headers"), [("/?bad-name=1", {}), ("/", {"Content-Encoding": "zstd"}), ("/?decompress=1", {})]
+)
+async def test_what_it_cannot_do_is_refused_with_a_reason(port: int, url: str, headers: dict[str, str]) -> None:
+    async with aiohttp.ClientSession() as session:
+        async with session.post(f"http://127.0.0.1:{port}{url}", data=b"SELECT 1", headers=headers) as reply:
+            assert reply.status == 500
+            assert "DB::Exception" in await reply.text()
+
+
+async def test_a_request_larger_than_the_bound_is_refused(port: int) -> None:
+    async with aiohttp.ClientSession() as session:
+        async with session.post(f"http://127.0.0.1:{port}/", data=b"SELECT 1 -- " + b"x" * 100_000) as reply:
+            assert reply.headers["X-ClickHouse-Exception-Code"] == "307"
+
+
+async def test_ping_answers_while_a_statement_runs(port: int) -> None:
+    async with clickhouse_client(port) as client:
+        slow = asyncio.create_task(client.command("SELECT sum(sleepEachRow(0.5)) FROM numbers(2)"))
+        done, _ = await asyncio.wait({slow, asyncio.create_task(_ping(port))}, return_when=asyncio.FIRST_COMPLETED)
+        assert slow not in done
+        await slow
+
+
+async def _ping(port: int) -> None:
+    assert await http_status(f"http://127.0.0.1:{port}/ping") == 200
+
+
+async def test_rows_survive_kill_9_and_an_orderly_stop_is_exit_0(tmp_path: Path) -> None:
+    port, data = free_port(), tmp_path / "data"
+    async with clickhouse_server(data, port) as server, clickhouse_client(port) as client:
+        await client.command("CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a")
+        await client.insert("t", [[n] for n in range(1_000)], ["a"])
+        server.kill()
+    async with clickhouse_server(data, port) as server, clickhouse_client(port) as client:
+        assert await client.command("SELECT sum(a) FROM t") == 499_500
+        assert server.terminate() == 0
+
+
+async def test_a_directory_has_one_server(tmp_path: Path) -> None:
+    async with clickhouse_server(tmp_path / "data", free_port()):
+        arguments = [sys.executable, "-m", "swapstats_cli.clickhouse_server", "--data-dir", str(tmp_path / "data")]
+        with child([*arguments, "--port", "0"], tmp_path / "second.log") as second:
+            assert await asyncio.to_thread(second.process.wait, 30) == 1
+            assert "in use by another ClickHouse server" in second.log.read_text()
+
+
+async def test_old_rows_move_to_the_cold_volume_of_a_storage_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "storage.xml"
+    config.write_text(STORAGE.format(tmp_path / "cold"))
+    port = free_port()
+    async with (
+        clickhouse_server(tmp_path / "data", port, "--storage-config", str(config)),
+        clickhouse_client(port) as client,
+    ):
+        await client.command(
+            "CREATE TABLE t (d Date) ENGINE = MergeTree ORDER BY d "
+            "TTL d + toIntervalDay(90) TO VOLUME 'cold' SETTINGS storage_policy = 'hot_to_cold'"
+        )
+        await client.command("INSERT INTO t SELECT toDate(now()) - 100")
+        assert await client.command("SELECT disk_name FROM system.parts WHERE table = 't' AND active") == "cold_disk"
