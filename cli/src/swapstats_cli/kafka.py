@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
-from aiokafka.helpers import create_ssl_context
 
-from swapstats_core.spec import SecretRef, Source
+from swapstats_aggregator.process import kafka_security
+from swapstats_core.spec import Source
 
 _BATCH_BYTES = 256 * 1024
 _REQUEST_TIMEOUT_MS = 30_000
@@ -20,33 +19,12 @@ class BrokerFault(Exception):  # noqa: N818 - a fault of the world, not of the p
     """The broker can't be used as asked; the text says what to do."""
 
 
-def client_options(source: Source, secrets_dir: Path) -> dict[str, Any]:
-    """Connection options that all of aiokafka's clients take.
-
-    A SASL password is the content of ``<secrets_dir>/<secret name>/<key>``. Raises BrokerFault when it can't be read.
-    """
-    tls, sasl = source.tls, source.sasl
-    options: dict[str, Any] = {
-        "bootstrap_servers": source.brokers,
-        "client_id": "swapstats-cli",
-        "security_protocol": ("SASL_" if sasl else "") + ("SSL" if tls.enabled else "PLAINTEXT"),
-    }
+def client_options(source: Source) -> dict[str, Any]:
+    """Connection options that all of aiokafka's clients take. Raises BrokerFault when a file can't be read."""
     try:
-        if tls.enabled:
-            options["ssl_context"] = create_ssl_context(
-                cafile=tls.ca_file, certfile=tls.cert_file, keyfile=tls.key_file
-            )
-        if sasl:
-            options["sasl_mechanism"] = sasl.mechanism
-            options["sasl_plain_username"] = sasl.username
-            options["sasl_plain_password"] = _secret(sasl.secret_ref, secrets_dir)
+        return {**kafka_security(source), "client_id": "swapstats-cli"}
     except OSError as error:
-        raise BrokerFault(f"a file of source.tls or source.sasl can't be read: {error}") from None
-    return options
-
-
-def _secret(ref: SecretRef, secrets_dir: Path) -> str:
-    return (secrets_dir / ref.name / ref.key).read_text().rstrip("\n")
+        raise BrokerFault(f"source.tls, source.sasl: {error.filename}: {error.strerror}") from None
 
 
 async def partition_count(topic: str, options: dict[str, Any]) -> int:

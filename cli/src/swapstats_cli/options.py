@@ -64,7 +64,6 @@ class TargetOptions:
     brokers: str | None = None
     topic: str | None = None
     partitions: int | None = None
-    secrets_dir: Path = Path("secrets")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,7 @@ async def run(options: ProduceOptions, target: Target, stream: Stream) -> Summar
 
     Returns the summary of what the broker has acknowledged. Raises BrokerFault or KafkaError.
     """
-    connection = client_options(target.source, options.target.secrets_dir)
+    connection = client_options(target.source)
     topic = target.source.topic.name
     partitions = await partition_count(topic, connection)
     if target.partitions not in (None, partitions):

@@ -9,6 +9,7 @@ import msgspec
 import yaml
 from pydantic import ValidationError
 
+from swapstats_aggregator.process import load_resource
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_core.spec import Source, SwapStatsResource, SwapStatsSpec
 
@@ -34,17 +35,16 @@ class _Endpoints(msgspec.Struct):
     spec: str
 
 
-def load_resource(path: Path) -> SwapStatsResource:
-    """The resource in a YAML or JSON file. Raises TargetFault."""
+def _resource(path: Path) -> SwapStatsResource:
     try:
-        return SwapStatsResource.model_validate(yaml.safe_load(path.read_bytes()))
+        return load_resource(path)
     except OSError as error:
         raise TargetFault(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise TargetFault(f"{path} is not YAML: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise TargetFault(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise TargetFault(f"{path} is neither YAML nor JSON: {error}") from None
 
 
 def kafka_target(
@@ -78,7 +78,7 @@ def http_url(url: str | None, data_dir: Path | None) -> str:
 
 def _spec(file: Path | None, data_dir: Path) -> SwapStatsSpec:
     path = file or Path(_endpoints(data_dir).spec)
-    return load_resource(path).spec
+    return _resource(path).spec
 
 
 def _endpoints(data_dir: Path) -> _Endpoints:

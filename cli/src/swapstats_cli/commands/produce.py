@@ -100,12 +100,6 @@ def produce(
     partitions: Annotated[
         int | None, typer.Option(min=1, help="How many it must have.", rich_help_panel=_TARGET)
     ] = None,
-    secrets_dir: Annotated[
-        Path,
-        typer.Option(
-            envvar="SWAPSTATS_SECRETS", help="Folder of the secrets that the resource names.", rich_help_panel=_TARGET
-        ),
-    ] = Path("secrets"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Send swaps to the raw topic: generated ones, or those of a file (--from).
@@ -141,7 +135,6 @@ def produce(
                 brokers=brokers,
                 topic=topic,
                 partitions=partitions,
-                secrets_dir=secrets_dir,
             ),
             noise=NoiseOptions(preset=noise, duplicates=duplicates, late=late, reorgs=reorgs),
             seed=seed,
