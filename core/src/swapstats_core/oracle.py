@@ -146,6 +146,10 @@ class Oracle:
         """The highest event time so far, -1 before the first swap."""
         return self._newest_ms
 
+    def newest_of(self, token: str) -> int:
+        """Return the highest event time of a token (Unix milliseconds), -1 if it was never seen."""
+        return self._newest_of.get(token, -1)
+
     def known_tokens(self) -> set[str]:
         """Return the tokens that a query must find."""
         return {token for token in self._newest_of if self.is_known(token)}

@@ -113,8 +113,13 @@ class _Batch:
 class _TokenIndex(dict[str, int]):
     """Numbers tokens as they are first seen."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
     def __missing__(self, token: str) -> int:
         index = self[token] = len(self)
+        self.names.append(token)
         return index
 
 
@@ -371,9 +376,10 @@ class PartitionState:
             place = self._chunks.index(first)
             self._chunks[place : place + len(parts)] = [merged]
 
-    def token_names(self) -> list[str]:
-        """Names by token number, as chunks use them."""
-        return list(self._index)
+    @property
+    def token_names(self) -> Sequence[str]:
+        """Names by token number, as chunks use them. It only grows, so another thread may read it."""
+        return self._index.names
 
     def adopt(self, chunk: Chunk, names: Sequence[str]) -> None:
         """Restore: take in a chunk whose token numbers index ``names``. Call `resume` after the last one."""
@@ -398,8 +404,8 @@ class PartitionState:
         return self._newest[token] >= 0 and self._newest[token] // MINUTE_MS > oldest
 
     @property
-    def tokens(self) -> int:
-        """How many tokens are known."""
+    def known_tokens(self) -> int:
+        """How many tokens are known; looks at all of them."""
         newest = np.array(self._newest, np.int64)
         oldest = self.newest_ms // MINUTE_MS - 2 * self.config.longest_minutes
         return int(np.count_nonzero((newest >= 0) & (newest // MINUTE_MS > oldest)))
@@ -433,7 +439,7 @@ class PartitionState:
         if len(traded) > limit:  # doubles order all but near ties, which are kept and decided exactly below
             least = np.partition(rough[traded], len(traded) - limit)[len(traded) - limit]
             traded = traded[rough[traded] >= least * (1 - 1e-9)]
-        names = self.token_names()
+        names = self.token_names
         sums = [(names[index], to_sums(totals[index].tolist())) for index in traded.tolist()]
         sums.sort(key=lambda entry: (-_exactly(entry[1], by), entry[0]))
         return sums[:limit]

@@ -6,6 +6,8 @@ Written by hand because core depends on no client library; a contract test holds
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 _MASK = 0xFFFFFFFF
 _M = 0x5BD1E995
 
@@ -25,6 +27,7 @@ def murmur2(data: bytes) -> int:
     return h ^ (h >> 15)
 
 
+@lru_cache(maxsize=1 << 16)
 def partition_of(token: str, partitions: int) -> int:
     """The partition of a token's records: ``toPositive(murmur2(key)) % partitions``, key = the token in UTF-8."""
     return (murmur2(token.encode()) & 0x7FFFFFFF) % partitions

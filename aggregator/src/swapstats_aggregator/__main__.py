@@ -1,0 +1,67 @@
+"""``python -m swapstats_aggregator``: one shard, composed from its adapters."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import uuid
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from swapstats_aggregator.adapters import nats, redis
+from swapstats_aggregator.adapters.kafka import KafkaDeadLetters, KafkaSource
+from swapstats_aggregator.metrics import ShardMetrics
+from swapstats_aggregator.process import configure_logging, load_resource, serve_health, stop_on_signals
+from swapstats_aggregator.shard import Shard
+from swapstats_core.spec import SwapStatsResource
+from swapstats_core.wire import Keys
+
+log = structlog.get_logger()
+
+
+def main() -> None:
+    """Parse arguments and run until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="swapstats_aggregator", description="Run one aggregator shard.")
+    parser.add_argument("--spec", type=Path, required=True, help="SwapStats resource, YAML or JSON")
+    parser.add_argument("--shard", required=True, help="name of this shard, as in the assignment")
+    parser.add_argument("--http-host", default="127.0.0.1", help="address of /healthz, /readyz and /metrics")
+    parser.add_argument("--http-port", type=int, required=True, help="port of /healthz, /readyz and /metrics")
+    arguments = parser.parse_args()
+    resource = load_resource(arguments.spec)
+    configure_logging(resource.spec.telemetry)
+    gc.freeze()  # what is loaded now stays: keep the collector from looking at it again
+    uvloop.run(run(resource, arguments.shard, arguments.http_host, arguments.http_port))
+
+
+async def run(resource: SwapStatsResource, name: str, host: str, port: int) -> None:
+    """Compose a shard and run it."""
+    spec, instance = resource.spec, resource.metadata.name
+    stop = stop_on_signals()
+    metrics = ShardMetrics()
+    source = KafkaSource(spec.source, name)
+    dead_letters = KafkaDeadLetters(spec.source, name)
+    store = redis.connect(spec.stores.redis)
+    bus = await nats.connect(spec.stores.nats, name)
+    snapshots = redis.RedisSnapshots(store, Keys(spec.stores.redis.prefix, instance), f"{name}/{uuid.uuid4()}")
+    shard = Shard(
+        name, instance, spec, source, dead_letters, snapshots, nats.NatsBus(bus, metrics.bus_dropped), metrics
+    )
+    health = await serve_health(port, shard.readiness, metrics.registry, host)
+    try:
+        await source.start()
+        await dead_letters.start()
+        await shard.run(stop)
+    finally:
+        await dead_letters.stop()
+        await source.stop()
+        await bus.close()
+        await store.aclose()
+        await health.cleanup()
+    log.info("stopped", shard=name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The topic of raw swaps and the dead-letter topic, over aiokafka."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, OffsetOutOfRangeError
+
+from swapstats_aggregator.adapters.kafka_topic import incarnation
+from swapstats_aggregator.ports import DeadLetter, Fetched, OutOfRange, SourceRecord, Unavailable
+from swapstats_aggregator.process import kafka_security
+from swapstats_core import spec
+
+log = structlog.get_logger()
+
+_FETCH_WAIT_MS = 20
+"""How long the broker may hold an empty fetch. Some brokers look for new records only when it ends, so it is latency."""
+_MAX_RECORDS = 4_096
+"""Records taken by one poll: bounds the time in which queries wait."""
+_CALL_TIMEOUT_S = 10.0
+_EXCERPT_BYTES = 65_536
+"""What is kept of a dead record that the dead-letter topic refuses for its size."""
+
+
+@asynccontextmanager
+async def _reaching() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(_CALL_TIMEOUT_S):
+            yield
+    except (KafkaError, TimeoutError, OSError) as error:
+        raise Unavailable(f"Kafka: {error!r}") from error
+
+
+@dataclass(slots=True)
+class _Progress:
+    """When the broker last answered for a partition, and when the request of that answer had certainly not been sent yet."""
+
+    answered_ms: int = 0
+    asked_after_ms: int = 0
+
+
+class KafkaSource:
+    """`ports.Source` over a consumer with explicit assignment."""
+
+    def __init__(self, source: spec.Source, client_id: str) -> None:
+        self._topic = source.topic.name
+        self._consumer = AIOKafkaConsumer(
+            **kafka_security(source),
+            client_id=client_id,
+            group_id=source.group_id,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            auto_offset_reset="none",
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
+            max_partition_fetch_bytes=source.max_bytes,
+            fetch_max_bytes=16 * source.max_bytes,
+        )
+        self._progress: dict[int, _Progress] = {}
+
+    async def start(self) -> None:
+        """Connect. Raises Unavailable."""
+        async with _reaching():
+            await self._consumer.start()
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._consumer.stop()
+
+    async def incarnation(self) -> str:
+        async with _reaching():
+            return await incarnation(self._consumer._client, self._topic)  # noqa: SLF001 - the only way to the protocol
+
+    async def bounds(self, partition: int) -> tuple[int, int]:
+        at = TopicPartition(self._topic, partition)
+        async with _reaching():
+            first = await self._consumer.beginning_offsets([at])
+            end = await self._consumer.end_offsets([at])
+        return first[at], end[at]
+
+    def assign(self, positions: Mapping[int, int]) -> None:
+        current = {at.partition: at for at in self._consumer.assignment()}
+        if set(current) != set(positions):
+            self._consumer.assign([TopicPartition(self._topic, partition) for partition in positions])
+            self._progress = {partition: _Progress() for partition in positions}
+        for partition, offset in positions.items():
+            self._consumer.seek(TopicPartition(self._topic, partition), offset)
+
+    async def poll(self, timeout_ms: int) -> Mapping[int, Fetched]:
+        try:
+            batches = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=_MAX_RECORDS)
+        except OffsetOutOfRangeError as error:
+            (at, offset), *_ = error.args[0].items()
+            raise OutOfRange(at.partition, offset) from error
+        except KafkaError as error:
+            raise Unavailable(f"Kafka: {error!r}") from error
+        return {
+            at.partition: await self._fetched(at, batches.get(at, []))
+            for at in self._consumer.assignment()
+        }
+
+    async def _fetched(self, at: TopicPartition, messages: Sequence[object]) -> Fetched:
+        consumer = self._consumer
+        records = [SourceRecord(m.offset, m.timestamp, m.key, m.value) for m in messages]  # type: ignore[attr-defined] # aiokafka's records are untyped
+        position = await consumer.position(at)
+        end = consumer.last_stable_offset(at)
+        if end is None or end < 0:
+            end = consumer.highwater(at)
+        if end is None:
+            return Fetched(records, position, position, None)
+        progress = self._progress[at.partition]
+        answered_ms = consumer.last_poll_timestamp(at) or 0
+        if answered_ms != progress.answered_ms:
+            # A node has one fetch in flight, so this answer's request was sent after the answer before it was read.
+            # The answer itself may be old: it waits in the socket while this process is stopped.
+            progress.asked_after_ms = progress.answered_ms
+            progress.answered_ms = answered_ms
+        caught_up = position >= end and progress.asked_after_ms > 0
+        return Fetched(records, position, max(end, position), progress.asked_after_ms if caught_up else None)
+
+    async def commit(self, positions: Mapping[int, int]) -> None:
+        offsets = {TopicPartition(self._topic, partition): offset for partition, offset in positions.items()}
+        assigned = self._consumer.assignment()
+        async with _reaching():
+            if offsets := {at: offset for at, offset in offsets.items() if at in assigned}:
+                await self._consumer.commit(offsets)
+
+
+class KafkaDeadLetters:
+    """`ports.DeadLetters` over a producer that waits for all replicas."""
+
+    def __init__(self, source: spec.Source, client_id: str) -> None:
+        self._topic = source.dead_letters
+        self._origin = source.topic.name
+        self._producer = AIOKafkaProducer(
+            **kafka_security(source), client_id=client_id, acks="all", max_request_size=2 * source.max_bytes, linger_ms=5
+        )
+
+    async def start(self) -> None:
+        """Connect. Raises Unavailable."""
+        async with _reaching():
+            await self._producer.start()
+
+    async def stop(self) -> None:
+        """Send what is left and disconnect."""
+        await self._producer.stop()
+
+    async def send(self, letters: Sequence[DeadLetter]) -> None:
+        async with _reaching():
+            results = await asyncio.gather(
+                *[await self._enqueue(letter, letter.record.value) for letter in letters], return_exceptions=True
+            )
+            for letter, result in zip(letters, results, strict=True):
+                if isinstance(result, MessageSizeTooLargeError):
+                    excerpt = (letter.record.value or b"")[:_EXCERPT_BYTES]
+                    await (await self._enqueue(letter, excerpt, ("truncated", b"true")))
+                elif isinstance(result, BaseException):
+                    raise result
+
+    async def _enqueue(
+        self, letter: DeadLetter, value: bytes | None, *more: tuple[str, bytes]
+    ) -> asyncio.Future[object]:
+        record = letter.record
+        headers = [
+            ("origin", f"{self._origin}:{letter.partition}:{record.offset}".encode()),
+            ("reason", letter.reason.encode()),
+            ("detail", letter.detail.encode(errors="replace")),
+            *more,
+        ]
+        try:
+            future: asyncio.Future[object] = await self._producer.send(
+                self._topic, value, key=record.key, headers=headers, timestamp_ms=max(record.timestamp_ms, 0)
+            )
+        except MessageSizeTooLargeError as error:
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(error)
+        return future

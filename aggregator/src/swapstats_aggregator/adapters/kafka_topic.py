@@ -1,0 +1,110 @@
+"""Which topic this is: the cluster's id and the topic's, which a topic recreated under the same name doesn't share.
+
+aiokafka speaks Metadata up to version 5, and topic ids came with version 10 (KIP-516), so that request is written
+here from Kafka's protocol description.
+"""
+
+from __future__ import annotations
+
+import uuid
+from io import BytesIO
+from typing import Any
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import IncompatibleBrokerVersion
+from aiokafka.protocol.abstract import AbstractType
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
+
+
+class _Uuid(AbstractType[uuid.UUID]):
+    @classmethod
+    def encode(cls, value: uuid.UUID | None) -> bytes:
+        return (value or uuid.UUID(int=0)).bytes
+
+    @classmethod
+    def decode(cls, data: BytesIO) -> uuid.UUID:
+        return uuid.UUID(bytes=data.read(16))
+
+
+class _TopicMetadataResponse(Response):
+    API_KEY = 3
+    API_VERSION = 10
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "brokers",
+            CompactArray(
+                ("node_id", Int32),
+                ("host", CompactString("utf-8")),
+                ("port", Int32),
+                ("rack", CompactString("utf-8")),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("cluster_id", CompactString("utf-8")),
+        ("controller_id", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("error_code", Int16),
+                ("name", CompactString("utf-8")),
+                ("topic_id", _Uuid),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", CompactArray(Int32)),
+                        ("isr", CompactArray(Int32)),
+                        ("offline_replicas", CompactArray(Int32)),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("authorized_operations", Int32),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("authorized_operations", Int32),
+        ("tags", TaggedFields),
+    )
+
+
+class _TopicMetadataRequestV10(RequestStruct):
+    FLEXIBLE_VERSION = True
+    API_KEY = 3
+    API_VERSION = 10
+    RESPONSE_TYPE = _TopicMetadataResponse
+    SCHEMA = Schema(
+        ("topics", CompactArray(("topic_id", _Uuid), ("name", CompactString("utf-8")), ("tags", TaggedFields))),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_cluster_authorized_operations", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+        ("tags", TaggedFields),
+    )
+
+
+class _TopicMetadataRequest(Request[_TopicMetadataRequestV10]):
+    API_KEY = 3
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+
+    def build(self, request_struct_class: type[_TopicMetadataRequestV10]) -> _TopicMetadataRequestV10:
+        return request_struct_class([(None, self._topic, {})], False, False, False, {})
+
+
+async def incarnation(client: AIOKafkaClient, topic: str) -> str:
+    """``<cluster id>/<topic id>``; a broker that knows no topic ids gives ``<cluster id>/``."""
+    node = client.get_random_node()
+    try:
+        response: Any = await client.send(node, _TopicMetadataRequest(topic))
+        topic_id = response.topics[0][2]
+    except (IncompatibleBrokerVersion, NotImplementedError):
+        response = await client.send(node, MetadataRequest([topic]))
+        topic_id = None
+    return f"{response.cluster_id}/{topic_id or ''}"

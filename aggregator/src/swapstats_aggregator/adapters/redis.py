@@ -1,0 +1,125 @@
+"""Assignment, claims and snapshots in Redis.
+
+Two Lua scripts decide everything that concerns ownership, so each decision is atomic. All commands are idempotent or
+fenced, hence safe to be retried by the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis, Sentinel
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+
+from swapstats_aggregator.ports import Unavailable
+from swapstats_aggregator.process import secret
+from swapstats_core import spec
+from swapstats_core.wire import Assignment, Keys, decode_assignment
+
+# KEYS: owner hash. ARGV: epoch, owner. A repeat by the same claimant (a retry after a lost reply) succeeds.
+_CLAIM = """
+local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0')
+local wanted = tonumber(ARGV[1])
+if wanted < epoch then return 0 end
+if wanted == epoch and redis.call('HGET', KEYS[1], 'claimant') ~= ARGV[3] then return 0 end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'owner', ARGV[2], 'claimant', ARGV[3])
+return 1
+"""
+# KEYS: owner hash, manifest list. ARGV: epoch, manifest, manifests to keep. A repeat of the newest manifest changes nothing.
+_FLIP = """
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] or redis.call('HGET', KEYS[1], 'claimant') ~= ARGV[4] then return 0 end
+if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[2] then
+  redis.call('LPUSH', KEYS[2], ARGV[2])
+  redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[3]) - 1)
+end
+return 1
+"""
+_PARTS_AT_ONCE = 64
+"""Stored parts loaded by one command: bounds the size of a reply."""
+
+
+def connect(settings: spec.Redis) -> Redis:
+    """A client for snapshots: patient, since everything it does may be repeated."""
+    arguments: dict[str, Any] = {
+        "username": settings.username,
+        "password": secret(settings.secret_ref),
+        "socket_timeout": 10.0,
+        "socket_connect_timeout": 3.0,
+        "health_check_interval": 15,
+        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=5),
+    }
+    if settings.url.startswith("rediss://"):
+        tls = settings.tls
+        arguments |= {"ssl_ca_certs": tls.ca_file, "ssl_certfile": tls.cert_file, "ssl_keyfile": tls.key_file}
+    if settings.sentinel_master:
+        seed = Redis.from_url(settings.url).connection_pool.connection_kwargs
+        database = seed.get("db", 0)
+        sentinel = Sentinel([(seed["host"], seed.get("port", 26379))], **arguments)
+        return sentinel.master_for(settings.sentinel_master, db=database)
+    return Redis.from_url(settings.url, **arguments)
+
+
+@asynccontextmanager
+async def _reaching() -> AsyncIterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise Unavailable(f"Redis: {error}") from error
+
+
+class RedisSnapshots:
+    """`ports.Snapshots` in Redis. ``claimant`` tells apart two lives of a process with one name."""
+
+    def __init__(self, client: Redis, keys: Keys, claimant: str) -> None:
+        self._client = client
+        self._keys = keys
+        self._claimant = claimant
+        self._claim = client.register_script(_CLAIM)
+        self._flip = client.register_script(_FLIP)
+
+    async def assignment(self) -> Assignment | None:
+        async with _reaching():
+            stored = await self._client.get(self._keys.assignment)
+        return None if stored is None else decode_assignment(stored)
+
+    async def claim(self, partition: int, epoch: int, owner: str) -> bool:
+        async with _reaching():
+            keys = [self._keys.owner(partition)]
+            return bool(await self._claim(keys=keys, args=[epoch, owner, self._claimant]))
+
+    async def manifests(self, partition: int) -> Sequence[bytes]:
+        async with _reaching():
+            return list(await self._client.lrange(self._keys.manifests(partition), 0, -1))
+
+    async def load(self, partition: int, names: Collection[str]) -> Mapping[str, bytes]:
+        found: dict[str, bytes] = {}
+        wanted = list(names)
+        async with _reaching():
+            for start in range(0, len(wanted), _PARTS_AT_ONCE):
+                some = wanted[start : start + _PARTS_AT_ONCE]
+                values = await self._client.hmget(self._keys.chunks(partition), some)
+                found |= {name: value for name, value in zip(some, values, strict=True) if value is not None}
+        return found
+
+    async def store(self, partition: int, parts: Mapping[str, bytes]) -> None:
+        async with _reaching():
+            for name, part in parts.items():
+                await self._client.hset(self._keys.chunks(partition), name, part)  # type: ignore[arg-type] # bytes are fine
+
+    async def flip(self, partition: int, epoch: int, manifest: bytes, keep: int) -> bool:
+        keys = [self._keys.owner(partition), self._keys.manifests(partition)]
+        async with _reaching():
+            return bool(await self._flip(keys=keys, args=[epoch, manifest, keep, self._claimant]))
+
+    async def collect(self, partition: int, keep: Collection[str]) -> int:
+        key = self._keys.chunks(partition)
+        async with _reaching():
+            stored = {name.decode() for name in await self._client.hkeys(key)}
+            surplus = stored.difference(keep)
+            if surplus:
+                await self._client.hdel(key, *surplus)
+        return len(surplus)

@@ -1,0 +1,52 @@
+"""A shard's metrics, with the guide's names."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_MILLISECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 50, 100, 250, 500, 1_000, 2_500, 5_000)
+
+
+class ShardMetrics:
+    """All metrics of a shard in one registry."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        by_partition = ("partition",)
+        self.ingested = Counter("events_ingested", "Records read from the topic.", registry=registry)
+        self.applied = Counter("events_applied", "Swaps that count.", registry=registry)
+        self.late = Counter("events_late", "Adds behind their token's watermark, not counted.", registry=registry)
+        self.removed = Counter("events_removed", "Removals that took a swap back.", registry=registry)
+        self.tombstones = Counter("tombstones", "Removals that came before their add.", registry=registry)
+        self.duplicates = Counter("dedupe_hits", "Repeated events, not counted again.", registry=registry)
+        self.dead_letters = Counter(
+            "dead_letters", "Records that can't be counted, by reason.", ("reason",), registry=registry
+        )
+        self.lag_seconds = Gauge(
+            "consumer_lag_seconds", "How far a partition's clock is behind the wall clock.", by_partition, registry=registry
+        )
+        self.lag_records = Gauge("consumer_lag_records", "Records not read yet.", by_partition, registry=registry)
+        self.epoch = Gauge("epoch", "Epoch of an owned partition.", by_partition, registry=registry)
+        self.offset = Gauge("next_offset", "Next offset of an owned partition.", by_partition, registry=registry)
+        self.tokens = Gauge("tokens", "Known tokens of an owned partition.", by_partition, registry=registry)
+        self.snapshot_age = Gauge(
+            "snapshot_age_seconds", "Age of a partition's newest snapshot.", by_partition, registry=registry
+        )
+        self.apply_ms = Histogram(
+            "window_apply_latency_ms", "Time to decode and count one batch.", buckets=_MILLISECONDS, registry=registry
+        )
+        self.snapshot_ms = Histogram(
+            "snapshot_duration_ms", "Time from freezing a state to its flip.", buckets=_MILLISECONDS, registry=registry
+        )
+        self.snapshot_pause_ms = Histogram(
+            "snapshot_pause_ms", "Time for which a snapshot held up the loop.", buckets=_MILLISECONDS, registry=registry
+        )
+        self.snapshot_bytes = Counter("snapshot_bytes", "Bytes of stored chunks.", registry=registry)
+        self.fenced = Counter("fenced", "Refused claims and flips: somebody newer owns the partition.", registry=registry)
+        self.unavailable = Counter("unavailable", "Calls that a server didn't answer.", ("server",), registry=registry)
+        self.bus_dropped = Counter("bus_dropped_msgs", "Messages not sent for want of a connection.", registry=registry)
+
+    def forget(self, partition: int) -> None:
+        """Drop the gauges of a partition that isn't owned any more."""
+        for gauge in (self.lag_seconds, self.lag_records, self.epoch, self.offset, self.tokens, self.snapshot_age):
+            gauge.remove(str(partition))

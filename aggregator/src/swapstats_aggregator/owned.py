@@ -1,0 +1,251 @@
+"""One partition in the hands of its owner: records in; answers, deltas and pulses out. No I/O, time as an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from swapstats_aggregator.ports import DeadLetter, Fetched, SourceRecord
+from swapstats_core.cells import Sums
+from swapstats_core.partition import Applied, Config, PartitionState
+from swapstats_core.routing import partition_of
+from swapstats_core.swap import Reason, Reject, Swap, decode, format_token, format_usd
+from swapstats_core.wire import (
+    CURRENT_WITHIN_MS,
+    FOLLOW_LEASE_MS,
+    PULSE_INTERVAL_MS,
+    Found,
+    OverviewEntry,
+    OverviewQuery,
+    PartitionOverview,
+    PartitionStatus,
+    Pulse,
+    Query,
+    Refused,
+    Reply,
+    StatusQuery,
+    Subjects,
+    TokenQuery,
+    TokenState,
+    WindowStats,
+    encode,
+)
+
+_HOLD_MS: Final = CURRENT_WITHIN_MS // 2
+"""How long the clock may wait for the next confirmation before the partition counts as behind."""
+_MOST_FOLLOWED: Final = 100_000
+"""Tokens followed at a time; beyond it, a follower must ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which records a state holds: those of topic ``incarnation`` from ``first_offset`` on, and what it carried over before."""
+
+    incarnation: str
+    first_offset: int
+    carried_until_ms: int | None = None
+
+
+@dataclass(slots=True)
+class Decoded:
+    """A batch of records: the swaps, the record of each, and the dead letters."""
+
+    swaps: list[Swap] = field(default_factory=list)
+    records: list[SourceRecord] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+
+
+class OwnedPartition:
+    """The state of a partition and its position, and the protocol around it (``docs/protocol.md``)."""
+
+    def __init__(
+        self, partition: int, partitions: int, epoch: int, state: PartitionState, offset: int, origin: Origin
+    ) -> None:
+        self.partition = partition
+        self.epoch = epoch
+        self.state = state
+        self.offset = offset
+        self.end_offset = offset
+        self.origin = origin
+        self.current = False
+        """Whether the clock follows the wall clock, having been confirmed to be at the end of the log."""
+        self.events_applied = 0
+        self.snapshot_seq = 0
+        self.snapshot_at_ms: int | None = None
+        self._partitions = partitions
+        self._confirmed_ms = 0
+        self._followed: dict[str, int] = {}
+        self._pulse = 0
+        self._pulse_at_ms = 0
+        self._pulse_current = False
+
+    @property
+    def config(self) -> Config:
+        """The engine's configuration."""
+        return self.state.config
+
+    # -- records ----------------------------------------------------------------------------------------------------
+
+    def decode(self, records: Sequence[SourceRecord]) -> Decoded:
+        """Sort records into swaps and dead letters."""
+        decoded = Decoded()
+        swaps, kept = decoded.swaps, decoded.records
+        for record in records:
+            try:
+                swap = decode(record.value, record.timestamp_ms)
+                if partition_of(swap.token, self._partitions) != self.partition:
+                    raise Reject(
+                        Reason.WRONG_PARTITION,
+                        f"token {swap.token!r} belongs into partition {partition_of(swap.token, self._partitions)}: "
+                        "key the record by its token with Kafka's default partitioner",
+                    )
+            except Reject as reject:
+                decoded.letters.append(DeadLetter(self.partition, record, reject.reason, reject.detail))
+            else:
+                swaps.append(swap)
+                kept.append(record)
+        return decoded
+
+    def apply(self, decoded: Decoded) -> tuple[Applied, list[DeadLetter]]:
+        """Count a decoded batch; returns what happened and the removals that disagree with their adds."""
+        applied = self.state.apply(decoded.swaps)
+        letters = [
+            DeadLetter(
+                self.partition,
+                decoded.records[at],
+                Reason.CONFLICTING_REMOVAL,
+                "removed: time, amounts or side differ from the event that it removes; send it as the add was",
+            )
+            for at in applied.conflicts
+        ]
+        return applied, letters
+
+    def reached(self, fetched: Fetched, wall_ms: int) -> None:
+        """All of ``fetched`` has been applied: move position and clock.
+
+        The clock follows the wall clock only as far as the end of the log is confirmed. A confirmation may be late by
+        a moment without the partition counting as behind; then the clock stands still. Behind, it is stream time.
+        """
+        self.offset = fetched.position
+        self.end_offset = fetched.end_offset
+        if fetched.confirmed_ms is not None:
+            self._confirmed_ms = max(self._confirmed_ms, fetched.confirmed_ms)
+        self.current = wall_ms - self._confirmed_ms <= _HOLD_MS
+        self.state.advance(self._confirmed_ms if self.current else self.state.newest_ms)
+
+    # -- deltas -----------------------------------------------------------------------------------------------------
+
+    def tick(self, subjects: Subjects, wall_ms: int) -> list[tuple[str, bytes]]:
+        """The messages due now: deltas of changed followed tokens, then the pulse that names them."""
+        self._followed = {token: until for token, until in self._followed.items() if until > wall_ms}
+        changed = self.state.take_changed(self._followed)
+        due = wall_ms - self._pulse_at_ms >= PULSE_INTERVAL_MS or self.current != self._pulse_current
+        if not changed and not due:
+            return []
+        self._pulse += 1
+        self._pulse_at_ms = wall_ms
+        self._pulse_current = self.current
+        messages = []
+        for token in changed:
+            if (state := self._token_state(token)) is not None:
+                messages.append((subjects.delta(token), encode(state)))
+        pulse = Pulse(
+            self.partition,
+            self.epoch,
+            self._pulse,
+            self.offset,
+            self.end_offset,
+            self.state.now_ms,
+            self.current,
+            changed,
+        )
+        messages.append((subjects.pulse(self.partition), encode(pulse)))
+        return messages
+
+    def _token_state(self, token: str) -> TokenState | None:
+        read = self.state.read(token)
+        if read is None:
+            return None
+        windows = {name: window_stats(sums) for name, sums in zip(self.config.window_names, read.windows, strict=True)}
+        return TokenState(
+            token=token,
+            partition=self.partition,
+            epoch=self.epoch,
+            version=self._pulse,
+            offset=self.offset,
+            as_of_ms=self.state.now_ms,
+            watermark_ms=read.watermark_ms,
+            windows=msgspec.Raw(encode(windows)),
+            current=self.current,
+        )
+
+    # -- queries ----------------------------------------------------------------------------------------------------
+
+    def answer(self, query: Query, wall_ms: int, shard: str) -> Reply:
+        """The reply to a query, from memory."""
+        match query:
+            case TokenQuery():
+                return self._answer_token(query, wall_ms)
+            case OverviewQuery():
+                return self._answer_overview(query)
+            case StatusQuery():
+                return self._status(shard)
+
+    def _answer_token(self, query: TokenQuery, wall_ms: int) -> Reply:
+        state = self._token_state(query.token)
+        if state is None:
+            return self._refuse("unknown_token", f"no swap of {query.token!r} in the longest window")
+        if query.follow:
+            if len(self._followed) >= _MOST_FOLLOWED and query.token not in self._followed:
+                return self._refuse("busy", f"{_MOST_FOLLOWED} tokens of this partition are followed already")
+            self._followed[query.token] = wall_ms + FOLLOW_LEASE_MS
+        return Found(state)
+
+    def _answer_overview(self, query: OverviewQuery) -> Reply:
+        if query.window not in self.config.window_names:
+            return self._refuse("unknown_window", f"window: one of {', '.join(self.config.window_names)}")
+        top = self.state.top(query.window, query.by, query.limit)
+        return PartitionOverview(
+            partition=self.partition,
+            epoch=self.epoch,
+            offset=self.offset,
+            as_of_ms=self.state.now_ms,
+            current=self.current,
+            tokens=self.state.known_tokens,
+            entries=[OverviewEntry(token, window_stats(sums)) for token, sums in top],
+        )
+
+    def _status(self, shard: str) -> PartitionStatus:
+        return PartitionStatus(
+            partition=self.partition,
+            shard=shard,
+            epoch=self.epoch,
+            offset=self.offset,
+            end_offset=self.end_offset,
+            as_of_ms=self.state.now_ms,
+            current=self.current,
+            tokens=self.state.known_tokens,
+            incarnation=self.origin.incarnation,
+            first_offset=self.origin.first_offset,
+            carried_until_ms=self.origin.carried_until_ms,
+            snapshot_seq=self.snapshot_seq,
+            snapshot_at_ms=self.snapshot_at_ms,
+            events_applied=self.events_applied,
+        )
+
+    def _refuse(self, code: str, detail: str) -> Refused:
+        return Refused(code, detail, self.partition, self.epoch, self.offset, self.current)  # type: ignore[arg-type] # one of the literal codes
+
+
+def window_stats(sums: Sums) -> WindowStats:
+    """Sums as the wire has them."""
+    return WindowStats(
+        format_usd(sums.usd_micros),
+        format_token(sums.token_atto),
+        sums.buys + sums.sells,
+        sums.buys,
+        sums.sells,
+    )

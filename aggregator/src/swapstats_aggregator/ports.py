@@ -1,0 +1,142 @@
+"""What a shard needs from the world. Adapters: Kafka, Redis, NATS, and memory for tests and simulation.
+
+Every method may raise `Unavailable` when the server behind it can't be reached; callers retry with bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from swapstats_core.wire import Assignment
+
+
+class Unavailable(Exception):  # noqa: N818 - reads as what it is
+    """A server can't be reached or refuses for now; trying again later may help."""
+
+
+class OutOfRange(Exception):  # noqa: N818 - reads as what it is
+    """The broker has no record at the position wanted: it lies before its first or beyond its last one."""
+
+    def __init__(self, partition: int, offset: int) -> None:
+        super().__init__(f"partition {partition}: offset {offset} is out of range")
+        self.partition = partition
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """One record; ``timestamp_ms`` as Kafka has it."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """News of one partition.
+
+    The records (maybe none), the position after them, the end of the log as the broker last told, and
+    ``confirmed_ms``: a wall-clock time (Unix ms) at which, certainly, no record existed beyond ``position``; None while behind.
+    """
+
+    records: Sequence[SourceRecord]
+    position: int
+    end_offset: int
+    confirmed_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that can't be counted, with its origin and the reason."""
+
+    partition: int
+    record: SourceRecord
+    reason: str
+    detail: str
+
+
+class Source(Protocol):
+    """The topic of raw swaps, read by explicit assignment."""
+
+    async def incarnation(self) -> str:
+        """What distinguishes this topic from one recreated under its name."""
+        ...
+
+    async def bounds(self, partition: int) -> tuple[int, int]:
+        """First offset and end offset (the end may lag by the last batch on some brokers)."""
+        ...
+
+    def assign(self, positions: Mapping[int, int]) -> None:
+        """Read exactly these partitions, newly named ones from the given offset, others where they are."""
+        ...
+
+    async def poll(self, timeout_ms: int) -> Mapping[int, Fetched]:
+        """News of the assigned partitions, by partition; waits at most ``timeout_ms`` for records. Raises OutOfRange."""
+        ...
+
+    async def commit(self, positions: Mapping[int, int]) -> None:
+        """Tell the group's offsets, for lag tools only; partitions that aren't assigned (yet) are left out."""
+        ...
+
+
+class DeadLetters(Protocol):
+    """Where records go that can't be counted."""
+
+    async def send(self, letters: Sequence[DeadLetter]) -> None:
+        """Store them durably; returns when the broker has them."""
+        ...
+
+
+class Snapshots(Protocol):
+    """Ownership and snapshots: everything here is fenced by epochs."""
+
+    async def assignment(self) -> Assignment | None:
+        """The current assignment, if there is any."""
+        ...
+
+    async def claim(self, partition: int, epoch: int, owner: str) -> bool:
+        """Become the owner; False if an equal or higher epoch has been claimed."""
+        ...
+
+    async def manifests(self, partition: int) -> Sequence[bytes]:
+        """The kept manifests, newest first."""
+        ...
+
+    async def load(self, partition: int, names: Collection[str]) -> Mapping[str, bytes]:
+        """Stored parts by name; absent ones are left out."""
+        ...
+
+    async def store(self, partition: int, parts: Mapping[str, bytes]) -> None:
+        """Store parts under their names."""
+        ...
+
+    async def flip(self, partition: int, epoch: int, manifest: bytes, keep: int) -> bool:
+        """Make ``manifest`` the newest and keep ``keep`` of them; False, and nothing done, if ``epoch`` isn't the owner's."""
+        ...
+
+    async def collect(self, partition: int, keep: Collection[str]) -> int:
+        """Delete stored parts that aren't in ``keep``; returns how many."""
+        ...
+
+
+Handler = Callable[[bytes], bytes]
+"""Answers one request, at once."""
+
+
+class Bus(Protocol):
+    """Queries and deltas."""
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        """Send, at most once. Never raises for a lost connection: readers notice the gap."""
+        ...
+
+    async def serve(self, subject: str, handler: Handler) -> Callable[[], Awaitable[None]]:
+        """Answer requests on a subject until the returned function is called."""
+        ...
+
+    async def listen(self, subject: str, callback: Callable[[], None]) -> None:
+        """Call back on every message."""
+        ...
