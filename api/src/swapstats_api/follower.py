@@ -210,4 +210,3 @@ class Follower:
             ticks += 1
             if ticks % TICKS_PER_SWEEP == 0:
                 self._do(self._machine.sweep(self._clock()))
-

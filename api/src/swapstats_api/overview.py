@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from decimal import Decimal
 
 import msgspec
 
@@ -67,7 +66,7 @@ def merge(
     return Overview(query.window, query.by, lines, positions, stale, missing)
 
 
-def _value(stats: wire.WindowStats, by: wire.Ordering) -> Decimal:
-    # copy_negate would round nothing either; 38 digits exceed the default context, but comparisons and unary minus on
-    # values of at most 45 digits must be exact, so the number is scaled to an integer first.
-    return Decimal(int(Decimal(getattr(stats, by)).scaleb(18)))
+def _value(stats: wire.WindowStats, by: wire.Ordering) -> int:
+    """Exact: volumes have a fixed number of digits, so without the point they are integers of one scale."""
+    value: str | int = getattr(stats, by)
+    return int(value.replace(".", "")) if isinstance(value, str) else value

@@ -1,7 +1,7 @@
 """`swapstats_api.ports.Owners` on NATS.
 
-nats-py's own reconnect can hang (nats-io/nats.py#671), and its subscriptions die with a client; so the wanted watches are
-kept here, and a client that stays unconnected too long is replaced by a new one.
+nats-py's own reconnect can hang (nats-io/nats.py#671), and its subscriptions die with a client; so the wanted watches
+are kept here, and a client that stays unconnected too long is replaced by a new one.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class NatsOwners:
             error_cb=self._on_error,
             reconnected_cb=self._on_reconnected,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,
+            reconnect_time_wait=0.25,  # type: ignore[arg-type] # seconds, and it only sleeps for them
             connect_timeout=2,
             ping_interval=10,
             max_outstanding_pings=2,
@@ -121,12 +121,13 @@ class NatsOwners:
         except nats.errors.NoRespondersError as error:
             raise NoOwner(f"nobody owns partition {partition} now") from error
         except (nats.errors.Error, OSError) as error:
-            raise NoAnswer(f"partition {partition}: {error or type(error).__name__}") from error
+            raise NoAnswer(f"partition {partition}: {str(error) or type(error).__name__}") from error
         try:
-            return wire.decode_reply(message.data)
+            reply: wire.Reply = wire.decode_reply(message.data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._metrics.undecodable.inc()
             raise NoAnswer(f"partition {partition}: the reply isn't of our protocol: {error}") from error
+        return reply
 
     async def watch_partition(self, partition: int) -> None:
         await self._watch(self._subjects.pulse(partition), self._on_pulse)

@@ -1,0 +1,134 @@
+"""`swapstats_api.ports.SnapshotReader` on Redis: the newest readable manifest, only its sums, decoded in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+from redis.asyncio import Redis, Sentinel
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from swapstats_api.ports import SnapshotUnreadable
+from swapstats_core import spec, wire
+from swapstats_core.partition import Config, PartitionState
+from swapstats_core.snapshot import Manifest, UnreadableSnapshot, decode_manifest, restore
+from swapstats_core.swap import format_token, format_usd
+
+_log = structlog.get_logger(__name__)
+
+CACHED_PARTITIONS = 16
+"""Decoded snapshots kept: a partition without an owner is read again and again, with owners none is."""
+_PARTS_AT_ONCE = 64
+"""Stored parts loaded by one command: bounds the size of a reply."""
+
+
+def connect(settings: spec.Redis, password: str | None) -> Redis:
+    """A client for reads that somebody waits for: short limits, one repeat."""
+    arguments: dict[str, Any] = {
+        "username": settings.username,
+        "password": password,
+        "socket_timeout": 1.5,
+        "socket_connect_timeout": 1.0,
+        "health_check_interval": 15,
+        "retry": Retry(NoBackoff(), retries=1),
+        "max_connections": 32,
+    }
+    if settings.url.startswith("rediss://"):
+        tls = settings.tls
+        arguments |= {"ssl_ca_certs": tls.ca_file, "ssl_certfile": tls.cert_file, "ssl_keyfile": tls.key_file}
+        arguments["ssl_cert_reqs"] = ssl.CERT_REQUIRED
+    if settings.sentinel_master:
+        seed = Redis.from_url(settings.url).connection_pool.connection_kwargs
+        sentinel = Sentinel(  # type: ignore[no-untyped-call] # untyped upstream
+            [(seed["host"], seed.get("port", 26379))], **arguments
+        )
+        master: Redis = sentinel.master_for(settings.sentinel_master, db=seed.get("db", 0))
+        return master
+    return Redis.from_url(settings.url, **arguments)
+
+
+class RedisSnapshots:
+    """Reads snapshots; a decoded one serves all tokens of its partition until there is a newer manifest."""
+
+    def __init__(self, client: Redis, keys: wire.Keys, config: Config, partition_of: Callable[[str], int]) -> None:
+        self._client = client
+        self._keys = keys
+        self._config = config
+        self._partition_of = partition_of
+        self._decoded: OrderedDict[int, tuple[bytes, Manifest, PartitionState]] = OrderedDict()
+        self._loading: dict[int, asyncio.Lock] = {}
+
+    async def read(self, token: str) -> wire.TokenState | None:
+        partition = self._partition_of(token)
+        async with self._loading.setdefault(partition, asyncio.Lock()):
+            try:
+                found = await self._newest(partition)
+            except (RedisError, OSError) as error:
+                raise SnapshotUnreadable(f"Redis: {str(error) or type(error).__name__}") from error
+        return None if found is None else _token_state(token, *found, self._config)
+
+    async def _newest(self, partition: int) -> tuple[Manifest, PartitionState] | None:
+        """The newest readable snapshot, from the cache while it is the newest. None: there is none at all."""
+        manifests = _as_bytes(await self._client.lrange(self._keys.manifests(partition), 0, -1))
+        cached = self._decoded.get(partition)
+        for encoded in manifests:
+            if cached is not None and cached[0] == encoded:
+                self._decoded.move_to_end(partition)
+                return cached[1], cached[2]
+            try:
+                manifest = decode_manifest(encoded)
+                parts = await self._load(partition, [ref.cells for ref in manifest.chunks])
+                state = await asyncio.to_thread(restore, self._config, manifest, parts, with_ids=False)
+            except (UnreadableSnapshot, msgspec.DecodeError, UnicodeDecodeError) as error:
+                _log.warning("snapshot_skipped", partition=partition, error=str(error))
+                continue
+            self._decoded[partition] = (encoded, manifest, state)
+            self._decoded.move_to_end(partition)
+            while len(self._decoded) > CACHED_PARTITIONS:
+                self._decoded.popitem(last=False)
+            return manifest, state
+        if manifests:
+            raise SnapshotUnreadable(f"none of the {len(manifests)} snapshots of partition {partition} is readable")
+        return None
+
+    async def _load(self, partition: int, names: list[str]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for start in range(0, len(names), _PARTS_AT_ONCE):
+            some = names[start : start + _PARTS_AT_ONCE]
+            values = await self._client.hmget(self._keys.chunks(partition), some)
+            found |= {name: value for name, value in zip(some, values, strict=True) if isinstance(value, bytes)}
+        return found
+
+
+def _as_bytes(values: list[bytes | str]) -> list[bytes]:
+    return [value for value in values if isinstance(value, bytes)]  # redis-py types both, and decodes only if told to
+
+
+def _token_state(token: str, manifest: Manifest, state: PartitionState, config: Config) -> wire.TokenState | None:
+    known = state.read(token)
+    if known is None:
+        return None
+    windows = {
+        name: wire.WindowStats(
+            format_usd(sums.usd_micros), format_token(sums.token_atto), sums.buys + sums.sells, sums.buys, sums.sells
+        )
+        for name, sums in zip(config.window_names, known.windows, strict=True)
+    }
+    return wire.TokenState(
+        token,
+        manifest.partition,
+        manifest.epoch,
+        0,
+        manifest.offset,
+        state.now_ms,
+        known.watermark_ms,
+        msgspec.Raw(wire.encode(windows)),
+        current=False,
+    )
