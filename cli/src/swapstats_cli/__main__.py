@@ -5,6 +5,9 @@ from __future__ import annotations
 import typer
 
 from swapstats_cli.commands.dev import dev
+from swapstats_cli.commands.produce import produce
+from swapstats_cli.commands.token import token
+from swapstats_cli.commands.verify import verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -12,6 +15,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(dev)
+app.command()(produce)
+app.command()(token)
+app.command()(verify)
 
 
 @app.callback()

@@ -46,14 +46,15 @@ def live_screen(view: LiveView, height: int) -> RenderableType:
     """The whole screen; what matters less is left out when ``height`` (lines) is small."""
     blocks: list[tuple[RenderableType, int]] = [
         (_headline(view), 5),
-        (_shards(view), len(view.shards) + 3),
-        (_addresses(view), _processes(view) + 3),
-        (_sayings(view), 3),
+        (_shards(view), len(view.shards) + 2),
+        (_addresses(view), _processes(view) + 2),
+        (_sayings(view), len(view.sayings) + 1),
     ]
-    left = height - sum(lines for _, lines in blocks) - 3
+    left = height - sum(lines for _, lines in blocks) - 2  # the table's own header and the empty line after it
     if left > 0:
-        blocks.insert(2, (_top(view, left), left + 3))
-    return Group(*(block for block, _ in blocks))
+        blocks.insert(2, (_top(view, left), left + 2))
+    first, *others = (block for block, _ in blocks)
+    return Group(first, *(line for block in others for line in (block, "")))
 
 
 def said(saying: Saying) -> Text:
@@ -63,23 +64,22 @@ def said(saying: Saying) -> Text:
 
 def _headline(view: LiveView) -> RenderableType:
     state = health(view)
-    figures = Table.grid(padding=(0, 3))
     age_ms = None if view.reading is None else view.reading.snapshot_age_ms()
-    figures.add_row(
-        _figure("events/s", count(view.rate)),
-        _figure("lag", count(None if view.reading is None else view.reading.lag)),
-        _figure("tokens", count(None if view.reading is None else view.reading.tokens)),
-        _figure("snapshot age", seconds(None if age_ms is None else age_ms / 1000)),
-        _figure("restarts", str(view.restarts)),
-        _figure("up", seconds(view.uptime_s)),
-        _figure("first live number after", seconds(view.first_number_after_s)),
+    figures = Text("   ").join(
+        [
+            _figure("events/s", count(view.rate)),
+            _figure("lag", count(None if view.reading is None else view.reading.lag)),
+            _figure("tokens", count(None if view.reading is None else view.reading.tokens)),
+            _figure("snapshot age", seconds(None if age_ms is None else age_ms / 1000)),
+            _figure("restarts", str(view.restarts)),
+        ]
     )
     status = Text(state, style="green" if state == "current" else "yellow")
     if view.problem is not None and view.reading is not None:
         status.append(f" (numbers are {seconds(view.reading_age_s)} old)", style="red")
-    return Panel(
-        Group(figures, status), title=f"swapstats dev: {view.title}", title_align="left", subtitle="Ctrl-C stops"
-    )
+    status.append_text(_figure("   first live number after", seconds(view.first_number_after_s)))
+    title = f"swapstats dev: {view.title}, up {seconds(view.uptime_s)}"
+    return Panel(Group(figures, status), title=title, title_align="left", subtitle="Ctrl-C stops")
 
 
 def _figure(name: str, value: str) -> Text:

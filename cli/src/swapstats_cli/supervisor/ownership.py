@@ -15,6 +15,7 @@ from swapstats_core.wire import Assignment, Keys, Subjects, decode_assignment, e
 
 TIMEOUT_S = 2.0
 ANNOUNCEMENTS = 3
+_ONE_ATTEMPT = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0.1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Ownership:
         for _ in range(ANNOUNCEMENTS):
             try:
                 async with asyncio.timeout(TIMEOUT_S):
-                    client = await nats.connect(self._nats_url, allow_reconnect=False, connect_timeout=TIMEOUT_S)
+                    client = await nats.connect(self._nats_url, **_ONE_ATTEMPT)
                     await client.publish(self._subjects.assignment, str(revision).encode())
                     await client.close()  # flushes
             except (TimeoutError, NatsError, OSError):

@@ -1,0 +1,1 @@
+"""Stands in for the API in the supervisor's tests: found first on PYTHONPATH."""

@@ -1,0 +1,153 @@
+"""The supervisor's pure parts: assignment, backoff, ports, resource."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swapstats_cli.supervisor.assignment import deal, owned_by, reissue, shard_names
+from swapstats_cli.supervisor.layout import Endpoints, Ports, check, embed, endpoints, resource_json
+from swapstats_cli.supervisor.ports import PortReservations, candidates, choose
+from swapstats_cli.supervisor.restarts import HEALTHY_AFTER_S, LONGEST_DELAY_S, Backoff
+from swapstats_core.spec import SwapStatsResource
+from swapstats_core.wire import Assignment
+
+SEEDED = Random(1)  # noqa: S311  # no secret
+PORTS = Ports(kafka=1, redis=2, nats=3, clickhouse=4, recorder=5, shards=(6, 7), api=(8,))
+
+
+@st.composite
+def _pasts(draw: st.DrawFn) -> tuple[int, tuple[str, ...], Assignment | None, list[int]]:
+    partitions = draw(st.integers(1, 12))
+    shards = shard_names(draw(st.integers(1, partitions)))
+    before = None
+    for _ in range(draw(st.integers(0, 3))):
+        before = deal(partitions, shards, before, [0] * partitions)
+        before = reissue(before, draw(st.sampled_from(shards)))
+    claimed = draw(st.lists(st.integers(0, 9), min_size=partitions, max_size=partitions))
+    return partitions, shards, before, claimed
+
+
+@given(_pasts())
+def test_a_deal_is_even_and_above_every_earlier_epoch(
+    past: tuple[int, tuple[str, ...], Assignment | None, list[int]],
+) -> None:
+    partitions, shards, before, claimed = past
+    dealt = deal(partitions, shards, before, claimed)
+    sizes = [len(owned_by(dealt, shard)) for shard in shards]
+    assert sum(sizes) == partitions
+    assert max(sizes) - min(sizes) <= 1
+    assert all(entry.epoch > epoch for entry, epoch in zip(dealt.partitions, claimed, strict=True))
+    if before is not None:
+        assert dealt.revision > before.revision
+        assert all(new.epoch > old.epoch for new, old in zip(dealt.partitions, before.partitions, strict=True))
+
+
+def test_a_reissue_raises_only_the_epochs_of_its_shard() -> None:
+    first = deal(5, shard_names(2), None, [0] * 5)
+    second = reissue(first, "shard-1")
+    assert second.revision == first.revision + 1
+    assert [entry.owner for entry in second.partitions] == [entry.owner for entry in first.partitions]
+    assert [entry.epoch for entry in second.partitions] == [1, 2, 1, 2, 1]
+
+
+def test_another_partition_count_is_refused() -> None:
+    with pytest.raises(ValueError, match="can't change from 4 to 6"):
+        deal(6, shard_names(2), deal(4, shard_names(2), None, [0] * 4), [0] * 6)
+
+
+def test_delays_double_up_to_a_bound_and_start_over_after_a_healthy_life() -> None:
+    backoff = Backoff()
+    delays = []
+    for _ in range(10):
+        backoff = backoff.after_death(0.5)
+        delays.append(backoff.delay_s)
+    assert delays[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert delays[-1] == LONGEST_DELAY_S
+    assert Backoff(10_000).delay_s == LONGEST_DELAY_S
+    assert backoff.after_death(HEALTHY_AFTER_S) == Backoff(1)
+
+
+def test_the_preferred_port_comes_first_and_no_ephemeral_one_after_it() -> None:
+    tries = list(candidates(40_000, 32_768, SEEDED))
+    assert tries[0] == 40_000
+    assert all(1024 < port < 32_768 for port in tries[1:])
+    assert len(set(tries)) == len(tries)
+
+
+def test_no_free_port_is_an_error() -> None:
+    with pytest.raises(OSError, match="no free port"):
+        choose([1, 2], lambda _: False)
+
+
+def test_a_taken_port_is_not_chosen() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        reservations = PortReservations(SEEDED)
+        port = reservations.take(taken.getsockname()[1])
+        assert port != taken.getsockname()[1]
+        other = PortReservations(SEEDED)
+        assert other.take(port) != port, "reserved, although nobody listens yet"
+        reservations.release()
+        assert other.take(port) == port
+        other.release()
+
+
+def _resource(**spec: object) -> SwapStatsResource:
+    return SwapStatsResource.model_validate({"metadata": {"name": "demo"}, "spec": spec})
+
+
+def test_embedding_replaces_servers_and_credentials_and_keeps_the_rest() -> None:
+    resource = _resource(
+        windows=["5m", "2h"],
+        source={
+            "topic": {"name": "swaps", "replication": 3},
+            "tls": {"enabled": True},
+            "sasl": {"username": "u", "secretRef": {"name": "s", "key": "k"}},
+        },
+        stores={
+            "redis": {"url": "rediss://far:6379/3", "prefix": "x:", "sentinelMaster": "m"},
+            "clickhouse": {"storagePolicy": "tiered", "database": "d", "username": "u", "batchRows": 7},
+        },
+    )
+    embedded = embed(resource, PORTS).spec
+    assert embedded.source.brokers == ["127.0.0.1:1"]
+    assert (embedded.source.topic.name, embedded.source.topic.replication) == ("swaps", 1)
+    assert embedded.source.sasl is None
+    assert not embedded.source.tls.enabled
+    assert (embedded.stores.redis.url, embedded.stores.redis.prefix) == ("redis://127.0.0.1:2/0", "x:")
+    assert embedded.stores.redis.sentinel_master is None
+    assert embedded.stores.nats.url == "nats://127.0.0.1:3"
+    clickhouse = embedded.stores.clickhouse
+    assert (clickhouse.url, clickhouse.database, clickhouse.batch_rows) == ("http://127.0.0.1:4", "d", 7)
+    assert (clickhouse.username, clickhouse.storage_policy) == ("default", None)
+    assert embedded.windows == resource.spec.windows
+
+
+def test_the_resource_survives_its_file() -> None:
+    resource = embed(_resource(), PORTS)
+    assert SwapStatsResource.model_validate_json(resource_json(resource)) == resource
+
+
+@pytest.mark.parametrize("section", ["shards", "api"])
+def test_nothing_to_run_is_refused(section: str) -> None:
+    with pytest.raises(ValueError, match=f"spec.{section}.replicas"):
+        check(_resource(**{section: {"replicas": 0}}))
+
+
+def test_endpoints_name_every_process() -> None:
+    names = ["kafka", "redis", "nats", "clickhouse", "shard-0", "shard-1", "recorder", "api-0"]
+    pids = {name: number for number, name in enumerate(names, 100)}
+    content = endpoints(embed(_resource(), PORTS), PORTS, pids, Path("/x/spec.json"), 99)
+    assert isinstance(content, Endpoints)
+    assert content.http == "http://127.0.0.1:8"
+    assert [(shard.name, shard.pid, shard.http) for shard in content.shards] == [
+        ("shard-0", 104, "http://127.0.0.1:6"),
+        ("shard-1", 105, "http://127.0.0.1:7"),
+    ]
+    assert content.servers == {"kafka": 100, "redis": 101, "nats": 102, "clickhouse": 103}
+    assert (content.recorder.pid, content.api[0].pid, content.pid) == (106, 107, 99)
