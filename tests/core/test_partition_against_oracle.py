@@ -1,7 +1,7 @@
-"""The engine against the oracle, by the thousand: ``SWAPSTATS_EXAMPLES=20000 pytest tests/core/test_partition_against_oracle.py``.
+"""The engine against the oracle, by the thousand: set ``SWAPSTATS_EXAMPLES=20000`` for a long run.
 
-A story is a list of steps: batches of swaps, the clock, compaction, restarts from a snapshot. After each step every window of
-every token, its watermark, what is known, the rankings and the counts of outcomes must be the oracle's.
+A story is a list of steps: batches of swaps, the clock, compaction, restarts from a snapshot. After each step every
+window of every token, its watermark, what is known, the rankings and the counts of outcomes must be the oracle's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,14 +18,24 @@ from hypothesis import strategies as st
 from swapstats_core.chunks import compact
 from swapstats_core.oracle import MOST_BEHIND_MS, Oracle, Outcome, WindowTotals
 from swapstats_core.partition import Applied, Config, PartitionState
+from swapstats_core.snapshot import (
+    ChunkRef,
+    Manifest,
+    decode_manifest,
+    encode_cells,
+    encode_ids,
+    encode_manifest,
+    restore,
+)
 from swapstats_core.swap import Swap
-from swapstats_core.wire import ORDERINGS
+from swapstats_core.wire import Ordering
 from tests.kit import streams
 from tests.kit.streams import DAY_MS, HOUR_MS, MINUTE_MS, START_MS, TOKENS, Move, Stream, make_swap, play
 
 EXAMPLES = int(os.environ.get("SWAPSTATS_EXAMPLES", "300"))
 thorough = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 UNSEEN = "never seen"
+ORDERINGS: tuple[Ordering, ...] = get_args(Ordering)
 
 
 def engine_config(config: streams.Config) -> Config:
@@ -69,7 +79,7 @@ steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(Batch, st.lists(streams.moves, min_size=1, max_size=12)),
     st.builds(Batch, st.lists(streams.moves, min_size=1, max_size=12)),
     st.builds(
-        Advance, st.sampled_from((-HOUR_MS, -61_000, -60_000, -1, 0, 1, 59_999, MINUTE_MS, 5 * MINUTE_MS, HOUR_MS, DAY_MS))
+        Advance, st.sampled_from((-HOUR_MS, -60_000, -1, 0, 1, 59_999, MINUTE_MS, 5 * MINUTE_MS, HOUR_MS, DAY_MS))
     ),
     st.builds(Compact, st.integers(1, 3)),
     st.just(Restart()),
@@ -82,15 +92,31 @@ def compact_fully(state: PartitionState) -> None:
         state.replace(parts, compact(parts, state.first_minute))
 
 
-def restarted(state: PartitionState) -> PartitionState:
-    """The state that comes out of the state's own chunks."""
+def restarted(state: PartitionState, *, with_ids: bool = True) -> PartitionState:
+    """The state that comes out of the state's own snapshot."""
     state.freeze()
     compact_fully(state)
-    restored = PartitionState(state.config)
-    for chunk in state.chunks:
-        restored.adopt(chunk, state.token_names)
-    restored.resume(state.newest_ms, state.now_ms)
-    return restored
+    parts: dict[str, bytes] = {}
+    refs = []
+    for number, chunk in enumerate(state.chunks):
+        ref = ChunkRef(chunk.generation, f"{number}c", f"{number}i" if (ids := encode_ids(chunk)) else "")
+        refs.append(ref)
+        parts |= {ref.cells: encode_cells(chunk, state.token_names), ref.ids: ids}
+    manifest = Manifest(
+        partition=0,
+        epoch=1,
+        seq=1,
+        offset=0,
+        incarnation="",
+        first_offset=0,
+        carried_until_ms=None,
+        newest_ms=state.newest_ms,
+        now_ms=state.now_ms,
+        taken_at_ms=0,
+        longest_minutes=state.config.longest_minutes,
+        chunks=refs,
+    )
+    return restore(state.config, decode_manifest(encode_manifest(manifest)), parts, with_ids=with_ids)
 
 
 def windows_of(state: PartitionState, token: str) -> tuple[dict[int, WindowTotals], int] | None:
@@ -129,6 +155,7 @@ class Run:
                     if parts := self.state.pending_compaction():
                         self.state.replace(parts, compact(parts, self.state.first_minute))
             case Restart():
+                assert_same(self.state, restarted(self.state, with_ids=False))
                 self.state = restarted(self.state)
                 self.known_before = {}
         self.compare()
@@ -167,7 +194,7 @@ class Run:
                 assert [token for token, _ in self.state.top(name, by, 2)] == [token for _, token in ranked[:2]]
 
 
-def ranking_value(totals: WindowTotals, by: str) -> int:
+def ranking_value(totals: WindowTotals, by: Ordering) -> int:
     values = (totals.usd_micros, totals.token_atto, totals.trades, totals.buy_trades, totals.sell_trades)
     return dict(zip(ORDERINGS, values, strict=True))[by]
 
@@ -239,7 +266,8 @@ def test_swaps_by_the_hundred_thousand() -> None:
         expected = Counter(str(oracle.add(swap)) for swap in swaps[begin : begin + 5_000])
         assert counts(state.apply(swaps[begin : begin + 5_000])) == expected
         compact_fully(state)
-    for now_ms in (oracle.newest_ms, oracle.newest_ms + 4 * MINUTE_MS, oracle.newest_ms + 3 * HOUR_MS, START_MS + 2 * DAY_MS):
+    for ahead_ms in (0, 4 * MINUTE_MS, 3 * HOUR_MS, 2 * DAY_MS):
+        now_ms = oracle.newest_ms + ahead_ms
         state.advance(now_ms)
         for token in TOKENS:
             assert windows_of(state, token) == expected_windows(oracle, token, now_ms)
@@ -257,3 +285,25 @@ def test_a_story_in_full() -> None:
     run.step(Batch([Move(streams.Kind.WAIT, wait_ms=DAY_MS), *adds]))
     run.step(Restart())
     assert len(play(adds)) == 6
+
+
+def test_a_removal_counts_in_the_minute_that_a_clock_behind_still_shows() -> None:
+    """The clock may be a minute behind the newest event, and the windows with it."""
+    first = make_swap(event_ms=START_MS + 30_000)
+    run = Run(streams.CONFIGS[1])
+    run.apply([first, make_swap(event_ms=START_MS + MINUTE_MS, log_index=1)])
+    run.compare()
+    assert run.state.now_ms == START_MS, "a window of one minute shows the first swap's"
+    run.apply([make_swap(event_ms=first.event_ms, removed=True)])
+    run.compare()
+
+
+def test_a_quiet_token_stays_known_when_the_hour_that_named_it_is_forgotten() -> None:
+    run = Run(streams.CONFIGS[0])
+    run.apply([make_swap()])
+    run.step(Compact(1))
+    run.apply([make_swap(TOKENS[1], START_MS + 26 * HOUR_MS)])
+    run.step(Restart())
+    run.apply([make_swap(TOKENS[1], START_MS + 47 * HOUR_MS)])
+    run.step(Restart())
+    assert run.state.read("WETH") is not None

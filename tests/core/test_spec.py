@@ -25,7 +25,9 @@ environment: prod
 source:
   flavor: redpanda
   brokers: ['localhost:9092']
-  topic: {name: raw-swaps, partitions: 12, replication: 1, retention: 7d, segment: 1h, cleanupPolicy: delete, manage: true}
+  topic:
+    {name: raw-swaps, partitions: 12, replication: 1, retention: 7d, segment: 1h, cleanupPolicy: delete,
+     manage: true}
   groupId: swap-stats
   start: latest
   maxBytes: 1048576

@@ -19,7 +19,16 @@ COUNTS = st.integers(0, 2**63 - 1)
 STATS = st.builds(wire.WindowStats, st.just("12.345678"), st.just("1.000000000000000001"), COUNTS, COUNTS, COUNTS)
 RAW_WINDOWS = st.dictionaries(st.sampled_from(["5m", "1h", "24h"]), STATS).map(lambda w: msgspec.Raw(wire.encode(w)))
 STATES = st.builds(
-    wire.TokenState, TOKENS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.integers(-(2**40), 2**60), RAW_WINDOWS, st.booleans()
+    wire.TokenState,
+    TOKENS,
+    COUNTS,
+    COUNTS,
+    COUNTS,
+    COUNTS,
+    COUNTS,
+    st.integers(-(2**40), 2**60),
+    RAW_WINDOWS,
+    st.booleans(),
 )
 STATUSES = st.builds(
     wire.PartitionStatus,
@@ -66,7 +75,9 @@ def test_pulses_arrive_as_sent(pulse: wire.Pulse) -> None:
 
 @given(
     st.builds(
-        wire.Assignment, COUNTS, st.lists(st.builds(wire.PartitionAssignment, TOKENS, COUNTS, st.just("owned")), max_size=4)
+        wire.Assignment,
+        COUNTS,
+        st.lists(st.builds(wire.PartitionAssignment, TOKENS, COUNTS, st.just("owned")), max_size=4),
     )
 )
 def test_assignments_arrive_as_sent(assignment: wire.Assignment) -> None:
@@ -97,7 +108,15 @@ def test_a_subject_token_is_one_safe_token_and_can_be_undone(token: str) -> None
 
 @pytest.mark.parametrize(
     ("token", "encoded"),
-    [("WETH", "WETH"), ("a.b", "a=2Eb"), ("*", "=2A"), (">", "=3E"), ("=2A", "=3D2A"), ("\u00fc", "=C3=BC"), ("a b", "a=20b")],
+    [
+        ("WETH", "WETH"),
+        ("a.b", "a=2Eb"),
+        ("*", "=2A"),
+        (">", "=3E"),
+        ("=2A", "=3D2A"),
+        ("\u00fc", "=C3=BC"),
+        ("a b", "a=20b"),
+    ],
 )
 def test_subject_tokens(token: str, encoded: str) -> None:
     assert wire.subject_token(token) == encoded

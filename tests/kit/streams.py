@@ -37,6 +37,7 @@ CONFIGS = (
     Config((1,), 0, MINUTE_MS),
     Config((1, 2, 7), 90_500, 61 * MINUTE_MS),
     Config((3, 180), 3 * HOUR_MS, 5 * HOUR_MS + 1),
+    Config((5, 60), 120_000, HOUR_MS),
 )
 
 
@@ -86,9 +87,9 @@ class Kind(StrEnum):
 class Move:
     """One step of a stream.
 
-    ``late_ms`` is how far the event's time is behind the stream's clock (negative: ahead). ``back`` picks an earlier swap for
-    REPEAT, FLIP (the same with ``removed`` turned round), REMINE (the same in another block) and CONFLICT (a removal that
-    disagrees). WAIT lets ``wait_ms`` pass.
+    ``late_ms`` is how far the event's time is behind the stream's clock (negative: ahead). ``back`` picks an earlier
+    swap for REPEAT, FLIP (the same with ``removed`` turned round), REMINE (the same in another block) and CONFLICT (a
+    removal that disagrees). WAIT lets ``wait_ms`` pass.
     """
 
     kind: Kind
@@ -112,7 +113,7 @@ _KINDS = (
     Kind.REMOVE_UNSEEN,
     Kind.CONFLICT,
 )
-_WAITS_MS = (1, 999, 20_000, MINUTE_MS, 7 * MINUTE_MS, HOUR_MS, 5 * HOUR_MS, DAY_MS, 49 * HOUR_MS)
+_WAITS_MS = (1, 999, 20_000, MINUTE_MS, 7 * MINUTE_MS, HOUR_MS, 90 * MINUTE_MS, 5 * HOUR_MS, DAY_MS, 49 * HOUR_MS)
 _LATENESSES_MS = (
     0,
     0,
@@ -135,7 +136,8 @@ _LATENESSES_MS = (
 
 
 def _amounts(limit: int) -> st.SearchStrategy[int]:
-    return st.one_of(st.integers(0, 9), st.sampled_from((limit - 1, limit // 2, 2**63, 2**64 - 1)), st.integers(0, limit - 1))
+    telling = (limit - 1, limit // 2, 2**63, 2**64 - 1)
+    return st.one_of(st.integers(0, 9), st.sampled_from(telling), st.integers(0, limit - 1))
 
 
 def _spread(values: Sequence[int]) -> st.SearchStrategy[int]:
@@ -208,7 +210,7 @@ class Stream:
         )
 
     def _conflicting(self, move: Move) -> Swap:
-        """A removal of an earlier swap that disagrees with it in one field (or in none, if the amount drawn is equal)."""
+        """A removal of an earlier swap that disagrees with it in one field (in none if the value drawn is equal)."""
         earlier = self._earlier(move)
         match move.log_index % 4:
             case 0:
@@ -221,7 +223,7 @@ class Stream:
                 return _again(earlier, removed=True, is_buy=not earlier.is_buy)
 
 
-def _again(  # noqa: PLR0913 - the fields that may differ
+def _again(
     swap: Swap,
     *,
     removed: bool,

@@ -35,7 +35,8 @@ class _Endpoints(msgspec.Struct):
     spec: str
 
 
-def _resource(path: Path) -> SwapStatsResource:
+def resource_in(path: Path) -> SwapStatsResource:
+    """The resource in a file. Raises TargetFault."""
     try:
         return load_resource(path)
     except OSError as error:
@@ -78,7 +79,7 @@ def http_url(url: str | None, data_dir: Path | None) -> str:
 
 def _spec(file: Path | None, data_dir: Path) -> SwapStatsSpec:
     path = file or Path(_endpoints(data_dir).spec)
-    return _resource(path).spec
+    return resource_in(path).spec
 
 
 def _endpoints(data_dir: Path) -> _Endpoints:

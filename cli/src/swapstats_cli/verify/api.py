@@ -1,0 +1,144 @@
+"""What the API serves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from swapstats_cli.verify.compare import Position, Served
+from swapstats_cli.verify.report import CannotVerify
+from swapstats_core.wire import WindowStats
+
+T = TypeVar("T")
+CONCURRENCY = 16
+_ATTEMPTS = 5
+_BACKOFF_S = 0.2
+_TRY_AGAIN = frozenset({502, 503, 504})
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class _Partition(msgspec.Struct):
+    partition: int
+    first_offset: int
+    offset: int
+    incarnation: str
+    carried_until_ms: int | None
+
+
+class _Partitions(msgspec.Struct):
+    partitions: list[_Partition]
+    missing: list[int]
+
+
+class _Stats(msgspec.Struct):
+    token: str
+    partition: int
+    offset: int
+    as_of: str
+    watermark: str
+    windows: dict[str, WindowStats]
+    stale: bool
+
+
+@dataclass(slots=True)
+class Replies:
+    """What was answered for which token."""
+
+    served: list[Served] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
+
+
+class Api:
+    """A client of one API process. An async context manager."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            timeout=10,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=CONCURRENCY, max_keepalive_connections=CONCURRENCY),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def positions(self) -> tuple[dict[int, Position], list[int]]:
+        """Each answered partition's position, and the partitions for which nobody answers. Raises CannotVerify."""
+        reply = await self._get("/api/partitions")
+        if reply.status_code != httpx.codes.OK:
+            raise CannotVerify(f"{self._url}/api/partitions answers {reply.status_code}: {reply.text[:200]}")
+        decoded = self._decode(reply, _Partitions)
+        return {
+            p.partition: Position(p.partition, p.first_offset, p.offset, p.incarnation, p.carried_until_ms)
+            for p in decoded.partitions
+        }, decoded.missing
+
+    async def tokens(self, tokens: Iterable[str], answered: Callable[[], None]) -> Replies:
+        """Ask for every token, some at a time. Raises CannotVerify."""
+        replies = Replies()
+        remaining = iter(tokens)
+
+        async def work() -> None:
+            for token in remaining:
+                await self._token(token, replies)
+                answered()
+
+        workers = [asyncio.create_task(work()) for _ in range(CONCURRENCY)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+        return replies
+
+    async def _token(self, token: str, replies: Replies) -> None:
+        reply = await self._get(f"/api/tokens/{quote(token, safe='')}/stats")
+        if reply.status_code == httpx.codes.NOT_FOUND:
+            replies.unknown.append(token)
+        elif reply.status_code in _TRY_AGAIN:
+            replies.unanswered.append(token)
+        elif reply.status_code == httpx.codes.OK:
+            replies.served.append(_served(self._decode(reply, _Stats)))
+        else:
+            raise CannotVerify(f"{reply.url} answers {reply.status_code}: {reply.text[:200]}")
+
+    async def _get(self, path: str) -> httpx.Response:
+        """A reply; one that asks to try again only after the last attempt. Raises CannotVerify."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                reply = await self._http.get(path)
+            except httpx.TransportError as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise CannotVerify(f"no API answers at {self._url}: {error!r}") from None
+            else:
+                if reply.status_code not in _TRY_AGAIN or attempt == _ATTEMPTS - 1:
+                    return reply
+            await asyncio.sleep(_BACKOFF_S * 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _decode(self, reply: httpx.Response, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(reply.content, type=kind, strict=False)
+        except msgspec.DecodeError as error:
+            raise CannotVerify(f"{reply.url}: not the reply of a SwapStats API of this version: {error}") from None
+
+
+def _served(stats: _Stats) -> Served:
+    as_of_ms = (datetime.fromisoformat(stats.as_of) - _EPOCH) // timedelta(milliseconds=1)
+    return Served(stats.token, stats.partition, stats.offset, as_of_ms, stats.watermark, stats.windows, stats.stale)

@@ -1,0 +1,99 @@
+"""A report as a person reads it, and as a script does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from swapstats_cli.verify.report import Difference, ExitCode, PartitionReport, Report, RowFinding, RowsReport
+
+SHOWN = 20
+"""Differences in the table; the JSON form has more."""
+_VERDICTS = {
+    ExitCode.EXACT: ("exact", "bold green"),
+    ExitCode.DIFFERENT: ("different", "bold red"),
+    ExitCode.UNVERIFIED: ("not verified", "bold yellow"),
+}
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report for scripts; ``verdict`` and ``exit_code`` say the result."""
+    return {
+        "verdict": _VERDICTS[report.exit_code][0],
+        "exit_code": int(report.exit_code),
+        "windows": report.windows,
+        "different": report.different,
+        "gaps": report.gaps,
+        "partitions": [asdict(partition) for partition in report.partitions],
+        "clickhouse": None if report.rows is None else asdict(report.rows),
+    }
+
+
+def as_tables(report: Report) -> RenderableType:
+    """The report for people."""
+    return Group(*_parts(report))
+
+
+def _parts(report: Report) -> Iterator[RenderableType]:
+    yield _partitions(report.partitions)
+    if report.rows is not None:
+        yield _clickhouse(report.rows)
+    differences = [difference for partition in report.partitions for difference in partition.differences]
+    if differences:
+        yield _differences(differences[:SHOWN])
+    if report.rows is not None and report.rows.findings:
+        yield _findings(report.rows.findings[:SHOWN])
+    for gap in report.gaps:
+        yield Text(f"not compared: {gap}", style="yellow")
+    yield _verdict(report)
+
+
+def _partitions(partitions: list[PartitionReport]) -> Table:
+    table = Table(title="windows", title_justify="left", show_footer=True)
+    columns = ("records", "tokens", "windows", "different", "stale", "not_comparable")
+    table.add_column("partition", "all", justify="right")
+    for column in columns:
+        total = sum(getattr(partition, column) for partition in partitions)
+        table.add_column(column.replace("_", " "), f"{total:,}", justify="right")
+    for partition in partitions:
+        style = "red" if partition.different else None
+        table.add_row(str(partition.partition), *(f"{getattr(partition, c):,}" for c in columns), style=style)
+    return table
+
+
+def _clickhouse(rows: RowsReport) -> Table:
+    table = Table(title="rows in ClickHouse", title_justify="left")
+    columns = ("expected", "equal", "missing", "extra", "different", "expired", "other_topics")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    table.add_row(*(f"{getattr(rows, column):,}" for column in columns), style="red" if rows.wrong else None)
+    return table
+
+
+def _differences(differences: list[Difference]) -> Table:
+    table = Table("token", "window", "field", "served", "expected", "offset", "as of", title="differences")
+    for d in differences:
+        table.add_row(escape(d.token), d.window, d.field, escape(d.served), d.expected, str(d.offset), d.as_of)
+    return table
+
+
+def _findings(findings: list[RowFinding]) -> Table:
+    table = Table("row", "identity", "removed", "at", "found", "expected", title="rows")
+    for f in findings:
+        at = f"{f.partition}:{f.offset}"
+        table.add_row(f.kind, escape(f.identity), "yes" if f.removed else "no", at, f.found, f.expected)
+    return table
+
+
+def _verdict(report: Report) -> Text:
+    word, style = _VERDICTS[report.exit_code]
+    compared = f"{report.windows:,} windows compared"
+    if report.rows is not None:
+        compared += f", {report.rows.expected:,} rows"
+    return Text.assemble((word, style), f": {compared}, {report.different:,} differences")

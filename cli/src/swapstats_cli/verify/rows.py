@@ -1,0 +1,143 @@
+"""ClickHouse's rows against the topic's records. Pure.
+
+Every valid record up to the recorder's committed offset must be there, each distinct one (identity, removed or not,
+time and token address: the table's sorting key) exactly once, with the values of the first that came.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Context, Decimal
+
+from swapstats_cli.verify.report import RowFinding, RowsReport
+from swapstats_core.swap import TOKEN_DIGITS, USD_DIGITS, Swap, format_token, format_usd
+from swapstats_core.wire import rfc3339
+
+_EXACT = Context(prec=80)
+_USD_UNIT = Decimal(10**USD_DIGITS)
+_TOKEN_UNIT = Decimal(10**TOKEN_DIGITS)
+Key = tuple[str, bool, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of ``raw_swaps``; amounts as decimal strings, times in Unix milliseconds."""
+
+    event_id: str
+    inclusion: str
+    token: str
+    token_address: str
+    removed: bool
+    event_ms: int
+    amount_usd: str
+    amount_token: str
+    side: str
+    partition: int
+    offset: int
+    ingested_ms: int
+
+    @property
+    def identity(self) -> str:
+        """As `swapstats_core.swap.Swap.identity`."""
+        return f"{self.event_id} {self.inclusion} {self.token}"
+
+
+@dataclass(slots=True)
+class _Expected:
+    usd_micros: int
+    token_atto: int
+    is_buy: bool
+    partition: int
+    offset: int
+    seen: bool = False
+
+    def __str__(self) -> str:
+        return _values(self.usd_micros, self.token_atto, is_buy=self.is_buy)
+
+
+class RowsCheck:
+    """Give it the topic's records in offset order (`take`), then the rows (`compare`), then ask for the end (`finish`).
+
+    ``committed`` has the recorder's next offset by partition; rows of events before ``expired_before_ms`` may be gone.
+    """
+
+    def __init__(self, committed: Mapping[int, int], expired_before_ms: int) -> None:
+        self.report = RowsReport()
+        self.committed = committed
+        self._expired_before_ms = expired_before_ms
+        self._expected: dict[Key, _Expected] = {}
+        self._timestamps = {partition: array("q") for partition in committed}
+        self._first_offsets: dict[int, int] = {}
+
+    def take(self, partition: int, offset: int, timestamp_ms: int, swap: Swap | None) -> None:
+        """A record of the topic; None if it isn't a swap of this partition."""
+        if offset >= self.committed.get(partition, 0):
+            return
+        timestamps = self._timestamps[partition]
+        first = self._first_offsets.setdefault(partition, offset)
+        timestamps.extend([-1] * (offset - first - len(timestamps)))  # offsets that transactions leave out
+        timestamps.append(timestamp_ms)
+        if swap is not None:
+            key = (swap.identity, swap.removed, swap.event_ms, swap.record.token_address or "")
+            if key not in self._expected:
+                values = (swap.usd_micros, swap.token_atto, swap.is_buy)
+                self._expected[key] = _Expected(*values, partition, offset)
+
+    def compare(self, row: Row) -> None:
+        """A row of the table, with FINAL."""
+        key = (row.identity, row.removed, row.event_ms, row.token_address)
+        expected = self._expected.get(key)
+        usd_micros = int(_EXACT.multiply(Decimal(row.amount_usd), _USD_UNIT))
+        token_atto = int(_EXACT.multiply(Decimal(row.amount_token), _TOKEN_UNIT))
+        values = (usd_micros, token_atto, row.side == "buy")
+        if expected is not None and not expected.seen:
+            expected.seen = True
+            if values == (expected.usd_micros, expected.token_atto, expected.is_buy):
+                self.report.equal += 1
+            elif self._is_of_this_topic(row):
+                self.report.different += 1
+                self._finds("different", row, _values(usd_micros, token_atto, is_buy=row.side == "buy"), str(expected))
+            else:
+                self.report.other_topics += 1
+        elif row.offset < self.committed.get(row.partition, 0) and self._is_of_this_topic(row):
+            self.report.extra += 1
+            self._finds("extra", row, _values(usd_micros, token_atto, is_buy=row.side == "buy"), "no such row")
+        elif not self._is_beyond(row):
+            self.report.other_topics += 1
+
+    def finish(self) -> RowsReport:
+        """All rows were compared: what is still missing?"""
+        self.report.expected = len(self._expected)
+        for (identity, removed, event_ms, _), expected in self._expected.items():
+            if expected.seen:
+                continue
+            if event_ms < self._expired_before_ms:
+                self.report.expired += 1
+                continue
+            self.report.missing += 1
+            wanted = f"{expected} at {rfc3339(event_ms)}"
+            self.report.finds(
+                RowFinding("missing", identity, removed, expected.partition, expected.offset, "no row", wanted)
+            )
+        return self.report
+
+    def _is_beyond(self, row: Row) -> bool:
+        """Whether the row was inserted but not committed yet, as far as one can tell: newer than all compared ones."""
+        timestamps = self._timestamps.get(row.partition)
+        newest_ms = timestamps[-1] if timestamps else -1
+        return row.offset >= self.committed.get(row.partition, 0) and row.ingested_ms >= newest_ms
+
+    def _is_of_this_topic(self, row: Row) -> bool:
+        """Whether the topic's record at the row's offset is the row's: it was taken at the same time."""
+        at = row.offset - self._first_offsets.get(row.partition, row.offset + 1)
+        timestamps = self._timestamps.get(row.partition, ())
+        return 0 <= at < len(timestamps) and timestamps[at] == row.ingested_ms
+
+    def _finds(self, kind: str, row: Row, found: str, expected: str) -> None:
+        self.report.finds(RowFinding(kind, row.identity, row.removed, row.partition, row.offset, found, expected))
+
+
+def _values(usd_micros: int, token_atto: int, *, is_buy: bool) -> str:
+    return f"{'buy' if is_buy else 'sell'} {format_usd(usd_micros)} USD {format_token(token_atto)}"

@@ -1,0 +1,178 @@
+"""A verification from beginning to end; works while the stream flows.
+
+Order matters: the recorder's offsets and the replies are taken before the topic is read up to them, so that what is
+compared always lies in the part that was read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from rich.progress import Progress
+
+from swapstats_cli.kafka import BrokerFault, client_options
+from swapstats_cli.verify.api import Api, Replies
+from swapstats_cli.verify.clickhouse import rows
+from swapstats_cli.verify.compare import PartitionCheck, Position, Served
+from swapstats_cli.verify.report import CannotVerify, Report
+from swapstats_cli.verify.rows import RowsCheck
+from swapstats_cli.verify.target import VerifyTarget
+from swapstats_cli.verify.topic import Topic, committed_offsets, home_of, swap_of
+from swapstats_core.oracle import Oracle
+from swapstats_core.swap import FUTURE_MS
+
+
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """The first reading of the topic. ``began_ms``: timestamp of the oldest record that was read, by partition."""
+
+    tokens: set[str]
+    began_ms: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What the API said, between two looks at where the partitions stand."""
+
+    before: Mapping[int, Position]
+    after: Mapping[int, Position]
+    replies: Replies
+
+
+class Verification:
+    """One verification of one system."""
+
+    def __init__(self, target: VerifyTarget, progress: Progress, *, with_clickhouse: bool) -> None:
+        self._spec = target.spec
+        self._url = target.url
+        self._progress = progress
+        self._with_clickhouse = with_clickhouse
+        self._partitions = target.spec.source.topic.partitions
+        self._now_ms = time.time_ns() // 1_000_000
+        self._report = Report()
+
+    async def run(self) -> Report:
+        """Compare everything. Raises CannotVerify when nothing can be."""
+        source = self._spec.source
+        try:
+            connection = client_options(source)
+        except BrokerFault as fault:
+            raise CannotVerify(str(fault)) from None
+        async with Api(self._url) as api, Topic(source.topic.name, source.max_bytes, connection) as topic:
+            before = await self._positions(api)
+            beginnings = await topic.beginnings(range(self._partitions))
+            learnt = await self._learn(topic, before, beginnings)
+            served = await self._ask(api, before, learnt.tokens)
+            rows_check = None
+            if self._with_clickhouse:
+                committed = await committed_offsets(f"{source.group_id}-recorder", source.topic.name, connection)
+                rows_check = self._rows_check(committed)
+            await self._recompute(topic, self._checks(served, beginnings, learnt.began_ms), beginnings, rows_check)
+        if rows_check is not None:
+            await self._compare_rows(rows_check)
+        return self._report
+
+    async def _positions(self, api: Api) -> dict[int, Position]:
+        positions, missing = await api.positions()
+        if not positions:
+            raise CannotVerify("no partition has an owner that answers: start the shards, or wait until they are ready")
+        if missing:
+            self._report.gaps.append(f"nobody answers for partition {', '.join(map(str, missing))}")
+        return positions
+
+    async def _learn(self, topic: Topic, before: Mapping[int, Position], beginnings: Mapping[int, int]) -> _Learnt:
+        """The tokens in the topic up to its present end."""
+        starts = {p: max(position.first_offset, beginnings[p]) for p, position in before.items()}
+        targets = {p: position.offset for p, position in before.items()}
+        task = self._progress.add_task("reading the topic's tokens", total=sum(targets[p] - starts[p] for p in starts))
+        learnt = _Learnt(set(), {})
+        async for records in topic.read(starts, targets, to_end=True):
+            learnt.began_ms.setdefault(records[0].partition, records[0].timestamp)
+            for record in records:
+                if (swap := swap_of(record, self._partitions)) is not None:
+                    learnt.tokens.add(swap.token)
+            self._progress.advance(task, len(records))
+        return learnt
+
+    async def _ask(self, api: Api, before: Mapping[int, Position], tokens: set[str]) -> _Served:
+        """Every token's reply."""
+        task = self._progress.add_task("asking the API", total=len(tokens))
+        replies = await api.tokens(sorted(tokens), lambda: self._progress.advance(task))
+        after, _ = await api.positions()
+        for p, position in before.items():
+            if p not in after:
+                self._report.gaps.append(f"partition {p}: its owner went away meanwhile")
+            elif after[p].origin != position.origin:
+                raise CannotVerify(f"partition {p} was built anew meanwhile: run verify again")
+        if replies.unanswered:
+            some = ", ".join(replies.unanswered[:5])
+            self._report.gaps.append(f"{len(replies.unanswered)} tokens got no answer, such as {some}")
+        return _Served(before, after, replies)
+
+    def _checks(
+        self, served: _Served, beginnings: Mapping[int, int], began_ms: Mapping[int, int]
+    ) -> dict[int, PartitionCheck]:
+        windows = dict(zip(self._spec.window_names, self._spec.window_minutes, strict=True))
+        replies: dict[int, list[Served]] = {p: [] for p in range(self._partitions)}
+        for reply in served.replies.served:
+            replies[home_of(reply.token, self._partitions)].append(reply)
+        unknown: dict[int, list[str]] = {p: [] for p in range(self._partitions)}
+        for token in served.replies.unknown:
+            unknown[home_of(token, self._partitions)].append(token)
+        checks = {}
+        for p, position in sorted(served.before.items()):
+            before = position
+            if beginnings[p] > position.first_offset:  # the broker has deleted records that the state holds
+                lost_until_ms = began_ms.get(p, self._now_ms) + FUTURE_MS
+                before = replace(position, carried_until_ms=max(lost_until_ms, position.carried_until_ms or 0))
+            oracle = Oracle(self._spec.window_minutes, self._spec.grace, self._spec.dedupe.ttl)
+            after = served.after.get(p, before)
+            checks[p] = PartitionCheck(oracle, windows, before, after, replies[p], unknown[p])
+        return checks
+
+    def _rows_check(self, committed: Mapping[int, int]) -> RowsCheck:
+        if not committed:
+            self._report.gaps.append("the recorder has committed nothing yet: ClickHouse was not compared")
+        return RowsCheck(committed, self._now_ms - self._spec.stores.clickhouse.delete_after)
+
+    async def _recompute(
+        self,
+        topic: Topic,
+        checks: Mapping[int, PartitionCheck],
+        beginnings: Mapping[int, int],
+        rows_check: RowsCheck | None,
+    ) -> None:
+        """Read the topic once more, through the oracle and past every reply."""
+        starts = {p: max(check.first_offset, beginnings[p]) for p, check in checks.items()}
+        targets = {p: check.target for p, check in checks.items()}
+        if rows_check is not None:
+            for p, offset in rows_check.committed.items():
+                starts[p] = beginnings[p]
+                targets[p] = max(targets.get(p, 0), offset)
+        task = self._progress.add_task("recomputing", total=sum(targets[p] - starts[p] for p in starts))
+        async for records in topic.read(starts, targets, to_end=False):
+            for record in records:
+                swap = swap_of(record, self._partitions)
+                if rows_check is not None:
+                    rows_check.take(record.partition, record.offset, record.timestamp, swap)
+                check = checks.get(record.partition)
+                if check is not None and record.offset >= check.first_offset:
+                    check.take(record.offset, swap)
+            self._progress.advance(task, len(records))
+        for check in checks.values():
+            self._report.partitions.append(check.finish())
+
+    async def _compare_rows(self, check: RowsCheck) -> None:
+        clickhouse = self._spec.stores.clickhouse
+        task = self._progress.add_task("reading ClickHouse", total=None)
+        try:
+            async for block in rows(clickhouse):
+                for row in block:
+                    check.compare(row)
+                self._progress.advance(task, len(block))
+        except CannotVerify as fault:
+            self._report.gaps.append(str(fault))
+        else:
+            self._report.rows = check.finish()
