@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
 import uuid
 from pathlib import Path
@@ -15,7 +14,7 @@ from swapstats_aggregator.adapters import nats, redis
 from swapstats_aggregator.adapters.kafka import KafkaDeadLetters, KafkaSource
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.process import configure_logging, load_resource, serve_health, stop_on_signals
-from swapstats_aggregator.shard import Shard
+from swapstats_aggregator.shard import Ports, Shard
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
 
@@ -46,9 +45,8 @@ async def run(resource: SwapStatsResource, name: str, host: str, port: int) -> N
     store = redis.connect(spec.stores.redis)
     bus = await nats.connect(spec.stores.nats, name)
     snapshots = redis.RedisSnapshots(store, Keys(spec.stores.redis.prefix, instance), f"{name}/{uuid.uuid4()}")
-    shard = Shard(
-        name, instance, spec, source, dead_letters, snapshots, nats.NatsBus(bus, metrics.bus_dropped), metrics
-    )
+    ports = Ports(source, dead_letters, snapshots, nats.NatsBus(bus, metrics.bus_dropped))
+    shard = Shard(name, resource, ports, metrics)
     health = await serve_health(port, shard.readiness, metrics.registry, host)
     try:
         await source.start()

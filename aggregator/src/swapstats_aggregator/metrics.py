@@ -23,7 +23,10 @@ class ShardMetrics:
             "dead_letters", "Records that can't be counted, by reason.", ("reason",), registry=registry
         )
         self.lag_seconds = Gauge(
-            "consumer_lag_seconds", "How far a partition's clock is behind the wall clock.", by_partition, registry=registry
+            "consumer_lag_seconds",
+            "How far a partition's clock is behind the wall clock.",
+            by_partition,
+            registry=registry,
         )
         self.lag_records = Gauge("consumer_lag_records", "Records not read yet.", by_partition, registry=registry)
         self.epoch = Gauge("epoch", "Epoch of an owned partition.", by_partition, registry=registry)
@@ -42,7 +45,9 @@ class ShardMetrics:
             "snapshot_pause_ms", "Time for which a snapshot held up the loop.", buckets=_MILLISECONDS, registry=registry
         )
         self.snapshot_bytes = Counter("snapshot_bytes", "Bytes of stored chunks.", registry=registry)
-        self.fenced = Counter("fenced", "Refused claims and flips: somebody newer owns the partition.", registry=registry)
+        self.fenced = Counter(
+            "fenced", "Refused claims and flips: somebody newer owns the partition.", registry=registry
+        )
         self.unavailable = Counter("unavailable", "Calls that a server didn't answer.", ("server",), registry=registry)
         self.bus_dropped = Counter("bus_dropped_msgs", "Messages not sent for want of a connection.", registry=registry)
 

@@ -42,7 +42,9 @@ _MOST_FOLLOWED: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which records a state holds: those of topic ``incarnation`` from ``first_offset`` on, and what it carried over before."""
+    """Which records a state holds: those of topic ``incarnation`` from ``first_offset`` on, and what it carried over
+    before.
+    """
 
     incarnation: str
     first_offset: int
@@ -96,18 +98,22 @@ class OwnedPartition:
         for record in records:
             try:
                 swap = decode(record.value, record.timestamp_ms)
-                if partition_of(swap.token, self._partitions) != self.partition:
-                    raise Reject(
-                        Reason.WRONG_PARTITION,
-                        f"token {swap.token!r} belongs into partition {partition_of(swap.token, self._partitions)}: "
-                        "key the record by its token with Kafka's default partitioner",
-                    )
+                self._check_home(swap)
             except Reject as reject:
                 decoded.letters.append(DeadLetter(self.partition, record, reject.reason, reject.detail))
             else:
                 swaps.append(swap)
                 kept.append(record)
         return decoded
+
+    def _check_home(self, swap: Swap) -> None:
+        home = partition_of(swap.token, self._partitions)
+        if home != self.partition:
+            raise Reject(
+                Reason.WRONG_PARTITION,
+                f"token {swap.token!r} belongs into partition {home}: "
+                "key the record by its token with Kafka's default partitioner",
+            )
 
     def apply(self, decoded: Decoded) -> tuple[Applied, list[DeadLetter]]:
         """Count a decoded batch; returns what happened and the removals that disagree with their adds."""
@@ -148,10 +154,8 @@ class OwnedPartition:
         self._pulse += 1
         self._pulse_at_ms = wall_ms
         self._pulse_current = self.current
-        messages = []
-        for token in changed:
-            if (state := self._token_state(token)) is not None:
-                messages.append((subjects.delta(token), encode(state)))
+        states = [state for token in changed if (state := self._token_state(token)) is not None]
+        messages = [(subjects.delta(state.token), encode(state)) for state in states]
         pulse = Pulse(
             self.partition,
             self.epoch,
@@ -237,7 +241,8 @@ class OwnedPartition:
         )
 
     def _refuse(self, code: str, detail: str) -> Refused:
-        return Refused(code, detail, self.partition, self.epoch, self.offset, self.current)  # type: ignore[arg-type] # one of the literal codes
+        return Refused(code, detail, self.partition, self.epoch, self.offset, self.current)  # type: ignore[arg-type]
+        # one of the literal codes
 
 
 def window_stats(sums: Sums) -> WindowStats:

@@ -39,7 +39,8 @@ class Fetched:
     """News of one partition.
 
     The records (maybe none), the position after them, the end of the log as the broker last told, and
-    ``confirmed_ms``: a wall-clock time (Unix ms) at which, certainly, no record existed beyond ``position``; None while behind.
+    ``confirmed_ms``: a wall-clock time (Unix ms) at which, certainly, no record existed beyond ``position``; None
+    while behind.
     """
 
     records: Sequence[SourceRecord]
@@ -74,7 +75,9 @@ class Source(Protocol):
         ...
 
     async def poll(self, timeout_ms: int) -> Mapping[int, Fetched]:
-        """News of the assigned partitions, by partition; waits at most ``timeout_ms`` for records. Raises OutOfRange."""
+        """News of the assigned partitions, by partition; waits at most ``timeout_ms`` for records. Raises
+        OutOfRange.
+        """
         ...
 
     async def commit(self, positions: Mapping[int, int]) -> None:
@@ -114,7 +117,9 @@ class Snapshots(Protocol):
         ...
 
     async def flip(self, partition: int, epoch: int, manifest: bytes, keep: int) -> bool:
-        """Make ``manifest`` the newest and keep ``keep`` of them; False, and nothing done, if ``epoch`` isn't the owner's."""
+        """Make ``manifest`` the newest and keep ``keep`` of them; False, and nothing done, if ``epoch`` isn't the
+        owner's.
+        """
         ...
 
     async def collect(self, partition: int, keep: Collection[str]) -> int:

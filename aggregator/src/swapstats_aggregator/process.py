@@ -33,7 +33,9 @@ def load_resource(path: Path) -> SwapStatsResource:
 
 def configure_logging(telemetry: Telemetry) -> None:
     """Structured logs to standard error, as the resource says."""
-    renderer = structlog.processors.JSONRenderer() if telemetry.log_format == "json" else structlog.dev.ConsoleRenderer()
+    renderer = (
+        structlog.processors.JSONRenderer() if telemetry.log_format == "json" else structlog.dev.ConsoleRenderer()
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -42,7 +44,9 @@ def configure_logging(telemetry: Telemetry) -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[telemetry.log_level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[telemetry.log_level.upper()]
+        ),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")

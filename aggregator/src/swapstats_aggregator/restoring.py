@@ -37,14 +37,16 @@ class Restored:
 def start_of(manifest: Manifest | None, incarnation: str, first: int, end: int, start: str) -> Start:
     """Where to go on after a snapshot (or none) in the topic as it is now.
 
-    ``first`` and ``end`` bound the topic; ``start`` is the resource's ``source.start``. A recreated topic, or one that has
-    lost the records after the snapshot, is read from its beginning, with the state kept.
+    ``first`` and ``end`` bound the topic; ``start`` is the resource's ``source.start``. A recreated topic, or one
+    that has lost the records after the snapshot, is read from its beginning, with the state kept.
     """
     if manifest is None:
         offset = first if start == "earliest" else end
         return Start(offset, Origin(incarnation, offset))
     if manifest.incarnation != incarnation:
-        notice = f"the topic was recreated ({manifest.incarnation} is now {incarnation}): state kept, reading from {first}"
+        notice = (
+            f"the topic was recreated ({manifest.incarnation} is now {incarnation}): state kept, reading from {first}"
+        )
         return Start(first, Origin(incarnation, first, manifest.newest_ms), notice)
     if manifest.offset < first:
         notice = f"records {manifest.offset} to {first - 1} are gone from the broker: state kept, reading from {first}"
@@ -75,7 +77,7 @@ async def _newest_readable(
         try:
             state = await asyncio.to_thread(restore, config, manifest, parts)
         except UnreadableSnapshot as error:
-            log.error("unreadable_snapshot", partition=partition, seq=manifest.seq, error=str(error))
+            log.warning("unreadable_snapshot", partition=partition, seq=manifest.seq, error=str(error))
             continue
         if manifest.longest_minutes < config.longest_minutes:
             log.warning(

@@ -1,8 +1,8 @@
 """A shard: it owns the partitions that the assignment gives it, reads them, answers for them and snapshots them.
 
-Three tasks share the owned partitions within one event loop: the reader (assignment, records, deltas), the compactor and the
-snapshotter. Nothing is buffered without bound: the reader takes one bounded batch at a time, and waits when compaction or the
-dead-letter topic is behind.
+Three tasks share the owned partitions within one event loop: the reader (assignment, records, deltas), the compactor
+and the snapshotter. Nothing is buffered without bound: the reader takes one bounded batch at a time, and waits when
+compaction or the dead-letter topic is behind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from swapstats_aggregator.ports import Bus, DeadLetter, DeadLetters, Fetched, Ou
 from swapstats_aggregator.restoring import restore_partition
 from swapstats_aggregator.snapshotting import Fenced, Snapshotter, compact_once
 from swapstats_core.partition import Config, Outcome
-from swapstats_core.spec import SwapStatsSpec
+from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Refused, Reply, Subjects, decode_query, encode
 
 log = structlog.get_logger()
@@ -61,29 +61,35 @@ class _Holding:
     snapshot_due_ms: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The world of a shard."""
+
+    source: Source
+    dead_letters: DeadLetters
+    snapshots: Snapshots
+    bus: Bus
+
+
 class Shard:
     """See the module. ``clock`` gives Unix milliseconds."""
 
     def __init__(
         self,
         name: str,
-        instance: str,
-        spec: SwapStatsSpec,
-        source: Source,
-        dead_letters: DeadLetters,
-        snapshots: Snapshots,
-        bus: Bus,
+        resource: SwapStatsResource,
+        ports: Ports,
         metrics: ShardMetrics,
         clock: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self._name = name
-        self._spec = spec
-        self._config = Config.of(spec)
-        self._subjects = Subjects(instance)
-        self._source = source
-        self._dead_letters = dead_letters
-        self._snapshots = snapshots
-        self._bus = bus
+        self._spec = resource.spec
+        self._config = Config.of(resource.spec)
+        self._subjects = Subjects(resource.metadata.name)
+        self._source = ports.source
+        self._dead_letters = ports.dead_letters
+        self._snapshots = ports.snapshots
+        self._bus = ports.bus
         self._metrics = metrics
         self._clock = clock
         self._holdings: dict[int, _Holding] = {}
@@ -257,9 +263,7 @@ class Shard:
             self._log.warning("claim_refused", partition=partition, epoch=epoch)
             return
         spec = self._spec
-        restored = await restore_partition(
-            partition, self._config, self._snapshots, self._source, spec.source.start
-        )
+        restored = await restore_partition(partition, self._config, self._snapshots, self._source, spec.source.start)
         owned = OwnedPartition(
             partition,
             spec.source.topic.partitions,
@@ -350,8 +354,12 @@ class Shard:
                 if held.snapshot_due_ms <= self._clock():
                     held.snapshot_due_ms = self._clock() + self._spec.snapshots.interval
                     await self._snapshot_one(partition, held)
-            due_ms = min((held.snapshot_due_ms for held in self._holdings.values()), default=self._clock() + _OBSERVE_MS)
-            await asyncio.sleep(max(_POLL_MS, due_ms - self._clock()) / 1000)  # a timer: there is nothing else to wait for
+            due_ms = min(
+                (held.snapshot_due_ms for held in self._holdings.values()), default=self._clock() + _OBSERVE_MS
+            )
+            await asyncio.sleep(
+                max(_POLL_MS, due_ms - self._clock()) / 1000
+            )  # a timer: there is nothing else to wait for
 
     async def _snapshot_one(self, partition: int, held: _Holding) -> None:
         try:

@@ -1,8 +1,8 @@
 """Compaction and snapshots of owned partitions, beside the loop that reads.
 
-The order is what makes a crash harmless: freeze the state at an offset, store its chunks, flip the manifest, and only then
-tell the group's offset. Only freezing happens in the loop's time; the rest works on immutable pieces, the heavy part of
-it in another thread.
+The order is what makes a crash harmless: freeze the state at an offset, store its chunks, flip the manifest, and
+only then tell the group's offset. Only freezing happens in the loop's time; the rest works on immutable pieces, the
+heavy part of it in another thread.
 """
 
 from __future__ import annotations
@@ -80,7 +80,12 @@ class Snapshotter:
         owned, state = self._owned, self._owned.state
         state.freeze()
         frozen = Frozen(
-            (*state.chunks, *state.frozen), state.first_minute, owned.offset, owned.origin, state.newest_ms, state.now_ms
+            (*state.chunks, *state.frozen),
+            state.first_minute,
+            owned.offset,
+            owned.origin,
+            state.newest_ms,
+            state.now_ms,
         )
         self._metrics.snapshot_pause_ms.observe((time.perf_counter() - started) * 1000)
         return frozen
@@ -151,5 +156,3 @@ class Snapshotter:
         except Unavailable as error:
             self._metrics.unavailable.labels("tidy_up").inc()
             log.info("tidy_up_failed", partition=partition, error=str(error))
-
-

@@ -145,7 +145,9 @@ def unordered(minutes: Int32s, tokens: Int32s, rows: Int64s) -> Cells:
 
 
 def merge(parts: Iterable[Cells], first_minute: int) -> Cells:
-    """One sorted run with one row per (minute, token); minutes before ``first_minute`` and rows of zeros are left out."""
+    """One sorted run with one row per (minute, token); minutes before ``first_minute`` and rows of zeros are left
+    out.
+    """
     pieces = [part.between(first_minute, _LAST_MINUTE) for part in parts]
     key = np.concatenate([_NO_KEYS, *(minutes.astype(np.int64) << 32 | tokens for minutes, tokens, _ in pieces)])
     rows = np.concatenate([_NO_ROWS, *(rows for _, _, rows in pieces)])

@@ -1,9 +1,9 @@
 """What a partition remembers, in immutable pieces.
 
 New contributions and identities gather in a `Head`. Freezing it costs nothing; `compact` turns frozen heads and chunks
-into one sorted `Chunk`, purely and outside the loop's thread. Chunks belong to a *generation* (the hour of stream time in
-which they were entered), are merged only within it, and expire whole with it. A chunk is also what a snapshot uploads:
-once, since it never changes.
+into one sorted `Chunk`, purely and outside the loop's thread. Chunks belong to a *generation* (the hour of stream
+time in which they were entered), are merged only within it, and expire whole with it. A chunk is also what a
+snapshot uploads: once, since it never changes.
 """
 
 from __future__ import annotations
@@ -61,9 +61,7 @@ class Chunk:
     @property
     def nbytes(self) -> int:
         """Memory of the arrays, in bytes."""
-        return (
-            self.cells.nbytes + self.applied.nbytes + self.removed.nbytes + self.tokens.nbytes + self.newest.nbytes
-        )
+        return self.cells.nbytes + self.applied.nbytes + self.removed.nbytes + self.tokens.nbytes + self.newest.nbytes
 
 
 Part = Head | Chunk

@@ -2,8 +2,8 @@
 
 An identity (see `swapstats_core.swap.Swap.identity`) is hashed by XXH3 to 128 bits. Of these a run keeps 96, and puts a
 32-bit fingerprint of the contribution (time, amounts, side) into the rest, so that a removal which disagrees with its
-add is noticed although the contribution itself isn't kept. With 86 million identities the chance that any two collide is
-about 5 in 10^14.
+add is noticed although the contribution itself isn't kept. With 86 million identities the chance that any two
+collide is about 5 in 10^14.
 
 A run is a sorted, immutable array with a blocked Bloom filter (one 64-bit word per key, four bits) in front of it:
 a batch is tested against a run by one vectorised gather, and only what the filter lets pass is searched.

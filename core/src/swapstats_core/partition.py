@@ -1,7 +1,8 @@
 """A partition's state: exact windows, dedupe, watermarks. ``docs/engine.md`` is the specification.
 
 Pure and synchronous: swaps and the time come in, changes are remembered for whoever sends them on. The shell calls
-`apply`, `advance`, `take_changed` and the reads from one thread; `pending_compaction` hands out immutable work for another.
+`apply`, `advance`, `take_changed` and the reads from one thread; `pending_compaction` hands out immutable work for
+another.
 """
 
 from __future__ import annotations
@@ -94,7 +95,18 @@ class TokenRead:
 class _Batch:
     """Swaps as columns."""
 
-    __slots__ = ("digests", "event_ms", "fingerprints", "is_buy", "keys", "minutes", "swaps", "times", "tokens", "words")
+    __slots__ = (
+        "digests",
+        "event_ms",
+        "fingerprints",
+        "is_buy",
+        "keys",
+        "minutes",
+        "swaps",
+        "times",
+        "tokens",
+        "words",
+    )
 
     def __init__(self, swaps: Sequence[Swap], tokens: list[int]) -> None:
         self.swaps = swaps
@@ -197,14 +209,22 @@ class PartitionState:
                 self._head.touched.add(token)
 
     def _apply_within_generation(self, batch: _Batch, begin: int, start: int, applied: Applied) -> int:
-        """Count swaps from ``begin`` on until the hour of stream time ends; returns the position of the first not counted."""
+        """Count swaps from ``begin`` on until the hour of stream time ends; returns the position of the first not
+        counted.
+        """
         head, end_ms, newest_ms, grace_ms = self._head, self._generation_end_ms, self.newest_ms, self.config.grace_ms
         oldest = head.generation - self.config.generations
         remembered = self._remembered(batch, begin, len(batch.swaps), oldest)
         recent, token_newest = head.recent, self._newest
         span_ms = (self.config.longest_minutes - 1) * MINUTE_MS
         floor_ms = newest_ms // MINUTE_MS * MINUTE_MS - span_ms
-        digests, times, prints, tokens, swaps = batch.digests, batch.times, batch.fingerprints, batch.tokens, batch.swaps
+        digests, times, prints, tokens, swaps = (
+            batch.digests,
+            batch.times,
+            batch.fingerprints,
+            batch.tokens,
+            batch.swaps,
+        )
         added: list[int] = []
         removed: list[int] = []
         subtracted: list[int] = []
@@ -260,7 +280,9 @@ class PartitionState:
         return at
 
     def _remembered(self, batch: _Batch, begin: int, end: int, oldest: int) -> dict[int, int]:
-        """Position -> fingerprint or `REMOVED`, for the batch's identities in frozen heads and chunks from ``oldest`` on."""
+        """Position -> fingerprint or `REMOVED`, for the batch's identities in frozen heads and chunks from
+        ``oldest`` on.
+        """
         remembered: dict[int, int] = {}
         probe = Probe(Keys(batch.keys.high[begin:end], batch.keys.low[begin:end]))
         alive = [chunk for chunk in self._chunks if chunk.generation >= oldest]

@@ -1,7 +1,7 @@
 """Which partition a token lives in: Kafka's default partitioner, so that any Kafka client can produce.
 
-murmur2 as in Kafka's ``org.apache.kafka.common.utils.Utils.murmur2`` (32 bit, seed 0x9747b28c); ``mmh3`` is another hash.
-Written by hand because core depends on no client library; a contract test holds it against aiokafka's.
+murmur2 as in Kafka's ``org.apache.kafka.common.utils.Utils.murmur2`` (32 bit, seed 0x9747b28c); ``mmh3`` is another
+hash. Written by hand because core depends on no client library; a contract test holds it against aiokafka's.
 """
 
 from __future__ import annotations

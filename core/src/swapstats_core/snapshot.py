@@ -1,9 +1,9 @@
 """The snapshot format: chunks, and the manifest that names them.
 
 A snapshot of a partition is a `Manifest` and the chunks it names, each stored once under a name that is never reused.
-A chunk is stored in two parts, so that a reader of sums needs no identities: *cells* (token names, sums, newest event times)
-and *ids*. Encoding: a MessagePack map of little-endian arrays, compressed by Zstandard, behind magic, version and a CRC-32
-of what follows. Arrays that a reader of an older version doesn't know would change the version.
+A chunk is stored in two parts, so that a reader of sums needs no identities: *cells* (token names, sums, newest
+event times) and *ids*. Encoding: a MessagePack map of little-endian arrays, compressed by Zstandard, behind magic,
+version and a CRC-32 of what follows. Arrays that a reader of an older version doesn't know would change the version.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class Manifest(msgspec.Struct, frozen=True):
     """One consistent state of a partition: everything read before ``offset`` and nothing else.
 
     ``seq`` counts the manifests of an epoch from 1. ``incarnation`` names the topic that the offsets belong to,
-    ``first_offset`` where reading of it began; ``carried_until_ms`` is the newest event time of what the state holds from earlier
-    incarnations (None: nothing). ``now_ms`` is the engine's clock, ``taken_at_ms`` the wall clock (Unix ms).
+    ``first_offset`` where reading of it began; ``carried_until_ms`` is the newest event time of what the state holds
+    from earlier incarnations (None: nothing). ``now_ms`` is the engine's clock, ``taken_at_ms`` the wall clock (Unix
+    ms).
     """
 
     partition: int
@@ -137,8 +138,7 @@ def restore(config: Config, manifest: Manifest, parts: Mapping[str, bytes], *, w
         cells = _unpack_cells(_open(ref.cells, parts))
         ids = _unpack_ids(_open(ref.ids, parts)) if ref.ids and with_ids else _Ids(b"", b"", b"", b"")
         state.adopt(_chunk(ref.generation, cells, ids), cells.names)
-    if manifest.newest_ms >= 0:
-        state.resume(manifest.newest_ms, manifest.now_ms)
+    state.resume(manifest.newest_ms, manifest.now_ms)
     return state
 
 

@@ -86,6 +86,8 @@ class SecretRef(_Section):
 
 
 class Flavor(StrEnum):
+    """Kind of broker."""
+
     REDPANDA = "redpanda"
     KAFKA = "kafka"
 

@@ -145,7 +145,9 @@ def decode(value: bytes | None, record_ms: int) -> Swap:
         raise Reject(Reason.BAD_ID, "tx_hash: 1 to 66 printable ASCII characters without a colon")
     event_id = f"{record.chain_id}:{record.tx_hash.lower()}:{record.log_index}"
     if record.event_id is not None and record.event_id.lower() != event_id:
-        raise Reject(Reason.BAD_ID, f"event_id {record.event_id[:120]!r} disagrees with {event_id!r}: omit it or fix it")
+        raise Reject(
+            Reason.BAD_ID, f"event_id {record.event_id[:120]!r} disagrees with {event_id!r}: omit it or fix it"
+        )
     return Swap(
         token,
         event_ms,
@@ -207,7 +209,9 @@ def inclusion(record: Record) -> str:
 
 
 def _scaled(field: str, text: str, scale: tuple[int, ...], limit: int) -> int:
-    """A decimal string as an integer in units of its scale, exactly, or Reject. ``scale[n]``: worth of n digits' unit."""
+    """A decimal string as an integer in units of its scale, exactly, or Reject. ``scale[n]``: worth of n digits'
+    unit.
+    """
     whole, _, fraction = text.partition(".")
     digits = whole + fraction
     if len(fraction) < len(scale) and len(digits) < 60 and digits.isdigit() and digits.isascii() and whole:
@@ -234,7 +238,9 @@ def _scaled_slowly(field: str, text: str, digits: int, limit: int) -> int:
 
 
 def event_time_ms(value: str | int) -> int:
-    """Unix milliseconds of an RFC 3339 text (digits below a millisecond are cut off) or of an integer. Raises Reject."""
+    """Unix milliseconds of an RFC 3339 text (digits below a millisecond are cut off) or of an integer. Raises
+    Reject.
+    """
     if type(value) is int:
         if 0 <= value < _YEAR_10000_MS:
             return value

@@ -53,7 +53,8 @@ class Pulse(msgspec.Struct, frozen=True):
     """A partition's heartbeat: every change of the tick and, without change, every `PULSE_INTERVAL_MS`.
 
     Pulses of an epoch are numbered without a gap. A followed token that isn't in ``changed`` is unchanged up to
-    ``(offset, as_of_ms)``; one that is in it has sent, on its own subject, a state whose version is this pulse's number.
+    ``(offset, as_of_ms)``; one that is in it has sent, on its own subject, a state whose version is this pulse's
+    number.
     """
 
     partition: int

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, OffsetOutOfRangeError
+from aiokafka.structs import ConsumerRecord
 
 from swapstats_aggregator.adapters.kafka_topic import incarnation
 from swapstats_aggregator.ports import DeadLetter, Fetched, OutOfRange, SourceRecord, Unavailable
@@ -19,7 +20,9 @@ from swapstats_core import spec
 log = structlog.get_logger()
 
 _FETCH_WAIT_MS = 20
-"""How long the broker may hold an empty fetch. Some brokers look for new records only when it ends, so it is latency."""
+"""How long the broker may hold an empty fetch. Some brokers look for new records only when it ends, so it is
+latency.
+"""
 _MAX_RECORDS = 4_096
 """Records taken by one poll: bounds the time in which queries wait."""
 _CALL_TIMEOUT_S = 10.0
@@ -38,7 +41,9 @@ async def _reaching() -> AsyncIterator[None]:
 
 @dataclass(slots=True)
 class _Progress:
-    """When the broker last answered for a partition, and when the request of that answer had certainly not been sent yet."""
+    """When the broker last answered for a partition, and when the request of that answer had certainly not been sent
+    yet.
+    """
 
     answered_ms: int = 0
     asked_after_ms: int = 0
@@ -98,14 +103,11 @@ class KafkaSource:
             raise OutOfRange(at.partition, offset) from error
         except KafkaError as error:
             raise Unavailable(f"Kafka: {error!r}") from error
-        return {
-            at.partition: await self._fetched(at, batches.get(at, []))
-            for at in self._consumer.assignment()
-        }
+        return {at.partition: await self._fetched(at, batches.get(at, [])) for at in self._consumer.assignment()}
 
-    async def _fetched(self, at: TopicPartition, messages: Sequence[object]) -> Fetched:
+    async def _fetched(self, at: TopicPartition, messages: Sequence[ConsumerRecord[bytes, bytes]]) -> Fetched:
         consumer = self._consumer
-        records = [SourceRecord(m.offset, m.timestamp, m.key, m.value) for m in messages]  # type: ignore[attr-defined] # aiokafka's records are untyped
+        records = [SourceRecord(m.offset, m.timestamp, m.key, m.value) for m in messages]
         position = await consumer.position(at)
         end = consumer.last_stable_offset(at)
         if end is None or end < 0:
@@ -137,7 +139,11 @@ class KafkaDeadLetters:
         self._topic = source.dead_letters
         self._origin = source.topic.name
         self._producer = AIOKafkaProducer(
-            **kafka_security(source), client_id=client_id, acks="all", max_request_size=2 * source.max_bytes, linger_ms=5
+            **kafka_security(source),
+            client_id=client_id,
+            acks="all",
+            max_request_size=2 * source.max_bytes,
+            linger_ms=5,
         )
 
     async def start(self) -> None:

@@ -18,7 +18,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
 
 
-class _Uuid(AbstractType[uuid.UUID]):
+class _Uuid(AbstractType[uuid.UUID]):  # type: ignore[misc] # untyped base
     @classmethod
     def encode(cls, value: uuid.UUID | None) -> bytes:
         return (value or uuid.UUID(int=0)).bytes
@@ -28,7 +28,7 @@ class _Uuid(AbstractType[uuid.UUID]):
         return uuid.UUID(bytes=data.read(16))
 
 
-class _TopicMetadataResponse(Response):
+class _TopicMetadataResponse(Response):  # type: ignore[misc] # untyped base
     API_KEY = 3
     API_VERSION = 10
     SCHEMA = Schema(
@@ -74,7 +74,7 @@ class _TopicMetadataResponse(Response):
     )
 
 
-class _TopicMetadataRequestV10(RequestStruct):
+class _TopicMetadataRequestV10(RequestStruct):  # type: ignore[misc] # untyped base
     FLEXIBLE_VERSION = True
     API_KEY = 3
     API_VERSION = 10
@@ -88,7 +88,7 @@ class _TopicMetadataRequestV10(RequestStruct):
     )
 
 
-class _TopicMetadataRequest(Request[_TopicMetadataRequestV10]):
+class _TopicMetadataRequest(Request[_TopicMetadataRequestV10]):  # type: ignore[misc] # untyped base
     API_KEY = 3
 
     def __init__(self, topic: str) -> None:

@@ -29,10 +29,11 @@ if wanted == epoch and redis.call('HGET', KEYS[1], 'claimant') ~= ARGV[3] then r
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'owner', ARGV[2], 'claimant', ARGV[3])
 return 1
 """
-# KEYS: owner hash, manifest list. ARGV: epoch, manifest, manifests to keep. A repeat of the newest manifest changes nothing.
+# KEYS: owner hash, manifest list. ARGV: epoch, manifest, manifests to keep. A repeat of the newest manifest changes
+# nothing.
 _FLIP = """
-if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] or redis.call('HGET', KEYS[1], 'claimant') ~= ARGV[4] then return 0 end
-if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[2] then
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] or redis.call('HGET', KEYS[1], 'claimant') ~= ARGV[4] then return
+0 end if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[2] then
   redis.call('LPUSH', KEYS[2], ARGV[2])
   redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[3]) - 1)
 end
@@ -58,8 +59,9 @@ def connect(settings: spec.Redis) -> Redis:
     if settings.sentinel_master:
         seed = Redis.from_url(settings.url).connection_pool.connection_kwargs
         database = seed.get("db", 0)
-        sentinel = Sentinel([(seed["host"], seed.get("port", 26379))], **arguments)
-        return sentinel.master_for(settings.sentinel_master, db=database)
+        sentinel = Sentinel([(seed["host"], seed.get("port", 26379))], **arguments)  # type: ignore[no-untyped-call]
+        master: Redis = sentinel.master_for(settings.sentinel_master, db=database)
+        return master
     return Redis.from_url(settings.url, **arguments)
 
 
@@ -69,6 +71,11 @@ async def _reaching() -> AsyncIterator[None]:
         yield
     except (RedisError, OSError) as error:
         raise Unavailable(f"Redis: {error}") from error
+
+
+def _raw(value: bytes | str) -> bytes:
+    assert isinstance(value, bytes), "the client doesn't decode replies"
+    return value
 
 
 class RedisSnapshots:
@@ -93,7 +100,8 @@ class RedisSnapshots:
 
     async def manifests(self, partition: int) -> Sequence[bytes]:
         async with _reaching():
-            return list(await self._client.lrange(self._keys.manifests(partition), 0, -1))
+            stored = await self._client.lrange(self._keys.manifests(partition), 0, -1)
+        return [_raw(manifest) for manifest in stored]
 
     async def load(self, partition: int, names: Collection[str]) -> Mapping[str, bytes]:
         found: dict[str, bytes] = {}
@@ -102,13 +110,13 @@ class RedisSnapshots:
             for start in range(0, len(wanted), _PARTS_AT_ONCE):
                 some = wanted[start : start + _PARTS_AT_ONCE]
                 values = await self._client.hmget(self._keys.chunks(partition), some)
-                found |= {name: value for name, value in zip(some, values, strict=True) if value is not None}
+                found |= {name: _raw(value) for name, value in zip(some, values, strict=True) if value is not None}
         return found
 
     async def store(self, partition: int, parts: Mapping[str, bytes]) -> None:
         async with _reaching():
             for name, part in parts.items():
-                await self._client.hset(self._keys.chunks(partition), name, part)  # type: ignore[arg-type] # bytes are fine
+                await self._client.hset(self._keys.chunks(partition), name, part)
 
     async def flip(self, partition: int, epoch: int, manifest: bytes, keep: int) -> bool:
         keys = [self._keys.owner(partition), self._keys.manifests(partition)]
@@ -118,7 +126,7 @@ class RedisSnapshots:
     async def collect(self, partition: int, keep: Collection[str]) -> int:
         key = self._keys.chunks(partition)
         async with _reaching():
-            stored = {name.decode() for name in await self._client.hkeys(key)}
+            stored = {_raw(name).decode() for name in await self._client.hkeys(key)}
             surplus = stored.difference(keep)
             if surplus:
                 await self._client.hdel(key, *surplus)
