@@ -75,16 +75,18 @@ async def test_a_failed_statement_leaves_no_setting_behind(port: int) -> None:
     ("url", "headers"), [("/?bad-name=1", {}), ("/", {"Content-Encoding": "zstd"}), ("/?decompress=1", {})]
 )
 async def test_what_it_cannot_do_is_refused_with_a_reason(port: int, url: str, headers: dict[str, str]) -> None:
-    async with aiohttp.ClientSession() as session:
-        async with session.post(f"http://127.0.0.1:{port}{url}", data=b"SELECT 1", headers=headers) as reply:
-            assert reply.status == 500
-            assert "DB::Exception" in await reply.text()
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"http://127.0.0.1:{port}{url}", data=b"SELECT 1", headers=headers) as reply,
+    ):
+        assert reply.status == 500
+        assert "DB::Exception" in await reply.text()
 
 
 async def test_a_request_larger_than_the_bound_is_refused(port: int) -> None:
-    async with aiohttp.ClientSession() as session:
-        async with session.post(f"http://127.0.0.1:{port}/", data=b"SELECT 1 -- " + b"x" * 100_000) as reply:
-            assert reply.headers["X-ClickHouse-Exception-Code"] == "307"
+    large = b"SELECT 1 -- " + b"x" * 100_000
+    async with aiohttp.ClientSession() as session, session.post(f"http://127.0.0.1:{port}/", data=large) as reply:
+        assert reply.headers["X-ClickHouse-Exception-Code"] == "307"
 
 
 async def test_ping_answers_while_a_statement_runs(port: int) -> None:

@@ -10,7 +10,7 @@ from swapstats_core.swap import Swap, decode
 DAY_MS = 86_400_000
 
 
-def event(number: int, event_ms: int, **more: Any) -> dict[str, Any]:
+def event(number: int, event_ms: int, **more: object) -> dict[str, Any]:
     """The ``number``th valid event, at ``event_ms``."""
     return {
         "chain_id": 1,

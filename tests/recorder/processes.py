@@ -83,7 +83,15 @@ async def http_status(url: str) -> int:
 
 @contextlib.asynccontextmanager
 async def clickhouse_server(data_dir: Path, port: int, *more: str) -> AsyncIterator[Child]:
-    arguments = [sys.executable, "-m", "swapstats_cli.clickhouse_server", "--data-dir", str(data_dir), "--port", str(port)]
+    arguments = [
+        sys.executable,
+        "-m",
+        "swapstats_cli.clickhouse_server",
+        "--data-dir",
+        str(data_dir),
+        "--port",
+        str(port),
+    ]
     with child([*arguments, *more], data_dir.with_suffix(".log")) as server:
 
         async def answers() -> bool:

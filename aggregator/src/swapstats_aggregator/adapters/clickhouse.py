@@ -17,7 +17,7 @@ from swapstats_core.spec import ClickHouse
 
 _CONNECT_SECONDS = 5
 _REPLY_SECONDS = 60
-_INSERT_SETTINGS = {
+INSERT_SETTINGS = {
     "async_insert": "0",  # with a deduplication token it has lost rows (ClickHouse/ClickHouse#111031)
     "insert_deduplicate": "1",
     "deduplicate_blocks_in_dependent_materialized_views": "1",
@@ -61,7 +61,7 @@ class ClickHouseStore:
                 f"{self._database}.raw_swaps",
                 self._columns,
                 block,
-                settings={**_INSERT_SETTINGS, "insert_deduplication_token": token},
+                settings={**INSERT_SETTINGS, "insert_deduplication_token": token},
                 fmt="Native",
             )
         except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -79,12 +79,9 @@ class GroupSource:
         try:
             fetched = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
         except NoOffsetForPartitionError as error:
-            await self._restart(error.args[0], "no_offset")
-            return Polled(self._generation, [])
+            return await self._restarted([error.args[0]], "no_offset")
         except OffsetOutOfRangeError as error:
-            for partition in error.args[0]:
-                await self._restart(partition, "out_of_range")
-            return Polled(self._generation, [])
+            return await self._restarted(error.args[0], "out_of_range")
         except KafkaError as error:
             raise SourceLostError(f"the consumer can't go on: {error!r}") from error
         # No await between the fetch and this line: the records belong to the assignment that is numbered here.
@@ -127,7 +124,7 @@ class GroupSource:
             except (TimeoutError, KafkaError, IllegalStateError):
                 continue
             if position > high_water:
-                await self._restart(partition, "beyond_end")
+                await self._restarted([partition], "beyond_end")
             else:
                 self._positions[partition] = position
 
@@ -152,14 +149,17 @@ class GroupSource:
             if self._positions.get(partition, end) < end:
                 raise SourceLostError(f"{partition} has records but none arrives: its fetcher has died")
 
-    async def _restart(self, partition: TopicPartition, why: str) -> None:
-        self._metrics.restarts.labels(why).inc()
-        _log.info("reading a partition from its beginning", partition=partition.partition, why=why)
-        try:
-            await self._consumer.seek_to_beginning(partition)
-        except (KafkaError, IllegalStateError) as error:
-            # It was revoked in between, or the broker is away: the next poll finds out anew.
-            _log.info("could not seek yet", partition=partition.partition, error=repr(error))
+    async def _restarted(self, partitions: Iterable[TopicPartition], why: str) -> Polled:
+        for partition in partitions:
+            self._metrics.restarts.labels(why).inc()
+            self._positions.pop(partition, None)
+            _log.info("reading a partition from its beginning", partition=partition.partition, why=why)
+            try:
+                await self._consumer.seek_to_beginning(partition)
+            except (KafkaError, IllegalStateError) as error:
+                # It was revoked in between, or the broker is away: the next poll finds out anew.
+                _log.info("could not seek yet", partition=partition.partition, error=repr(error))
+        return Polled(self._generation, [], restarted=True)
 
     def _rebalanced(self) -> None:
         self._generation += 1

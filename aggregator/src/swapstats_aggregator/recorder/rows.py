@@ -115,8 +115,7 @@ def _strings(values: Iterable[str]) -> bytes:
 
 
 def _string(value: str) -> bytes:
-    # JSON can hold a lone surrogate, which UTF-8 can't: it becomes a question mark.
-    raw = value.encode("utf-8", "replace")
+    raw = value.encode()
     return _varint(len(raw)) + raw
 
 

@@ -65,7 +65,7 @@ class Recorder:
         while True:
             batch.add(polled.records, self._rows(polled.records))
             left_ms = int((deadline - time.monotonic()) * 1000)
-            if batch.empty or batch.room == 0 or left_ms <= 0 or self._stop.is_set():
+            if batch.empty or batch.room == 0 or left_ms <= 0 or polled.restarted or self._stop.is_set():
                 break
             polled = await self._poll(batch.room, left_ms)
             if polled.generation != batch.generation:

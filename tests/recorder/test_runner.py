@@ -1,0 +1,231 @@
+"""The loop, on fakes: what it inserts and commits, in which order, and what it does when something is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Self
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from swapstats_aggregator.recorder.batch import MAX_BYTES, MAX_ROWS, Batch
+from swapstats_aggregator.recorder.metrics import RecorderMetrics
+from swapstats_aggregator.recorder.ports import Polled, Record, StoreUnavailableError
+from swapstats_aggregator.recorder.runner import Recorder
+from swapstats_core.routing import partition_of
+from swapstats_core.spec import SwapStatsSpec
+from tests.recorder.events import encoded, event
+
+PARTITIONS = 4
+TIME_MS = 1_790_000_000_000
+
+
+def record(offset: int, number: int | None = None) -> Record:
+    """A valid record in its token's partition."""
+    fields = event(offset if number is None else number, TIME_MS)
+    return Record(partition_of(fields["token"], PARTITIONS), offset, TIME_MS, encoded(fields))
+
+
+class FakeSource:
+    """A topic in memory: one member, and a rebalance when the test says so."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self.records = records
+        self.position = 0
+        self.generation = 1
+        self.committed: list[dict[int, int]] = []
+        self.commits_fail = False
+        self.restart_at = -1
+        self.after_restart: list[Record] = []
+        self.changed = asyncio.Condition()
+        self.drained = asyncio.Event()
+
+    async def poll(self, max_records: int, timeout_ms: int) -> Polled:
+        found = self.records[self.position : self.position + max_records]
+        if not found:
+            self.drained.set()
+            await asyncio.sleep(timeout_ms / 1000)
+        self.position += len(found)
+        if self.position == self.restart_at:
+            self.position, self.records, self.restart_at = 0, self.after_restart, -1
+            return Polled(self.generation, found, restarted=True)
+        return Polled(self.generation, found)
+
+    async def commit(self, next_offsets: Mapping[int, int]) -> bool:
+        async with self.changed:
+            self.committed.append(dict(next_offsets))
+            self.changed.notify_all()
+        return not self.commits_fail
+
+    def rebalance(self, position: int) -> None:
+        self.generation += 1
+        self.position = position
+
+    async def has_committed(self, times: int) -> None:
+        async with asyncio.timeout(10), self.changed:
+            await self.changed.wait_for(lambda: len(self.committed) >= times)
+
+
+class FakeStore:
+    """Keeps what it is given; fails as often as the test says."""
+
+    def __init__(self) -> None:
+        self.inserts: list[tuple[bytes, str]] = []
+        self.failures = 0
+        self.tried = asyncio.Event()
+
+    async def insert(self, block: bytes, token: str) -> None:
+        self.inserts.append((block, token))
+        self.tried.set()
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailableError(210, "connection refused")
+
+
+class Running:
+    def __init__(self, records: list[Record], *, rows: int = 10, interval: str = "20ms") -> None:
+        spec = SwapStatsSpec.model_validate(
+            {
+                "source": {"topic": {"partitions": PARTITIONS}},
+                "stores": {"clickhouse": {"batchRows": rows, "batchInterval": interval}},
+            }
+        )
+        self.registry = CollectorRegistry()
+        self.source = FakeSource(records)
+        self.store = FakeStore()
+        self.recorder = Recorder(spec, self.source, self.store, RecorderMetrics(self.registry))
+        self.task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self.task = asyncio.create_task(self.recorder.run())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.recorder.stop()
+        assert self.task is not None
+        async with asyncio.timeout(10):
+            await self.task
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+def committed_up_to(source: FakeSource) -> dict[int, int]:
+    merged: dict[int, int] = {}
+    for offsets in source.committed:
+        merged |= offsets
+    return merged
+
+
+async def test_offsets_are_committed_after_their_rows_are_in() -> None:
+    records = [record(offset) for offset in range(35)]
+    async with Running(records) as running:
+        await running.source.has_committed(3)
+    expected = {r.partition: r.offset + 1 for r in records}
+    assert committed_up_to(running.source) == expected
+    assert running.metric("recorder_rows_total") == 35
+    assert len(running.store.inserts) == len(running.source.committed)
+
+
+async def test_batches_grow_while_behind_and_shrink_again() -> None:
+    async with Running([record(offset) for offset in range(10 + 20 + 40 + 3)]) as running:
+        await running.source.has_committed(4)
+    assert running.metric("clickhouse_batch_size_count") == 4
+    assert running.metric("clickhouse_batch_size_bucket", le="10.0") == 2
+    assert running.metric("clickhouse_batch_size_bucket", le="50.0") == 4
+
+
+async def test_growth_is_bounded() -> None:
+    batch = Batch(1, MAX_ROWS)
+    batch.add([Record(0, offset, 0, None) for offset in range(MAX_ROWS)], [])
+    assert batch.room == 0
+    assert batch.next_max_rows(1_000) == MAX_ROWS
+    assert batch.next_max_rows(80_000) == 80_000
+    assert Batch(1, MAX_ROWS).next_max_rows(1_000) == MAX_ROWS // 2
+    assert Batch(1, 1_500).next_max_rows(1_000) == 1_000
+
+
+async def test_a_batch_is_full_at_a_number_of_bytes() -> None:
+    batch = Batch(1, 1_000)
+    batch.add([Record(0, 0, 0, b"x" * MAX_BYTES)], [])
+    assert batch.room == 0
+
+
+async def test_the_same_batch_is_tried_until_it_is_in_and_nothing_is_read_meanwhile() -> None:
+    async with Running([record(offset) for offset in range(25)]) as running:
+        running.store.failures = 2
+        await running.store.tried.wait()
+        assert running.recorder.store_error
+        assert running.source.position == 10
+        await running.source.has_committed(2)
+        assert running.metric("clickhouse_up") == 1
+    assert running.store.inserts[0] == running.store.inserts[1] == running.store.inserts[2]
+    assert running.store.inserts[3] != running.store.inserts[2]
+    assert running.metric("recorder_retries_total", code="210") == 2
+    assert committed_up_to(running.source) == {r.partition: r.offset + 1 for r in running.source.records}
+
+
+async def test_a_rebalance_drops_what_is_not_in_and_commits_nothing_of_it() -> None:
+    async with Running([record(offset) for offset in range(10)]) as running:
+        running.store.failures = 1
+        await running.store.tried.wait()
+        running.source.rebalance(position=0)
+        await running.source.has_committed(1)
+    assert running.metric("recorder_dropped_batches_total") == 1
+    # All of it came again under the new assignment.
+    assert running.store.inserts[-1] == running.store.inserts[0]
+    assert committed_up_to(running.source) == {r.partition: r.offset + 1 for r in running.source.records}
+
+
+async def test_a_stop_inserts_what_is_in_hand() -> None:
+    async with Running([record(offset) for offset in range(3)], interval="1h") as running:
+        await running.source.drained.wait()
+    assert running.metric("recorder_rows_total") == 3
+    assert len(running.source.committed) == 1
+
+
+async def test_a_stop_does_not_wait_for_a_store_that_is_away() -> None:
+    async with Running([record(offset) for offset in range(3)]) as running:
+        running.store.failures = 1_000
+        await running.store.tried.wait()
+    assert running.source.committed == []
+
+
+async def test_records_that_are_no_swaps_are_counted_and_passed() -> None:
+    fields = event(1, TIME_MS)
+    home = partition_of(fields["token"], PARTITIONS)
+    records = [
+        Record(home, 0, TIME_MS, b"{"),
+        Record(home, 1, TIME_MS, None),
+        Record((home + 1) % PARTITIONS, 7, TIME_MS, encoded(fields)),
+    ]
+    async with Running(records) as running:
+        await running.source.has_committed(1)
+    assert running.store.inserts == []
+    assert committed_up_to(running.source) == {home: 2, (home + 1) % PARTITIONS: 8}
+    for reason in ("malformed_json", "empty", "wrong_partition"):
+        assert running.metric("recorder_rejected_total", reason=reason) == 1
+
+
+async def test_a_failed_commit_is_counted_and_the_stream_goes_on() -> None:
+    async with Running([record(offset) for offset in range(25)]) as running:
+        running.source.commits_fail = True
+        await running.source.has_committed(2)
+    assert running.metric("recorder_commit_failures_total") >= 2
+
+
+async def test_what_was_read_before_a_topics_new_beginning_is_not_mixed_with_what_follows() -> None:
+    before, after = [record(offset) for offset in range(5, 8)], [record(offset, offset + 50) for offset in range(4)]
+    async with Running(before, interval="1s") as running:
+        running.source.restart_at = 3
+        running.source.after_restart = after
+        await running.source.has_committed(1)
+    assert running.source.committed[0] == {r.partition: r.offset + 1 for r in before}
+
+
+def test_offsets_that_go_back_within_a_batch_are_our_own_bug() -> None:
+    batch = Batch(1, 10)
+    batch.add([Record(0, 5, 0, None)], [])
+    with pytest.raises(AssertionError):
+        batch.add([Record(0, 5, 0, None)], [])
