@@ -131,7 +131,9 @@ def test_a_terminal_gets_its_screen_back() -> None:
     display = TerminalDisplay(Console(file=out, force_terminal=True, width=100, height=30))
     display.starting((_status("kafka", PartState.STARTING),), 2.0)
     display.live(_view())
+    display.saying(Saying(datetime(2026, 1, 5, 12, tzinfo=UTC), Tone.WARNING, "redis died"))
     display.end()
+    assert out.getvalue().index("redis died") > out.getvalue().index("\x1b[?1049l")
     assert out.getvalue().index("\x1b[?1049h") < out.getvalue().index("\x1b[?1049l")
     assert out.getvalue().rindex("\x1b[?25h") > out.getvalue().rindex("\x1b[?25l"), "and its cursor"
 

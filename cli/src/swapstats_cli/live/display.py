@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TextIO
 
@@ -12,7 +13,7 @@ from rich.spinner import Spinner
 from swapstats_cli.live.model import LiveView
 from swapstats_cli.live.plain import PlainDisplay
 from swapstats_cli.live.screen import live_screen, said, starting_screen
-from swapstats_cli.supervisor.journal import Saying
+from swapstats_cli.supervisor.journal import KEPT, Saying, Tone
 from swapstats_cli.supervisor.part import PartStatus
 
 
@@ -29,18 +30,24 @@ class Display(Protocol):
 
 
 class TerminalDisplay:
-    """The starting list stays in the terminal's history; the live view takes the whole screen and gives it back."""
+    """The starting list stays in the terminal's history; the live view takes the whole screen and gives it back.
+
+    Warnings said meanwhile are then written below, so that the history tells what happened.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._spinners: dict[str, Spinner] = {}
         self._starting: Live | None = None
         self._live: Live | None = None
+        self._unwritten: deque[Saying] = deque(maxlen=KEPT)
 
     def saying(self, saying: Saying) -> None:
         """A line above the starting list, or below everything; the live view shows sayings itself."""
         if self._live is None:
             self._console.print(said(saying))
+        elif saying.tone is Tone.WARNING:
+            self._unwritten.append(saying)
 
     def starting(self, parts: tuple[PartStatus, ...], now_s: float) -> None:
         """Draw the starting list."""
@@ -65,6 +72,8 @@ class TerminalDisplay:
         if self._live is not None:
             self._live.stop()
             self._live = None
+        while self._unwritten:
+            self._console.print(said(self._unwritten.popleft()))
 
     def _finish_starting(self) -> None:
         if self._starting is not None:

@@ -9,6 +9,8 @@ from typing import Self
 import httpx
 import msgspec
 
+from swapstats_cli.supervisor.probes import loopback_client
+
 ASK_TIMEOUT_S = 0.9
 """Below the refresh interval, so that a slow API makes the view say so instead of falling behind."""
 TOP = 10
@@ -115,7 +117,7 @@ class LiveReader:
     """Asks API processes. An asynchronous context manager."""
 
     def __init__(self, window: str) -> None:
-        self._client = httpx.AsyncClient(timeout=ASK_TIMEOUT_S, trust_env=False)
+        self._client = loopback_client(ASK_TIMEOUT_S)
         self._overview = {"window": window, "by": "volume_usd", "limit": str(TOP)}
 
     async def read(self, url: str, at_s: float, at_ms: int) -> Reading | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import httpx
 from aiokafka.admin import AIOKafkaAdminClient
@@ -13,12 +14,19 @@ from redis.exceptions import RedisError
 from swapstats_cli.supervisor.ports import HOST
 
 PROBE_TIMEOUT_S = 2.0
+_TRUST_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For plain HTTP: httpx would otherwise read every authority's certificate for each client, 50 ms at a time."""
+
+
+def loopback_client(timeout_s: float) -> httpx.AsyncClient:
+    """A client for the children's HTTP ports; a proxy of the environment has no business there."""
+    return httpx.AsyncClient(timeout=timeout_s, trust_env=False, verify=_TRUST_NOBODY)
 
 
 async def http_ok(url: str) -> bool:
     """Whether a GET answers 2xx."""
     try:
-        async with httpx.AsyncClient(timeout=PROBE_TIMEOUT_S, trust_env=False) as client:
+        async with loopback_client(PROBE_TIMEOUT_S) as client:
             return (await client.get(url)).is_success
     except httpx.HTTPError:
         return False
