@@ -239,7 +239,7 @@ LARGE_BAD = (
 def fuzz_records(
     seed: int, count: int, *, now_ms: int, tokens: int = 20, good_share: float = 0.5
 ) -> Iterator[FuzzRecord]:
-    """``count`` records around ``now_ms`` (Unix milliseconds), good and bad ones mixed; the same for the same arguments.
+    """``count`` records around ``now_ms`` (Unix milliseconds), good and bad ones mixed; repeatable.
 
     Good records have distinct events and times of the last seconds before ``now_ms``, so each counts exactly once.
     """
