@@ -40,6 +40,7 @@ async def run(options: ProduceOptions, target: Target, stream: Stream) -> Summar
 
     Returns the summary of what the broker has acknowledged. Raises BrokerFault or KafkaError.
     """
+    stop = _stopped_by_signal()
     connection = client_options(target.source)
     topic = target.source.topic.name
     partitions = await partition_count(topic, connection)
@@ -52,16 +53,18 @@ async def run(options: ProduceOptions, target: Target, stream: Stream) -> Summar
     what = f"{stream.what} into {topic} ({partitions} partitions{'' if idempotent else ', retries may repeat'})"
     started_s = time.monotonic()
     try:
+        if options.duration_ms is not None:
+            asyncio.get_running_loop().call_later(options.duration_ms / 1000, stop.set)
         sender = Sender(producer, topic, partitions, now_ms)
         with shown(what, stream.total, time.monotonic) as on_progress:
-            await send_all(stream.records, sender, stream.pace, _stopped_by_signal(options.duration_ms), on_progress)
+            await send_all(stream.records, sender, stream.pace, stop, on_progress)
     finally:
         await producer.stop()
     return _summary(sender.tally, time.monotonic() - started_s)
 
 
-def _stopped_by_signal(after_ms: int | None) -> asyncio.Event:
-    """An event that a signal sets, or the end of ``after_ms``. A second signal ends the process at once."""
+def _stopped_by_signal() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set. A second signal ends the process at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -72,8 +75,6 @@ def _stopped_by_signal(after_ms: int | None) -> asyncio.Event:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
-    if after_ms is not None:
-        loop.call_later(after_ms / 1000, stop.set)
     return stop
 
 

@@ -12,7 +12,7 @@ import msgspec
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, InvalidURI, WebSocketException
 
-from swapstats_cli.watching import Followed, Heard, OutOfStep, Refusal, State
+from swapstats_cli.watching import Followed, Heard, Interrupted, Refusal, State
 
 _TIMEOUT_S = 10.0
 _RETRY_FIRST_S = 0.5
@@ -60,7 +60,7 @@ async def follow(url: str, token: str, show: Callable[[State], None], lost: Call
         try:
             await _follow_once(url, followed, show)
             reason = "the server closed the connection"
-        except (OSError, TimeoutError, WebSocketException, OutOfStep) as error:
+        except (OSError, TimeoutError, WebSocketException, Interrupted) as error:
             reached = reached or followed.state is not None
             if isinstance(error, InvalidURI) or not reached:
                 raise Refusal(_unreachable(url, error)) from None

@@ -12,12 +12,16 @@ State = dict[str, Any]
 """The API's reply for a token, as JSON."""
 
 
+_PASSING = ("unavailable", "overloaded")
+"""Codes of errors that another try may not meet."""
+
+
 class Refusal(Exception):  # noqa: N818 - the server's answer, not a failure of ours
     """The server says no; the text is its reason."""
 
 
-class OutOfStep(Exception):  # noqa: N818 - see Refusal
-    """A message doesn't follow the ones before it: subscribe again."""
+class Interrupted(Exception):  # noqa: N818 - see Refusal
+    """Nothing more can be learned over this connection: connect and subscribe again."""
 
 
 class Heard(Enum):
@@ -29,7 +33,8 @@ class Heard(Enum):
 
 class _Message(msgspec.Struct):
     type: str
-    token: str = ""
+    token: str | None = None
+    code: str = ""
     seq: str = ""
     state: State | None = None
     patch: list[dict[str, Any]] | None = None
@@ -48,14 +53,16 @@ class Followed:
         self.state: State | None = None
 
     def hear(self, message: str | bytes) -> Heard:
-        """Take a message in. Raises Refusal (the server's error) and OutOfStep (a patch is missing or can't be applied)."""
+        """Take a message in. Raises Refusal (the server's error) and Interrupted (a patch is missing or wrong)."""
         try:
             heard = _decode(message)
             return self._take(heard)
         except (msgspec.DecodeError, jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, ValueError) as error:
-            raise OutOfStep(f"the server sent what can't be followed: {error}") from None
+            raise Interrupted(f"the server sent what can't be followed: {error}") from None
 
     def _take(self, message: _Message) -> Heard:
+        if message.type == "error" and message.code in _PASSING:
+            raise Interrupted(message.detail)
         if message.type == "error":
             raise Refusal(message.detail or "the server refuses without a reason")
         if message.token != self.token:
@@ -65,7 +72,7 @@ class Followed:
             return Heard.CHANGED
         if message.type == "patch" and message.patch is not None:
             if self.state is None or int(message.seq) != self._seq + 1:
-                raise OutOfStep(f"patch {message.seq} after {self._seq}")
+                raise Interrupted(f"patch {message.seq} after {self._seq}")
             self.state = jsonpatch.apply_patch(self.state, message.patch)
             self._seq += 1
             return Heard.CHANGED

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -41,7 +41,7 @@ class _Log(msgspec.Struct, rename="camel"):
 
 class _Reply(msgspec.Struct):
     result: list[msgspec.Raw] | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def _logs(data: bytes) -> list[msgspec.Raw]:
     except msgspec.DecodeError as error:
         raise ImportFault(f"not a JSON array of logs or a JSON-RPC reply: {error}") from None
     if reply.result is None:
-        said = "" if reply.error is None else f"; the node said {bytes(reply.error)[:200].decode(errors='replace')}"
+        said = "" if reply.error is None else f"; the node said {str(reply.error)[:200]}"
         raise ImportFault(f"the JSON-RPC reply has no result: save a successful reply of eth_getLogs{said}")
     return reply.result
 

@@ -1,0 +1,236 @@
+"""`swapstats produce` against the real embedded broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from zlib import crc32
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.structs import ConsumerRecord
+from typer import Typer
+from typer.testing import CliRunner
+
+from swapstats_cli.commands.produce import produce
+from swapstats_cli.supervisor import servers
+from swapstats_core.routing import partition_of
+from swapstats_core.swap import decode
+
+PARTITIONS = 3
+LINE = (
+    '{"chain_id":1,"tx_hash":"0xa","log_index":1,"token":"W","side":"buy","amount_token":"1","amount_usd":1,'
+    '"event_time":1767614431200}'
+)
+app = Typer()
+app.command()(produce)
+
+
+@asynccontextmanager
+async def topic_created(broker: str, topic: str) -> AsyncIterator[None]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
+        yield
+    finally:
+        await admin.close()
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("broker") / "log").open("wb")
+    with log, subprocess.Popen(servers.broker(port, "test"), stdout=log, stderr=log) as process:
+        try:
+            asyncio.run(_listening(port))
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+async def _listening(port: int) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                await writer.wait_closed()
+                return
+
+
+@pytest.fixture
+def topic(broker: str, request: pytest.FixtureRequest) -> str:
+    name = f"t-{crc32(request.node.name.encode())}"
+
+    async def create() -> None:
+        async with topic_created(broker, name):
+            pass
+
+    asyncio.run(create())
+    return name
+
+
+def run(*arguments: str, expect: int = 0) -> tuple[dict[str, object], str]:
+    """The summary, or {} when the run failed, and what was said on standard error."""
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == expect, result.output
+    return (json.loads(result.stdout) if expect == 0 else {}), result.stderr
+
+
+def read(broker: str, topic: str, summary: dict[str, object]) -> list[ConsumerRecord]:
+    """All records of the topic, in the order of their timestamps within partitions."""
+    last = {int(partition): offset for partition, offset in dict(summary["last_offsets"]).items()}  # type: ignore[call-overload]
+
+    async def consume() -> list[ConsumerRecord]:
+        consumer = AIOKafkaConsumer(bootstrap_servers=broker, auto_offset_reset="earliest", enable_auto_commit=False)
+        await consumer.start()
+        records: list[ConsumerRecord] = []
+        try:
+            homes = [TopicPartition(topic, partition) for partition in last]
+            consumer.assign(homes)
+            await consumer.seek_to_beginning(*homes)
+            async with asyncio.timeout(20):
+                while any([await consumer.position(home) <= last[home.partition] for home in homes]):
+                    for batch in (await consumer.getmany(timeout_ms=200)).values():
+                        records += batch
+        finally:
+            await consumer.stop()
+        return records
+
+    return asyncio.run(consume())
+
+
+def test_a_generated_stream_arrives_whole_in_its_tokens_partitions(broker: str, topic: str) -> None:
+    summary, said = run(
+        "--brokers", broker, "--topic", topic, "--rate", "0", "--count", "20000", "--noise", "--tokens", "40"
+    )
+    records = read(broker, topic, summary)
+    assert summary["sent"] == len(records) == 20_000
+    swaps = [decode(record.value, record.timestamp) for record in records]
+    assert {(record.key.decode(), record.partition) for record in records} == {
+        (swap.token, partition_of(swap.token, PARTITIONS)) for swap in swaps
+    }
+    assert summary["tokens"] == len({swap.token for swap in swaps}) == 40
+    removals = sum(swap.removed for swap in swaps)
+    assert (
+        0 < int(str(summary["removed"])) <= removals <= int(str(summary["removed"])) + int(str(summary["duplicates"]))
+    )
+    assert "as fast as possible" in said
+
+
+def test_the_real_time_stream_keeps_its_rate_and_stops_after_its_time(broker: str, topic: str) -> None:
+    summary, _ = run("--brokers", broker, "--topic", topic, "--rate", "500", "--duration", "2s")
+    records = read(broker, topic, summary)
+    assert summary["sent"] == len(records)
+    assert 900 <= len(records) <= 500 * (float(str(summary["seconds"])) + 1)  # it counts from before the connection
+    # The record's timestamp is the moment of sending, the event's time is its block's: up to one block before.
+    behind_ms = [record.timestamp - decode(record.value, record.timestamp).event_ms for record in records]
+    assert min(behind_ms) >= 0
+
+
+def test_a_signal_ends_the_stream_with_a_summary(broker: str, topic: str) -> None:
+    program = "from typer import run; from swapstats_cli.commands.produce import produce; run(produce)"
+    command = [sys.executable, "-c", program, "--brokers", broker, "--topic", topic, "--rate", "200", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        assert "generating 200 events/s" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        output = process.stdout.read()
+        assert process.wait(20) == 0
+    assert set(json.loads(output)) >= {"sent", "duplicates", "late", "removed", "remined", "tokens", "seconds"}
+
+
+def test_json_lines_go_through_untouched(broker: str, topic: str, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text(f"{LINE}\n\n{LINE.replace('0xa', '0xb')}\n")
+    summary, _ = run("--brokers", broker, "--topic", topic, "--from", str(file))
+    assert [record.value.decode() for record in read(broker, topic, summary)] == file.read_text().split()
+
+
+def test_raw_sends_bad_lines_too(broker: str, topic: str, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(LINE.encode() + b"\n{\n\xff\n" + b"x" * 900_000)
+    summary, _ = run("--brokers", broker, "--topic", topic, "--from", str(file), "--raw")
+    assert {record.value for record in read(broker, topic, summary)} == set(file.read_bytes().split(b"\n"))
+
+
+def test_an_import_is_shifted_and_noisy(broker: str, topic: str, tmp_path: Path) -> None:
+    file = tmp_path / "pool.csv"
+    header = "block_number,block_timestamp,tx_type,transaction_hash,log_index,receipt,amount0,amount1\n"
+    rows = (f"{i},2024-01-05 {i // 60:02d}:{i % 60:02d}:05,SWAP,0x{i:x},1,0x1,-5,7\n" for i in range(1_000))
+    file.write_text(header + "".join(rows))
+    options = ("--format", "uniswap-v3-pool-csv", "--token", "WETH", "--shift-to-now", "--noise")
+    summary, _ = run("--brokers", broker, "--topic", topic, "--from", str(file), *options)
+    records = read(broker, topic, summary)
+    swaps = [decode(record.value, record.timestamp) for record in records]
+    assert len({swap.event_id for swap in swaps}) == 1_000
+    assert summary["sent"] == len(swaps) > 1_000
+    assert all(int(str(summary[kind])) > 0 for kind in ("duplicates", "late", "removed", "remined"))
+    newest_ms = max(swap.event_ms for swap in swaps)
+    assert 0 <= records[-1].timestamp - newest_ms < 120_000
+    assert {swap.event_ms % 60_000 for swap in swaps} == {5_000}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--topic", "nowhere"], "topic nowhere doesn't exist"),
+        (["--partitions", "7"], "has 3 partitions, not 7"),
+        (["--brokers", "127.0.0.1:1"], "no broker answers at 127.0.0.1:1"),
+        (["--late", "2"], "late: 2.0 is not a share"),
+        (["--tokens", "0"], "tokens: 0 is out of range"),
+        (["--duration", "soon"], "'soon' is not a duration"),
+        (["--span", "1h"], "--span is for --rate 0"),
+        (["--from", "{dir}/nothing.jsonl"], "nothing.jsonl: No such file"),
+        (["--from", "{dir}/one.jsonl", "--rate", "5"], "with --from, say how fast with --speed"),
+        (["--from", "{dir}/one.jsonl", "--speed", "0"], "--speed 0: write a number above 0"),
+        (["--from", "{dir}/one.jsonl", "--raw", "--noise"], "leave out noise"),
+        (["--from", "{dir}/one.jsonl", "--format", "eth-getlogs"], "say which with --token"),
+        (["--from", "{dir}/empty.jsonl"], "holds no events"),
+        (["--data-dir", "{dir}"], "nothing runs on this data directory"),
+        (["--data-dir", "{dir}", "-f", "x"], "name two systems"),
+        (["-f", "{dir}/bad.yaml"], "spec.windows: Value error|metadata: Field required"),
+    ],
+)
+def test_what_can_not_be_done_is_said_in_one_line(
+    broker: str, topic: str, tmp_path: Path, options: list[str], message: str
+) -> None:
+    (tmp_path / "one.jsonl").write_text(LINE)
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "bad.yaml").write_text("spec: {}")
+    given = [option.format(dir=tmp_path) for option in options]
+    _, said = run("--brokers", broker, "--topic", topic, "--count", "1", *given, expect=1)
+    lines = [line for line in said.splitlines() if line.startswith("swapstats produce: ")]
+    assert len(lines) == 1
+    assert any(part in lines[0] for part in message.split("|"))
+
+
+def test_a_running_system_is_found_by_its_data_directory(broker: str, topic: str, tmp_path: Path) -> None:
+    resource = {
+        "metadata": {"name": "demo"},
+        "spec": {
+            "source": {"brokers": [broker], "topic": {"name": topic, "partitions": PARTITIONS}},
+            "shards": {"replicas": 1},
+        },
+    }
+    (tmp_path / "spec.json").write_text(json.dumps(resource))
+    endpoints = {"http": "http://127.0.0.1:1", "kafka": broker, "spec": str(tmp_path / "spec.json")}
+    (tmp_path / "endpoints.json").write_text(json.dumps(endpoints))
+    by_directory, _ = run("--data-dir", str(tmp_path), "--rate", "0", "--count", "10")
+    by_file, _ = run("-f", str(tmp_path / "spec.json"), "--rate", "0", "--count", "10", "--seed", "2")
+    assert by_directory["sent"] == by_file["sent"] == 10
+    assert len(read(broker, topic, by_file)) == 20
