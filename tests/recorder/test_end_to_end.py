@@ -15,7 +15,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from swapstats_core.routing import partition_of
-from swapstats_core.spec import SwapStatsResource
+from swapstats_core.spec import ClickHouse, SwapStatsResource
 from tests.recorder.events import encoded, event, swap
 from tests.recorder.processes import (
     broker,
@@ -39,16 +39,20 @@ async def kafka(tmp_path: Path) -> AsyncIterator[str]:
         yield address
 
 
-def resource(kafka: str, clickhouse_port: int, database: str = "swaps") -> SwapStatsResource:
+def resource(kafka: str, clickhouse: ClickHouse) -> SwapStatsResource:
     return SwapStatsResource.model_validate(
         {
             "metadata": {"name": "test"},
             "spec": {
                 "source": {"brokers": [kafka], "topic": {"partitions": PARTITIONS}, "sessionTimeout": "2s"},
-                "stores": {"clickhouse": {"url": f"http://127.0.0.1:{clickhouse_port}", "database": database}},
+                "stores": {"clickhouse": clickhouse.model_dump(by_alias=True)},
             },
         }
     )
+
+
+def at_port(port: int) -> ClickHouse:
+    return ClickHouse(url=f"http://127.0.0.1:{port}")
 
 
 def stream(seed: int, count: int) -> list[dict[str, Any]]:
@@ -85,22 +89,22 @@ def identities(events: list[dict[str, Any]]) -> set[tuple[str, str, str, int]]:
     return {(s.event_id, s.identity.split(" ")[1], s.token, int(s.removed)) for s in swaps}
 
 
-async def recorded(client: AsyncClient) -> list[tuple[str, str, str, int]]:
+async def recorded(client: AsyncClient, database: str = "swaps") -> list[tuple[str, str, str, int]]:
     try:
-        found = await client.query("SELECT event_id, inclusion, token, removed FROM swaps.raw_swaps FINAL")
+        found = await client.query(f"SELECT event_id, inclusion, token, removed FROM {database}.raw_swaps FINAL")
     except ClickHouseError:
         return []  # not there yet, or away
     return [tuple(row) for row in found.result_rows]
 
 
-async def all_recorded(client: AsyncClient, events: list[dict[str, Any]]) -> None:
+async def all_recorded(client: AsyncClient, events: list[dict[str, Any]], database: str = "swaps") -> None:
     expected = identities(events)
 
     async def complete() -> bool:
-        return len(await recorded(client)) >= len(expected)
+        return len(await recorded(client, database)) >= len(expected)
 
     await until(complete, 60, "every identity is recorded")
-    found = await recorded(client)
+    found = await recorded(client, database)
     assert len(found) == len(expected)
     assert set(found) == expected
 
@@ -119,7 +123,7 @@ async def test_each_identity_once_through_kill_9_of_the_recorder_and_of_clickhou
     port, http_port, data = free_port(), free_port(), tmp_path / "clickhouse"
     events = stream(1, 6_000)
     part = len(events) // 4
-    spec = resource(kafka, port)
+    spec = resource(kafka, at_port(port))
     async with producer(kafka) as sending:
         async with clickhouse_server(data, port) as server, clickhouse_client(port) as client:
             with recorder(spec, tmp_path, http_port) as running:
@@ -148,7 +152,7 @@ async def test_an_outage_of_clickhouse_is_waited_for_and_said(tmp_path: Path, ka
     port, http_port, data = free_port(), free_port(), tmp_path / "clickhouse"
     events = stream(2, 2_000)
     half = len(events) // 2
-    with recorder(resource(kafka, port), tmp_path, http_port) as running:
+    with recorder(resource(kafka, at_port(port)), tmp_path, http_port) as running:
         async with producer(kafka) as sending:
             async with clickhouse_server(data, port) as server, clickhouse_client(port) as client:
                 await send(sending, events[:half])
@@ -170,48 +174,53 @@ async def test_an_outage_of_clickhouse_is_waited_for_and_said(tmp_path: Path, ka
                 assert running.terminate() == 0
 
 
-async def test_a_stopped_recorder_leaves_nothing_to_be_read_again(tmp_path: Path, kafka: str) -> None:
-    port, data = free_port(), tmp_path / "clickhouse"
+async def test_a_stopped_recorder_leaves_nothing_to_be_read_again(
+    tmp_path: Path, kafka: str, clickhouse: ClickHouse, client: AsyncClient
+) -> None:
     events = [event(number, int(time.time() * 1000)) for number in range(900)]
-    async with clickhouse_server(data, port), clickhouse_client(port) as client, producer(kafka) as sending:
+    async with producer(kafka) as sending:
         for start, end in ((0, 500), (500, 900)):
-            with recorder(resource(kafka, port), tmp_path, free_port()) as running:
+            with recorder(resource(kafka, clickhouse), tmp_path, free_port()) as running:
                 await send(sending, events[start:end])
-                await all_recorded(client, events[:end])
+                await all_recorded(client, events[:end], clickhouse.database)
                 assert running.terminate() == 0
-        # Without FINAL: no row was written twice.
-        assert await client.command("SELECT count() FROM swaps.raw_swaps") == 900
+    # Without FINAL: no row was written twice.
+    assert await client.command(f"SELECT count() FROM {clickhouse.database}.raw_swaps") == 900
 
 
-async def test_another_recorder_takes_over_a_killed_ones_partitions(tmp_path: Path, kafka: str) -> None:
-    port, data = free_port(), tmp_path / "clickhouse"
+async def test_another_recorder_takes_over_a_killed_ones_partitions(
+    tmp_path: Path, kafka: str, clickhouse: ClickHouse, client: AsyncClient
+) -> None:
     events = stream(3, 3_000)
     half = len(events) // 2
-    async with clickhouse_server(data, port), clickhouse_client(port) as client, producer(kafka) as sending:
-        with recorder(resource(kafka, port), tmp_path, free_port()) as first:
+    spec = resource(kafka, clickhouse)
+    async with producer(kafka) as sending:
+        with recorder(spec, tmp_path, free_port()) as first:
             await send(sending, events[:half])
 
             async def under_way() -> bool:
-                return len(await recorded(client)) > 0
+                return len(await recorded(client, clickhouse.database)) > 0
 
             await until(under_way, 30, "the first recorder's rows are in")
-            with recorder(resource(kafka, port), tmp_path, free_port()):
+            with recorder(spec, tmp_path, free_port()):
                 await send(sending, events[half:])
                 first.kill()
-                await all_recorded(client, events)
+                await all_recorded(client, events, clickhouse.database)
 
 
-async def test_an_offset_beyond_the_topics_end_means_the_beginning(tmp_path: Path, kafka: str) -> None:
-    port, http_port, data = free_port(), free_port(), tmp_path / "clickhouse"
+async def test_an_offset_beyond_the_topics_end_means_the_beginning(
+    tmp_path: Path, kafka: str, clickhouse: ClickHouse, client: AsyncClient
+) -> None:
+    http_port = free_port()
     events = [event(number, int(time.time() * 1000)) for number in range(100)]
-    async with clickhouse_server(data, port), clickhouse_client(port) as client, producer(kafka) as sending:
+    async with producer(kafka) as sending:
         await send(sending, events)
-        group = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=GROUP, enable_auto_commit=False)
-        await group.start()
-        partitions = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
-        group.assign(partitions)
-        await group.commit(dict.fromkeys(partitions, 1_000_000))
-        await group.stop()
-        with recorder(resource(kafka, port), tmp_path, http_port):
-            await all_recorded(client, events)
-            assert await metric(http_port, 'recorder_partition_restarts_total{why="beyond_end"}') >= 1
+    group = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=GROUP, enable_auto_commit=False)
+    await group.start()
+    partitions = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+    group.assign(partitions)
+    await group.commit(dict.fromkeys(partitions, 1_000_000))
+    await group.stop()
+    with recorder(resource(kafka, clickhouse), tmp_path, http_port):
+        await all_recorded(client, events, clickhouse.database)
+        assert await metric(http_port, 'recorder_partition_restarts_total{why="beyond_end"}') >= 1
