@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rich.progress import Progress
 
@@ -65,10 +66,7 @@ class Verification:
             beginnings = await topic.beginnings(range(self._partitions))
             learnt = await self._learn(topic, before, beginnings)
             served = await self._ask(api, before, learnt.tokens)
-            rows_check = None
-            if self._with_clickhouse:
-                committed = await committed_offsets(f"{source.group_id}-recorder", source.topic.name, connection)
-                rows_check = self._rows_check(committed)
+            rows_check = await self._rows_check(connection) if self._with_clickhouse else None
             await self._recompute(topic, self._checks(served, beginnings, learnt.began_ms), beginnings, rows_check)
         if rows_check is not None:
             await self._compare_rows(rows_check)
@@ -132,9 +130,19 @@ class Verification:
             checks[p] = PartitionCheck(oracle, windows, before, after, replies[p], unknown[p])
         return checks
 
-    def _rows_check(self, committed: Mapping[int, int]) -> RowsCheck:
+    async def _rows_check(self, connection: Mapping[str, Any]) -> RowsCheck | None:
+        """The check of the rows that the recorder has vouched for; None, and a gap, when there are none."""
+        source = self._spec.source
+        try:
+            committed = await committed_offsets(
+                f"{source.group_id}-recorder", source.topic.name, self._partitions, connection
+            )
+        except CannotVerify as fault:
+            self._report.gaps.append(str(fault))
+            return None
         if not committed:
-            self._report.gaps.append("the recorder has committed nothing yet: ClickHouse was not compared")
+            self._report.gaps.append("ClickHouse: the recorder has committed nothing yet")
+            return None
         return RowsCheck(committed, self._now_ms - self._spec.stores.clickhouse.delete_after)
 
     async def _recompute(

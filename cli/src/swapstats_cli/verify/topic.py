@@ -111,14 +111,15 @@ def swap_of(record: ConsumerRecord[Any, bytes | None], partitions: int) -> Swap 
     return swap if home_of(swap.token, partitions) == record.partition else None
 
 
-async def committed_offsets(group: str, topic: str, options: Mapping[str, Any]) -> dict[int, int]:
-    """The offsets that a group has committed, by partition. Raises CannotVerify."""
+async def committed_offsets(group: str, topic: str, partitions: int, options: Mapping[str, Any]) -> dict[int, int]:
+    """The offsets that a group has committed, by partition; none where it hasn't. Raises CannotVerify."""
+    asked = [TopicPartition(topic, partition) for partition in range(partitions)]  # Tansu doesn't understand "all"
     admin = AIOKafkaAdminClient(**options)
     try:
         await admin.start()
-        offsets = await admin.list_consumer_group_offsets(group)
+        offsets = await admin.list_consumer_group_offsets(group, partitions=asked)
     except KafkaError as error:
         raise CannotVerify(f"the offsets of group {group} can't be read: {error!r}") from None
     finally:
         await admin.close()
-    return {tp.partition: meta.offset for tp, meta in offsets.items() if tp.topic == topic and meta.offset >= 0}
+    return {tp.partition: meta.offset for tp, meta in offsets.items() if meta.offset >= 0}
