@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from swapstats_api.settings import configure_logging
+from swapstats_core.spec import Telemetry
 from tests.api.sites import MemorySite, Site, nats_site
 
 
@@ -41,6 +43,12 @@ def server_binary(name: str, package_dir: str | None = None) -> str:
     if found is None:
         pytest.skip(f"no {name}")
     return found
+
+
+@pytest.fixture(autouse=True, scope="session")
+def logging() -> None:
+    """As in production: structlog's own default spends seconds on a pretty traceback."""
+    configure_logging(Telemetry())
 
 
 @pytest.fixture(scope="session")

@@ -86,11 +86,11 @@ class Api:
 class Socket:
     connection: ClientConnection
 
-    async def say(self, message: Any) -> None:
+    async def say(self, message: object) -> None:
         await self.connection.send(message if isinstance(message, str | bytes) else json.dumps(message))
 
-    async def hear(self) -> Any:
-        return msgspec.json.decode(await asyncio.wait_for(self.connection.recv(), 10))
+    async def hear(self) -> dict[str, Any]:
+        return msgspec.json.decode(await asyncio.wait_for(self.connection.recv(), 10), type=dict[str, Any])
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""Owners of all partitions for tests, behind the adapter in memory or on a real NATS server; the tests don't know which."""
+"""Owners of all partitions for tests, behind the adapter in memory or on a real NATS server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class Adapter(Owners, Protocol):
 class Site(Protocol):
     """Where owners answer."""
 
-    adapter: Adapter
+    @property
+    def adapter(self) -> Adapter: ...
 
     async def serve(self, owner: Owner) -> None:
         """From now on this owner answers for its partition."""
@@ -65,7 +66,8 @@ async def tick(
     """One tick of an owner whose clock follows the wall clock; ``lose`` drops messages on the way."""
     owner.apply([], wall_ms())
     deltas, pulse = owner.tick(mono_ms())
-    for message in (*deltas, pulse):
+    messages: list[wire.Pulse | wire.TokenState] = [*deltas, pulse]
+    for message in messages:
         if not lose(message):
             await site.publish(message)
 
@@ -129,13 +131,11 @@ class NatsSite:
         assert client is not None
         for each in (client, self._client, client):
             await _barrier(each)
-        while any(sub.pending_msgs for sub in client._subs.values()):
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await until(lambda: not any(sub.pending_msgs for sub in client._subs.values()))
 
 
 async def _barrier(client: Client) -> None:
-    """Return when the server has handled all that was sent. (nats-py's `flush` overtakes commands that wait to be sent.)"""
+    """Return when the server has handled what was sent; nats-py's `flush` overtakes what waits to be sent."""
     with contextlib.suppress(nats.errors.NoRespondersError):
         await client.request("nobody.listens.here", timeout=5)
 

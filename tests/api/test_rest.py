@@ -12,7 +12,7 @@ from fastapi import Depends, HTTPException
 from fastapi.requests import HTTPConnection
 
 from swapstats_core import wire
-from tests.api.owner_model import Owner, windows
+from tests.api.owner_model import Owner, trades_in, windows
 from tests.api.running import PARTITIONS, Api, home, running_api
 from tests.api.sites import MemorySite, Site, tick, until, wall_ms
 
@@ -29,6 +29,11 @@ async def owner_of(site: Site, token: str = TOKEN, trades: int = 3, **more: int)
     owner = Owner(home(token), 3, offset=81234, as_of_ms=wall_ms(), trades={token: trades} | more)
     await site.serve(owner)
     return owner
+
+
+def served(api: Api) -> int | None:
+    view = api.follower.view(TOKEN)
+    return None if view is None else trades_in(view.state)
 
 
 def expected(trades: int) -> object:
@@ -63,11 +68,11 @@ async def test_chosen_windows_and_unknown_ones(api: Api) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("token", ["a/b", "a/stats", "ä.ö *>", "50%2F", "?x=1&y", "..", "a//b", "😀", "#"])
-async def test_any_token_id(api: Api, token: str) -> None:
-    await owner_of(api.site, token)
-    answer = await api.get(f"/api/tokens/{quote(token, safe='')}/stats")
-    assert (answer.status, answer.body["token"]) == (200, token)
+async def test_any_token_id(api: Api) -> None:
+    for token in ("a/b", "a/stats", "ä.ö *>", "50%2F", "?x=1&y", "..", "a//b", "😀", "#"):
+        await owner_of(api.site, token)
+        answer = await api.get(f"/api/tokens/{quote(token, safe='')}/stats")
+        assert (answer.status, answer.body.get("token")) == (200, token)
 
 
 async def test_then_served_from_ram_and_followed(api: Api) -> None:
@@ -78,8 +83,7 @@ async def test_then_served_from_ram_and_followed(api: Api) -> None:
         owner.apply([TOKEN], wall_ms())
         await tick(api.site, owner)
         view = await api.reads.token(TOKEN)
-        await until(lambda n=trades: api.reads.peek(TOKEN).windows["5m"] == msgspec.Raw(wire.encode(  # type: ignore[misc]
-            wire.WindowStats(f"{n}.000000", f"{n}.{'0' * 18}", n, n, 0))))  # fmt: skip
+        await until(lambda n=trades: served(api) == n)  # type: ignore[misc] # bound per round
         assert not view.stale
     # One more query joined the token to the first pulse; none was needed after.
     assert len(owner.queries) <= asked + 1
@@ -231,25 +235,25 @@ async def test_partitions(api: Api) -> None:
     assert answer.body["missing"] == [p for p in range(PARTITIONS) if p != owner.partition]
 
 
-@pytest.mark.parametrize(
-    ("path", "method", "status", "code", "says"),
-    [
-        ("/api/overview?window=9d", "GET", 400, "unknown_window", "window: '9d'"),
-        ("/api/overview?by=price", "GET", 422, "invalid_parameter", "by: Input should be 'volume_usd'"),
-        ("/api/overview?limit=0", "GET", 422, "invalid_parameter", "limit: Input should be greater than or equal to 1"),
-        ("/api/overview?limit=x", "GET", 422, "invalid_parameter", "limit: "),
-        ("/api/tokens/" + "x" * 129 + "/stats", "GET", 404, "unknown_token", "1 to 128"),
-        ("/api/nothing", "GET", 404, "not_found", "/api/docs"),
-        ("/api/overview", "POST", 405, "method_not_allowed", "GET"),
-        ("/ws", "GET", 404, "not_found", "/ws"),
-    ],
-)
-async def test_every_error_is_a_problem(api: Api, path: str, method: str, status: int, code: str, says: str) -> None:
-    answer = await api.get(path, method)
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert (answer.status, answer.body["status"], answer.body["code"]) == (status, status, code)
-    assert says in answer.body["detail"]
-    assert set(answer.body) == {"type", "title", "status", "detail", "instance", "code"}
+PROBLEMS = [
+    ("/api/overview?window=9d", "GET", 400, "unknown_window", "window: '9d'"),
+    ("/api/overview?by=price", "GET", 422, "invalid_parameter", "by: Input should be 'volume_usd'"),
+    ("/api/overview?limit=0", "GET", 422, "invalid_parameter", "limit: Input should be greater than or equal to 1"),
+    ("/api/overview?limit=x", "GET", 422, "invalid_parameter", "limit: "),
+    ("/api/tokens/" + "x" * 129 + "/stats", "GET", 404, "unknown_token", "1 to 128"),
+    ("/api/nothing", "GET", 404, "not_found", "/api/docs"),
+    ("/api/overview", "POST", 405, "method_not_allowed", "GET"),
+    ("/ws", "GET", 404, "not_found", "/ws"),
+]
+
+
+async def test_every_error_is_a_problem(api: Api) -> None:
+    for path, method, status, code, says in PROBLEMS:
+        answer = await api.get(path, method)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert (answer.status, answer.body["status"], answer.body["code"]) == (status, status, code)
+        assert says in answer.body["detail"]
+        assert set(answer.body) == {"type", "title", "status", "detail", "instance", "code"}
 
 
 async def test_health_readiness_metrics_and_docs(api: Api) -> None:
