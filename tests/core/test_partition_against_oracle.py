@@ -6,15 +6,22 @@ window of every token, its watermark, what is known, the rankings and the counts
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
 from typing import Any, get_args
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from swapstats_cli.event import encode
+from swapstats_cli.importers import uniswap_v3_pool_csv
+from swapstats_cli.noise import NOISE_OF_A_BAD_DAY, Noise, add_noise, blocks_of
 from swapstats_core.chunks import compact
 from swapstats_core.oracle import MOST_BEHIND_MS, Oracle, Outcome, WindowTotals
 from swapstats_core.partition import Applied, Config, PartitionState
@@ -27,7 +34,7 @@ from swapstats_core.snapshot import (
     encode_manifest,
     restore,
 )
-from swapstats_core.swap import Swap
+from swapstats_core.swap import Swap, decode, event_time_ms, format_token, format_usd
 from swapstats_core.wire import Ordering
 from tests.kit import streams
 from tests.kit.streams import DAY_MS, HOUR_MS, MINUTE_MS, START_MS, TOKENS, Move, Stream, make_swap, play
@@ -35,6 +42,10 @@ from tests.kit.streams import DAY_MS, HOUR_MS, MINUTE_MS, START_MS, TOKENS, Move
 EXAMPLES = int(os.environ.get("SWAPSTATS_EXAMPLES", "300"))
 thorough = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 UNSEEN = "never seen"
+DATA = Path(__file__).parents[3] / "shared" / "data"
+REAL_DAY = DATA / "uniswap-v3-usdc-weth-005-2024-01-05.csv"
+GOLDEN = DATA / "golden-windows.json"
+needs_data = pytest.mark.skipif(not REAL_DAY.exists(), reason=f"the recorded day is not at {REAL_DAY}")
 ORDERINGS: tuple[Ordering, ...] = get_args(Ordering)
 
 
@@ -246,24 +257,14 @@ def assert_same(one: PartitionState, other: PartitionState) -> None:
     assert one.known_tokens == other.known_tokens
 
 
-def test_swaps_by_the_hundred_thousand() -> None:
-    """Several heads, chunks and merges, with the highest amounts there are, so that a lost carry would show."""
+def test_tens_of_thousands_of_the_widest_amounts() -> None:
+    """Several heads, chunks and merges, with all bits of the amounts set, so that a lost carry would show."""
     config = streams.CONFIGS[0]
     state, oracle = PartitionState(engine_config(config)), oracle_for(config)
-    swaps = [
-        make_swap(
-            TOKENS[number % 3],
-            START_MS + number * 5,
-            10**20 - 1 - number % 7,
-            10**38 - 1 - number % 11,
-            is_buy=number % 2 == 0,
-            removed=number % 10 == 9,
-            log_index=number - 3 if number % 10 == 9 else number,
-        )
-        for number in range(60_000)
-    ]
+    swaps = [wide_swap(number - 3, removed=True) if number % 10 == 9 else wide_swap(number) for number in range(60_000)]
     for begin in range(0, len(swaps), 5_000):
         expected = Counter(str(oracle.add(swap)) for swap in swaps[begin : begin + 5_000])
+        assert expected.keys() == {"applied", "removed"}
         assert counts(state.apply(swaps[begin : begin + 5_000])) == expected
         compact_fully(state)
     for ahead_ms in (0, 4 * MINUTE_MS, 3 * HOUR_MS, 2 * DAY_MS):
@@ -271,6 +272,43 @@ def test_swaps_by_the_hundred_thousand() -> None:
         state.advance(now_ms)
         for token in TOKENS:
             assert windows_of(state, token) == expected_windows(oracle, token, now_ms)
+
+
+def wide_swap(number: int, *, removed: bool = False) -> Swap:
+    return make_swap(
+        TOKENS[number % 10 == 0],
+        START_MS + number * 5,
+        2**66 - 1 - number % 7,
+        2**126 - 1 - number % 11,
+        is_buy=number % 2 == 0,
+        removed=removed,
+        log_index=number,
+    )
+
+
+@needs_data
+@pytest.mark.parametrize("noise", [Noise(), replace(NOISE_OF_A_BAD_DAY, remined=1.0)], ids=["quiet", "noisy"])
+def test_the_real_day_has_the_golden_windows(noise: Noise) -> None:
+    """In batches, with restarts in between; all that is undone is taken up again, so noise must not show."""
+    day = uniswap_v3_pool_csv.parse(REAL_DAY.read_text(), token="WETH", chain_id=1)
+    config = streams.CONFIGS[0]
+    for moment, golden in json.loads(GOLDEN.read_text()).items():
+        now_ms = event_time_ms(moment) // MINUTE_MS * MINUTE_MS + MINUTE_MS - 1  # a window ends with a whole minute
+        until = blocks_of(event for event in day if event.event_time <= now_ms)
+        swaps = [decode(encode(sent.event), sent.at_ms) for sent in add_noise(until, noise, seed=5)]
+        state = PartitionState(engine_config(config))
+        for begin in range(0, len(swaps), 997):
+            state.apply(swaps[begin : begin + 997])
+            state = restarted(state)
+        state.advance(now_ms)
+        served = windows_of(state, "WETH")
+        assert served is not None
+        for name, minutes in (("5m", 5), ("1h", 60), ("24h", 1440)):
+            stats = served[0][minutes]
+            assert Decimal(format_usd(stats.usd_micros)) == Decimal(golden[name]["volume_usd"])
+            assert Decimal(format_token(stats.token_atto)) == Decimal(golden[name]["volume_token"])
+            counted = (stats.trades, stats.buy_trades, stats.sell_trades)
+            assert counted == tuple(golden[name][field] for field in ("trades", "buy_trades", "sell_trades"))
 
 
 def test_a_story_in_full() -> None:
