@@ -21,6 +21,7 @@ from swapstats_core.spec import Source as SourceSpec
 
 _COMMIT_SECONDS = 10.0
 _QUERY_SECONDS = 5.0
+_LEAVE_SECONDS = 5.0
 _STALL_SECONDS = 15.0
 """Records at the broker but none delivered for this long: the client's fetcher has died (aio-libs/aiokafka#1037)."""
 _NEVER_MS = 2**31 - 1
@@ -71,8 +72,11 @@ class GroupSource:
         self._consumer.subscribe([self._topic], listener=_Listener(self))
 
     async def close(self) -> None:
-        """Leave the group, so that others take over at once."""
-        await self._consumer.stop()
+        """Leave the group, so that others take over at once; a broker that is away finds out by itself."""
+        try:
+            await asyncio.wait_for(self._consumer.stop(), _LEAVE_SECONDS)
+        except TimeoutError:
+            _log.warning("could not leave the group in time: its partitions move when the session times out")
 
     async def poll(self, max_records: int, timeout_ms: int) -> Polled:
         """See `ports.Source`."""
