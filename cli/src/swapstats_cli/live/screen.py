@@ -21,6 +21,7 @@ STATE_STYLES = {
     PartState.STOPPING: "yellow",
     PartState.STOPPED: "dim",
 }
+HEADLINE_LINES = 4
 TONE_STYLES = {Tone.INFO: "", Tone.GOOD: "green", Tone.WARNING: "yellow"}
 
 
@@ -43,18 +44,14 @@ def starting_screen(parts: tuple[PartStatus, ...], spinners: dict[str, Spinner],
 
 
 def live_screen(view: LiveView, height: int) -> RenderableType:
-    """The whole screen; what matters less is left out when ``height`` (lines) is small."""
-    blocks: list[tuple[RenderableType, int]] = [
-        (_headline(view), 5),
-        (_shards(view), len(view.shards) + 2),
-        (_addresses(view), _processes(view) + 2),
-        (_sayings(view), len(view.sayings) + 1),
-    ]
-    left = height - sum(lines for _, lines in blocks) - 2  # the table's own header and the empty line after it
-    if left > 0:
-        blocks.insert(2, (_top(view, left), left + 2))
-    first, *others = (block for block, _ in blocks)
-    return Group(first, *(line for block in others for line in (block, "")))
+    """The whole screen. Of the top tokens and of what was said it shows what fits into ``height`` lines."""
+    left = height - HEADLINE_LINES - _lines(len(view.shards)) - _lines(len(view.parts) - len(view.shards))
+    sayings = min(len(view.sayings), max(1, left // 3))
+    tokens = left - sayings - _lines(0)
+    blocks: list[RenderableType] = [_shards(view), _addresses(view), _sayings(view, sayings)]
+    if tokens > 0:
+        blocks.insert(1, _top(view, tokens))
+    return Group(_headline(view), *(line for block in blocks for line in (block, "")))
 
 
 def said(saying: Saying) -> Text:
@@ -125,8 +122,8 @@ def _top(view: LiveView, rows: int) -> Table:
     return table
 
 
-def _processes(view: LiveView) -> int:
-    return len(view.parts) - len(view.shards)
+def _lines(rows: int) -> int:
+    return rows + 2  # a table's header, and the empty line after it
 
 
 def _addresses(view: LiveView) -> Table:
@@ -142,8 +139,8 @@ def _addresses(view: LiveView) -> Table:
     return table
 
 
-def _sayings(view: LiveView) -> RenderableType:
-    return Group(*(said(saying) for saying in view.sayings))
+def _sayings(view: LiveView, lines: int) -> RenderableType:
+    return Group(*(said(saying) for saying in view.sayings[-lines:]))
 
 
 def _state(part: PartStatus) -> Text:

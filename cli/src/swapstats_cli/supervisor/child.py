@@ -12,6 +12,8 @@ from pathlib import Path
 
 from swapstats_cli.supervisor import launch
 
+HURRIED_WITHIN_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Exit:
@@ -60,7 +62,7 @@ class Child:
         return Exit(await self._process.wait())
 
     async def stop(self, within_s: float, hurry: asyncio.Event) -> bool:
-        """SIGTERM; SIGKILL after ``within_s`` or as soon as ``hurry`` is set. Whether it ended by itself."""
+        """SIGTERM; SIGKILL after ``within_s``, or `HURRIED_WITHIN_S` after ``hurry``. Whether it ended by itself."""
         if self._process.returncode is not None:
             return True
         self._process.terminate()
@@ -68,11 +70,13 @@ class Child:
         hurried = asyncio.ensure_future(hurry.wait())
         try:
             await asyncio.wait({ended, hurried}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
-            if ended.done():
-                return True
-            self._process.kill()
+            if hurried.done():
+                await asyncio.wait({ended}, timeout=HURRIED_WITHIN_S)
+            orderly = ended.done()
+            if not orderly:
+                self._process.kill()
             await ended
-            return False
+            return orderly
         finally:
             hurried.cancel()
             ended.cancel()

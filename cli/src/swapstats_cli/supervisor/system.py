@@ -121,6 +121,8 @@ class System:
             for shard in sorted({entry.owner for entry in published.assignment.partitions})
         )
         self._journal.say(f"partitions are dealt ({owners}), revision {published.assignment.revision}")
+        if published.assignment.revision > 1:
+            self._journal.say("there was a run before: the shards go on from its snapshots")
         self._assigned.set()
 
     async def _announce_ready(self) -> None:
