@@ -79,7 +79,7 @@ def total(swaps: list[Swap]) -> WindowTotals:
     )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(chains(), noises, st.integers(0, 2**32))
 def test_nothing_within_grace_is_late_so_the_windows_are_those_of_the_surviving_events(
     events: list[Event], noise: Noise, seed: int
@@ -108,6 +108,7 @@ def test_a_reorganised_chain_that_takes_everything_up_at_once_ends_in_the_window
         assert noisy.state(token, now_ms) == quiet.state(token, now_ms)
 
 
+@settings(max_examples=25)
 @given(chains(), noises, st.integers(0, 2**32))
 def test_the_same_seed_gives_the_same_noise(events: list[Event], noise: Noise, seed: int) -> None:
     once, again = (list(add_noise(blocks_of(events), noise, seed)) for _ in range(2))

@@ -36,27 +36,26 @@ class Rate:
 def shown(what: str, total: int | None, clock_s: Callable[[], float]) -> Iterator[Callable[[Tally], None]]:
     """Show the progress of ``what`` (``total`` records, None: endless); yields the function to call with the tally."""
     console = Console(stderr=True)
-    show = _bar(console, what, total, clock_s) if console.is_terminal else _lines(console, what, clock_s)
+    console.print(what, highlight=False, soft_wrap=True)
+    show = _bar(console, total, clock_s) if console.is_terminal else _lines(console, clock_s)
     with show as update:
         yield update
 
 
 @contextmanager
-def _bar(
-    console: Console, what: str, total: int | None, clock_s: Callable[[], float]
-) -> Iterator[Callable[[Tally], None]]:
-    columns = [SpinnerColumn(), TextColumn("{task.description}")]
-    columns += [BarColumn(), MofNCompleteColumn()] if total else [TextColumn("{task.completed:,} records")]
+def _bar(console: Console, total: int | None, clock_s: Callable[[], float]) -> Iterator[Callable[[Tally], None]]:
+    extent = [BarColumn(20), MofNCompleteColumn()] if total else [TextColumn("{task.completed:,} records")]
     rate = Rate(clock_s())
     with Progress(
-        *columns,
+        SpinnerColumn(),
+        *extent,
         TextColumn("{task.fields[rate]:,.0f}/s"),
         TextColumn("[dim]{task.fields[noise]}"),
         TimeElapsedColumn(),
         console=console,
         transient=True,
     ) as progress:
-        task = progress.add_task(what, total=total, rate=0.0, noise="")
+        task = progress.add_task("", total=total, rate=0.0, noise="")
 
         def update(tally: Tally) -> None:
             per_second = rate.update(tally.sent, clock_s())
@@ -66,9 +65,8 @@ def _bar(
 
 
 @contextmanager
-def _lines(console: Console, what: str, clock_s: Callable[[], float]) -> Iterator[Callable[[Tally], None]]:
+def _lines(console: Console, clock_s: Callable[[], float]) -> Iterator[Callable[[Tally], None]]:
     rate = Rate(clock_s())
-    console.print(what, highlight=False, soft_wrap=True)
     next_s = clock_s() + _LINE_EVERY_S
 
     def update(tally: Tally) -> None:

@@ -171,7 +171,7 @@ def _run(options: ProduceOptions, *, as_json: bool) -> None:
     except OSError as error:
         raise _failed(f"{error.filename}: {error.strerror}") from None
     except KafkaError as error:
-        raise _failed(f"the broker took no more records: {error!r}") from None
+        raise _failed(f"the broker took no more records ({error!r}): start again when it is well") from None
     if as_json:
         typer.echo(json.dumps(summary))
     else:
