@@ -25,8 +25,8 @@ app = Typer()
 app.command()(token)
 
 WINDOW = {
-    "volume_usd": "1234567.345678",
-    "volume_token": "1.000000000000000001",
+    "volume_usd": "246964194.606182",
+    "volume_token": "110105.372581749296000001",
     "trades": 3,
     "buy_trades": 2,
     "sell_trades": 1,
@@ -196,7 +196,7 @@ def test_what_can_not_be_followed_asks_for_a_new_connection(messages: list[str])
 
 
 def printed(following: State, connection: str = "") -> str:
-    console = Console(file=StringIO(), width=120)
+    console = Console(file=StringIO(), width=80)
     console.print(table(following, connection))
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()
@@ -204,8 +204,8 @@ def printed(following: State, connection: str = "") -> str:
 
 def test_the_table_shows_every_digit_and_says_when_it_is_stale() -> None:
     text = printed(state())
-    assert "1,234,567.345678" in text
-    assert "1.000000000000000001" in text
+    assert "246,964,194.606182" in text
+    assert "110,105.372581749296000001" in text
     assert "offset 81234" in text
     assert "stale" not in text
     assert "stale: 4.2 s behind" in printed(state(stale=True, lag_seconds=4.2))

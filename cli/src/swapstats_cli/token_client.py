@@ -64,7 +64,7 @@ async def follow(url: str, token: str, show: Callable[[State], None], lost: Call
             reached = reached or followed.state is not None
             if isinstance(error, InvalidURI) or not reached:
                 raise Refusal(_unreachable(url, error)) from None
-            reason = str(error) or "no answer"
+            reason = "the API doesn't answer" if isinstance(error, OSError) else str(error)
         reached = True
         lost(reason)
         retry_s = _RETRY_FIRST_S if followed.state is not None else min(retry_s * 2, _RETRY_LONGEST_S)

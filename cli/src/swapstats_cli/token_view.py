@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from swapstats_cli.watching import State
@@ -17,11 +18,13 @@ _COLUMNS = {
 
 def table(state: State, connection: str = "") -> Table:
     """The windows as a table. ``connection``: what is wrong with the connection, if anything."""
-    shown = Table(title=f"{state['token']}  as of {state['as_of']}{_warning(state, connection)}", title_justify="left")
+    title = f"{state['token']}  as of {state['as_of']}{_warning(state, connection)}"
+    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     shown.caption = ", ".join(f"{name} {state[name]}" for name in ("partition", "epoch", "offset", "watermark"))
     shown.add_column("window")
     for heading in _COLUMNS.values():
-        shown.add_column(heading, justify="right")
+        # A narrow terminal breaks a number into lines: a digit that is cut off would be a lie.
+        shown.add_column(heading, justify="right", overflow="fold")
     for name, window in state["windows"].items():
         shown.add_row(name, *(_grouped(str(window[column])) for column in _COLUMNS))
     return shown
