@@ -10,7 +10,9 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from redis.asyncio import Redis
 
+from swapstats_cli.supervisor.datadir import DataDir, DataDirBusyError
 from swapstats_cli.supervisor.probes import http_ok
+from swapstats_cli.supervisor.run import Options, run
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Assignment, Keys, decode_assignment
 from tests.cli.supervised import REPOSITORY, Dev, dev, is_gone
@@ -60,9 +62,8 @@ async def test_a_life_in_order(tmp_path: Path) -> None:
         before = await _assignment(first)
         assert [entry.owner for entry in before.partitions] == ["shard-0", "shard-1"] * 3
 
-        async with dev(tmp_path, DEMO) as second:
-            assert await second.exit_code() == 1
-            assert f"runs on {tmp_path} already (pid {first.pid})" in "".join(second.lines)
+        with pytest.raises(DataDirBusyError, match=rf"already \(pid {first.pid}\)"), DataDir(tmp_path).locked():
+            pytest.fail("two supervisors on one data directory")
 
         pids = first.pids()
         assert await first.end(signal.SIGINT) == 0
@@ -136,32 +137,25 @@ async def test_all_processes_of_ours_and_redis_die_at_once(tmp_path: Path) -> No
         assert await running.end(signal.SIGTERM) == 0
 
 
-async def test_a_killed_supervisor_leaves_no_orphan(tmp_path: Path) -> None:
+async def test_a_killed_supervisor_leaves_no_orphan_and_the_next_start_says_so(tmp_path: Path) -> None:
     async with dev(tmp_path, DEMO) as crashed:
         await crashed.says("all ready after")
         pids = crashed.pids()
         assert len(pids) == 8
         await crashed.end(signal.SIGKILL)
         assert all(is_gone(pid) for pid in pids)
-    async with dev(tmp_path, DEMO) as next_one:
-        await next_one.says("the last run crashed; all its processes were gone already")
-        await next_one.says("all ready after")
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(DEMO.read_text().replace("partitions: 6", "partitions: 8"))
+    async with dev(tmp_path, changed) as refused:
+        await refused.says("the last run crashed; all its processes were gone already")
+        await refused.says("source.topic.partitions can't change from 6 to 8")
+        assert await refused.exit_code() == 1
 
 
 async def test_a_stop_while_starting_is_orderly(tmp_path: Path) -> None:
     async with dev(tmp_path, DEMO) as running:
         await running.says("starts with no records")
         assert await running.end(signal.SIGTERM) == 0
-
-
-async def test_a_changed_partition_count_is_refused(tmp_path: Path) -> None:
-    async with dev(tmp_path, DEMO) as first:
-        await first.says("all ready after")
-    other = tmp_path / "other.yaml"
-    other.write_text(DEMO.read_text().replace("partitions: 6", "partitions: 8"))
-    async with dev(tmp_path, other) as second:
-        await second.says("source.topic.partitions can't change from 6 to 8")
-        assert await second.exit_code() == 1
 
 
 @pytest.mark.parametrize(
@@ -174,10 +168,11 @@ async def test_a_changed_partition_count_is_refused(tmp_path: Path) -> None:
         ("", "is no valid SwapStats resource"),
     ],
 )
-async def test_a_wrong_file_is_explained(tmp_path: Path, content: str, complaint: str) -> None:
+def test_a_wrong_file_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, complaint: str
+) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(content)
-    async with dev(tmp_path / "data", file) as running:
-        assert await running.exit_code() == 1
-    assert complaint in "\n".join(running.lines)
-    assert "Traceback" not in "\n".join(running.lines)
+    assert run(Options(file, tmp_path / "data", demo_rate=0)) == 1
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
