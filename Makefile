@@ -10,9 +10,10 @@ help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
 	    printf '  make %-9s %s\n' "$$target" "$$text"; done
 
-# Candidates are run, not only looked up: a version manager's shim may exist for a Python that doesn't.
+# Candidates are run, not only looked up: a version manager's shim may exist for a Python that doesn't. The environment's
+# own comes first, so that another shell's PATH doesn't remake it.
 install: ## Make .venv with everything (PYTHON=/path/to/python3 to choose; 3.11 to 3.13)
-	@for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+	@for python in $(or $(PYTHON),$(BIN)/python python3.13 python3.12 python3.11 python3); do \
 	    if "$$python" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
 	done; \
 	command -v "$$python" >/dev/null || { echo "Python 3.11 or newer is needed: there is no $$python" >&2; exit 1; }; \
