@@ -7,7 +7,7 @@ distinct and can be looked up by position.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 WINDOWS = ("5m", "1h")
+Versions = Literal["last pulse", "last change", "coming pulse"]
 
 
 def windows(trades: int) -> msgspec.Raw:
@@ -39,8 +40,8 @@ class Owner:
     offset: int = 0
     as_of_ms: int = 0
     current: bool = True
-    announces_pending: bool = True
-    """Whether a reply between two ticks already bears the coming pulse's number."""
+    replies_with: Versions = "last pulse"
+    """The version in a reply, of the three that the protocol allows."""
     trades: dict[str, int] = field(default_factory=dict)
     number: int = 0
     versions: dict[str, int] = field(default_factory=dict)
@@ -78,8 +79,13 @@ class Owner:
 
     def state(self, token: str) -> wire.TokenState:
         """The token's state now."""
-        pending = token in self.pending and self.announces_pending
-        version = self.number + 1 if pending else self.versions.get(token, 0)
+        match self.replies_with:
+            case "last pulse":
+                version = self.number
+            case "last change":
+                version = self.versions.get(token, 0)
+            case "coming pulse":
+                version = self.number + 1 if token in self.pending else self.versions.get(token, 0)
         return wire.TokenState(
             token,
             self.partition,

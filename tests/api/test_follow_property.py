@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from swapstats_api.follow.machine import Follow
 from swapstats_api.follow.model import Action, Ask, Now, Position, ReadSnapshot
 from swapstats_core import wire
-from tests.api.owner_model import Owner, trades_in
+from tests.api.owner_model import Owner, Versions, trades_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -45,12 +45,12 @@ _WEIGHTS = [weight for weight, _ in _OPERATIONS]
 class World:
     """The machine, its owners (the newest owns, older ones are zombies) and a lossy network between them."""
 
-    def __init__(self, *, announces_pending: bool) -> None:
+    def __init__(self, style: Versions) -> None:
         self.now_ms = 0
-        self.pending_style = announces_pending
+        self.style: Versions = style
         self.follow = Follow(lambda _: 0, capacity=3, jitter=lambda: 0.5)
         trades = dict.fromkeys(TOKENS, 1)
-        self.owners = [Owner(0, 1, as_of_ms=START_MS, announces_pending=announces_pending, trades=trades)]
+        self.owners = [Owner(0, 1, as_of_ms=START_MS, replies_with=style, trades=trades)]
         self.subjects: dict[str, deque[wire.Pulse | wire.TokenState]] = {s: deque() for s in ("pulse", *TOKENS)}
         self.asked: deque[Ask] = deque()
         self.answered: deque[tuple[Ask, wire.Reply]] = deque()
@@ -110,9 +110,7 @@ class World:
         old = self.owner
         positions = sorted(old.truth)
         at = positions[max(0, len(positions) - 1 - behind)]
-        self.owners.append(
-            Owner(0, old.epoch + 1, at[1], at[2], announces_pending=self.pending_style, trades=dict(old.truth[at]))
-        )
+        self.owners.append(Owner(0, old.epoch + 1, at[1], at[2], replies_with=self.style, trades=dict(old.truth[at])))
 
     def snapshot(self) -> None:
         if self.reading:
@@ -182,14 +180,16 @@ class World:
             self.check()
 
 
-@given(seed=st.integers(0, 2**32), steps=st.integers(1, 400), announces_pending=st.booleans())
+@given(
+    seed=st.integers(0, 2**32),
+    steps=st.integers(1, 400),
+    style=st.sampled_from(("last pulse", "last change", "coming pulse")),
+)
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_served_states_are_true_at_their_position_and_never_go_back(
-    seed: int, steps: int, *, announces_pending: bool
-) -> None:
+def test_served_states_are_true_at_their_position_and_never_go_back(seed: int, steps: int, style: Versions) -> None:
     """Long weighted runs: the interesting states are dozens of steps away, too far for lists of operations."""
     rng = Random(seed)  # noqa: S311 - replayable
-    world = World(announces_pending=announces_pending)
+    world = World(style)
     for token in TOKENS:
         world.want(token)
     for _, operation in rng.choices(_OPERATIONS, _WEIGHTS, k=steps):
