@@ -1,14 +1,15 @@
 """/ws: commands in, states and patches out. All messages are JSON texts.
 
-    {"subscribe":"token:ID"}                 {"type":"state","token":ID,"seq":N,"state":{the REST reply}}, then patches
-                                             {"type":"patch","token":ID,"seq":N+1,"patch":[RFC 6902]}
-    {"resume":{"token":ID,"seq":N}}          {"type":"resumed","token":ID,"seq":N} and the patches after N, or a state
-    {"unsubscribe":"token:ID"}               {"type":"unsubscribed","token":ID}
-    {"ping":X}                               {"type":"pong","ping":X}
-    anything wrong                           {"type":"error","code":...,"detail":...,"token":ID if it concerns one}
+    client                             server
+    {"subscribe":"token:ID"}           {"type":"state","token":ID,"seq":N,"state":{the REST reply}}, then patches:
+                                       {"type":"patch","token":ID,"seq":N+1,"patch":[RFC 6902 operations]}
+    {"resume":{"token":ID,"seq":N}}    {"type":"resumed","token":ID,"seq":N} and the patches after N, or a state
+    {"unsubscribe":"token:ID"}         {"type":"unsubscribed","token":ID}
+    {"ping":X}                         {"type":"pong","ping":X}
+    anything wrong                     {"type":"error","code":...,"detail":...,"token":ID if it concerns one}
 
-A seq is a decimal string that grows by one with each patch of a token; its beginning is arbitrary. A state may come at any
-time and replaces everything known of its token: a client that was too slow gets it instead of the patches that it missed.
+A seq is a decimal string that grows by one with each patch of a token; its beginning is arbitrary. A state may come at
+any time and replaces everything known of its token: a client that was too slow gets it instead of what it missed.
 """
 
 from __future__ import annotations
