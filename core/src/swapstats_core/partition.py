@@ -195,16 +195,19 @@ class PartitionState:
         self._head.generation = time_ms // HOUR_MS
         self.newest_ms = time_ms
         self.advance(time_ms - FUTURE_MS)
-        for chunk in self._chunks:
-            if chunk.generation < oldest:
-                self._carry_over(chunk)
+        pieces: tuple[Part, ...] = (*self._chunks, *self._frozen)
+        for part in pieces:
+            if part.generation < oldest:
+                self._carry_over(part)
         self._chunks = [chunk for chunk in self._chunks if chunk.generation >= oldest]
         self._frozen = [head for head in self._frozen if head.generation >= oldest]
         return False
 
-    def _carry_over(self, expiring: Chunk) -> None:
-        """Known tokens that were last seen in an expiring chunk stay known: the head names them again."""
-        for token, newest in zip(expiring.tokens.tolist(), expiring.newest.tolist(), strict=True):
+    def _carry_over(self, expiring: Part) -> None:
+        """Known tokens that were last seen in an expiring piece stay known: the head names them again."""
+        tokens = sorted(expiring.touched) if isinstance(expiring, Head) else expiring.tokens.tolist()
+        assert expiring.newest is not None, "only frozen pieces expire"
+        for token, newest in zip(tokens, expiring.newest.tolist(), strict=True):
             if self._newest[token] == newest and self._is_known(token):
                 self._head.touched.add(token)
 
