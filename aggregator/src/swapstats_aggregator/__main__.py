@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import uuid
 from pathlib import Path
 
@@ -13,7 +12,13 @@ import uvloop
 from swapstats_aggregator.adapters import nats, redis
 from swapstats_aggregator.adapters.kafka import KafkaDeadLetters, KafkaSource
 from swapstats_aggregator.metrics import ShardMetrics
-from swapstats_aggregator.process import configure_logging, load_resource, serve_health, stop_on_signals
+from swapstats_aggregator.process import (
+    configure_logging,
+    load_resource,
+    serve_health,
+    stop_on_signals,
+    tune_garbage_collection,
+)
 from swapstats_aggregator.shard import Ports, Shard
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
@@ -31,7 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     resource = load_resource(arguments.spec)
     configure_logging(resource.spec.telemetry)
-    gc.freeze()  # what is loaded now stays: keep the collector from looking at it again
+    tune_garbage_collection()
     uvloop.run(run(resource, arguments.shard, arguments.http_host, arguments.http_port))
 
 

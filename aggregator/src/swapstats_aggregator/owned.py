@@ -95,25 +95,18 @@ class OwnedPartition:
         """Sort records into swaps and dead letters."""
         decoded = Decoded()
         swaps, kept = decoded.swaps, decoded.records
+        here, partitions = self.partition, self._partitions
         for record in records:
             try:
-                swap = decode(record.value, record.timestamp_ms)
-                self._check_home(swap)
+                swap = decode(record.value, record.timestamp)
+                if (home := partition_of(swap.token, partitions)) != here:
+                    raise _misplaced(swap, home)
             except Reject as reject:
                 decoded.letters.append(DeadLetter(self.partition, record, reject.reason, reject.detail))
             else:
                 swaps.append(swap)
                 kept.append(record)
         return decoded
-
-    def _check_home(self, swap: Swap) -> None:
-        home = partition_of(swap.token, self._partitions)
-        if home != self.partition:
-            raise Reject(
-                Reason.WRONG_PARTITION,
-                f"token {swap.token!r} belongs into partition {home}: "
-                "key the record by its token with Kafka's default partitioner",
-            )
 
     def apply(self, decoded: Decoded) -> tuple[Applied, list[DeadLetter]]:
         """Count a decoded batch; returns what happened and the removals that disagree with their adds."""
@@ -243,6 +236,13 @@ class OwnedPartition:
     def _refuse(self, code: str, detail: str) -> Refused:
         return Refused(code, detail, self.partition, self.epoch, self.offset, self.current)  # type: ignore[arg-type]
         # one of the literal codes
+
+
+def _misplaced(swap: Swap, home: int) -> Reject:
+    return Reject(
+        Reason.WRONG_PARTITION,
+        f"token {swap.token!r} belongs into partition {home}: key the record by its token with Kafka's default partitioner",
+    )
 
 
 def window_stats(sums: Sums) -> WindowStats:

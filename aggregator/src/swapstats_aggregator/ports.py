@@ -24,14 +24,28 @@ class OutOfRange(Exception):  # noqa: N818 - reads as what it is
         self.partition = partition
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRecord:
-    """One record; ``timestamp_ms`` as Kafka has it."""
+class SourceRecord(Protocol):
+    """One record, as the client library has it: copying every one would cost as much as counting it."""
 
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
+    @property
+    def offset(self) -> int:
+        """Its place in the partition."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Unix milliseconds, by producer or broker as the topic is configured."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """The token, if the producer follows the contract."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """The JSON object, likewise."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ _TICK_MS: Final = 20
 _TICK_BEHIND_MS: Final = 250
 """Deltas of a partition that catches up are sent less often: nobody takes them for current."""
 _OBSERVE_MS: Final = 1_000
-_APPLY_AT_ONCE: Final = 1_024
+_APPLY_AT_ONCE: Final = 2_048
 """Records applied between two chances for queries to be answered."""
 _FROZEN_LIMIT: Final = 16
 """Frozen heads of a partition at which the reader waits for compaction."""

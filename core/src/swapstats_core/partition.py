@@ -8,7 +8,7 @@ another.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -228,6 +228,7 @@ class PartitionState:
             batch.tokens,
             batch.swaps,
         )
+        moved: list[int] = []  # tokens whose watermark rises although their windows stay
         added: list[int] = []
         removed: list[int] = []
         subtracted: list[int] = []
@@ -252,6 +253,8 @@ class PartitionState:
             if time_ms > seen_ms:
                 token_newest[token] = time_ms
             if is_removal:
+                if time_ms > seen_ms:
+                    moved.append(token)
                 if known == REMOVED:
                     duplicates += 1
                     continue
@@ -262,6 +265,8 @@ class PartitionState:
                 recent[digests[at]] = REMOVED
                 removed.append(at)
             elif known is not None:
+                if time_ms > seen_ms:
+                    moved.append(token)
                 duplicates += 1
             elif time_ms < seen_ms - grace_ms or time_ms < floor_ms:
                 late += 1
@@ -272,6 +277,7 @@ class PartitionState:
             at = len(swaps)
         self.newest_ms = newest_ms
         head.touched.update(tokens[begin:at])
+        self._changed[moved] = True
         outcomes = applied.outcomes
         outcomes[Outcome.APPLIED] += len(added)
         outcomes[Outcome.DUPLICATE] += duplicates
@@ -291,11 +297,14 @@ class PartitionState:
         alive = [chunk for chunk in self._chunks if chunk.generation >= oldest]
         for chunk in alive:
             remembered.update((begin + at, print_) for at, print_ in probe.hits(chunk.applied))
-        heads = [head.recent for head in self._frozen if head.generation >= oldest and head.recent]
-        for recent in heads:
+        recents = [head.recent for head in self._frozen if head.generation >= oldest and head.recent]
+        if recents:
+            places: dict[bytes, list[int]] = defaultdict(list)
             for at in range(begin, end):
-                if (known := recent.get(batch.digests[at])) is not None and remembered.get(at) != REMOVED:
-                    remembered[at] = known
+                places[batch.digests[at]].append(at)
+            for recent in recents:  # oldest first, so that a removal comes after its add
+                for known in recent.keys() & places.keys():
+                    remembered.update(dict.fromkeys(places[known], recent[known]))
         for chunk in alive:
             remembered.update((begin + at, REMOVED) for at, _ in probe.hits(chunk.removed))
         return remembered
@@ -446,7 +455,7 @@ class PartitionState:
         )
 
     def take_changed(self, among: Iterable[str]) -> list[str]:
-        """Which of these tokens' windows changed since the last call; the marks of all tokens are cleared."""
+        """Which of these tokens changed (windows or watermark) since the last call; clears the marks of all tokens."""
         index, changed = self._index, self._changed
         taken = [token for token in among if token in index and changed[index[token]]]
         changed[:] = False

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, OffsetOutOfRangeError
-from aiokafka.structs import ConsumerRecord
 
 from swapstats_aggregator.adapters.kafka_topic import incarnation
 from swapstats_aggregator.ports import DeadLetter, Fetched, OutOfRange, SourceRecord, Unavailable
@@ -105,9 +104,8 @@ class KafkaSource:
             raise Unavailable(f"Kafka: {error!r}") from error
         return {at.partition: await self._fetched(at, batches.get(at, [])) for at in self._consumer.assignment()}
 
-    async def _fetched(self, at: TopicPartition, messages: Sequence[ConsumerRecord[bytes, bytes]]) -> Fetched:
+    async def _fetched(self, at: TopicPartition, records: Sequence[SourceRecord]) -> Fetched:
         consumer = self._consumer
-        records = [SourceRecord(m.offset, m.timestamp, m.key, m.value) for m in messages]
         position = await consumer.position(at)
         end = consumer.last_stable_offset(at)
         if end is None or end < 0:
@@ -179,7 +177,7 @@ class KafkaDeadLetters:
         ]
         try:
             future: asyncio.Future[object] = await self._producer.send(
-                self._topic, value, key=record.key, headers=headers, timestamp_ms=max(record.timestamp_ms, 0)
+                self._topic, value, key=record.key, headers=headers, timestamp_ms=max(record.timestamp, 0)
             )
         except MessageSizeTooLargeError as error:
             future = asyncio.get_running_loop().create_future()
