@@ -113,12 +113,15 @@ _decode_record = msgspec.json.Decoder(Record).decode
 _YEAR_10000_MS = 253_402_300_800_000
 _decode_number_record = msgspec.json.Decoder(_NumberRecord).decode
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")
+_LOWER_HEX = b"0123456789abcdefx"
 _TX_HASH = re.compile(r"[!-9;-~]{1,66}")  # printable ASCII without the colon that separates an event id's parts
 _TOKEN = re.compile(r"[^\x00-\x20\x7f-\xa0\ud800-\udfff]{1,128}")
 _RFC3339 = re.compile(r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d+))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
+_NESTING_LIMIT = 512
+"""Brackets allowed in a record: how deep the decoder can go differs by Python version, and what is a swap must not."""
 _MILLIS = {"Z": 0, **{f".{millis:03d}Z": millis for millis in range(1000)}}
-_USD_SCALE = tuple(10 ** (USD_DIGITS - n) for n in range(USD_DIGITS + 1))
-_TOKEN_SCALE = tuple(10 ** (TOKEN_DIGITS - n) for n in range(TOKEN_DIGITS + 1))
+_USD_ZEROS = tuple(b"0" * (USD_DIGITS - n) for n in range(USD_DIGITS + 1))
+_TOKEN_ZEROS = tuple(b"0" * (TOKEN_DIGITS - n) for n in range(TOKEN_DIGITS + 1))
 
 
 def decode(value: bytes | None, record_ms: int) -> Swap:
@@ -126,12 +129,14 @@ def decode(value: bytes | None, record_ms: int) -> Swap:
 
     Raises Reject. Checks everything that can be seen from the record alone (see `Reason`).
     """
+    if value and len(value) > _NESTING_LIMIT and value.count(b"[") + value.count(b"{") > _NESTING_LIMIT:
+        raise Reject(Reason.MALFORMED_JSON, f"more than {_NESTING_LIMIT} brackets: send one flat object")
     try:
         record = _decode_record(value)  # type: ignore[arg-type] # None is among what the handler below sorts out
     except (msgspec.DecodeError, TypeError, UnicodeDecodeError, RecursionError):
         record = _decode_slowly(value)
-    usd_micros = _scaled("amount_usd", record.amount_usd, _USD_SCALE, USD_LIMIT)
-    token_atto = _scaled("amount_token", record.amount_token, _TOKEN_SCALE, TOKEN_LIMIT)
+    usd_micros = _scaled("amount_usd", record.amount_usd, _USD_ZEROS, USD_LIMIT)
+    token_atto = _scaled("amount_token", record.amount_token, _TOKEN_ZEROS, TOKEN_LIMIT)
     event_ms = event_time_ms(record.event_time)
     if event_ms > record_ms + FUTURE_MS:
         raise Reject(
@@ -141,8 +146,8 @@ def decode(value: bytes | None, record_ms: int) -> Swap:
     if not _is_token(token):
         raise Reject(Reason.BAD_TOKEN, "token: 1 to 128 characters, no blanks or control characters")
     tx_hash = record.tx_hash
-    if not _is_tx_hash(tx_hash):
-        raise Reject(Reason.BAD_ID, "tx_hash: 1 to 66 printable ASCII characters without a colon")
+    if len(tx_hash) > 66 or tx_hash.encode().translate(None, _LOWER_HEX) or not tx_hash:
+        tx_hash = _canonical_tx_hash(tx_hash)
     block = record.block_hash
     block = inclusion(record) if block is None else block.lower()
     swap = Swap(
@@ -152,7 +157,7 @@ def decode(value: bytes | None, record_ms: int) -> Swap:
         token_atto,
         record.side == "buy",
         record.removed,
-        f"{record.chain_id}:{tx_hash.lower()}:{record.log_index} {block} {token}",
+        f"{record.chain_id}:{tx_hash}:{record.log_index} {block} {token}",
         record,
     )
     if record.event_id is not None and record.event_id.lower() != swap.event_id:
@@ -188,13 +193,10 @@ def _number_text(field: str, raw: bytes) -> str:
         raise Reject(Reason.MALFORMED_JSON, f"{field}: not a JSON string in UTF-8: {error}") from None
 
 
-def _is_tx_hash(text: str) -> bool:
-    try:
-        if len(text) == 66 and text.startswith("0x") and len(bytes.fromhex(text[2:])) == 32:
-            return True  # faster than the pattern
-    except ValueError:
-        pass
-    return _TX_HASH.fullmatch(text) is not None
+def _canonical_tx_hash(text: str) -> str:
+    if _TX_HASH.fullmatch(text) is None:
+        raise Reject(Reason.BAD_ID, "tx_hash: 1 to 66 printable ASCII characters without a colon")
+    return text.lower()
 
 
 @lru_cache(maxsize=1 << 16)
@@ -209,21 +211,17 @@ def inclusion(record: Record) -> str:
     return "" if record.block_number is None else str(record.block_number)
 
 
-def _scaled(field: str, text: str, scale: tuple[int, ...], limit: int) -> int:
-    """A decimal string as an integer in units of its scale, exactly, or Reject. ``scale[n]``: worth of n digits'
-    unit.
+def _scaled(field: str, text: str, zeros: tuple[bytes, ...], limit: int) -> int:
+    """A decimal string as an integer in units of 10^-n, exactly, or Reject; ``zeros[k]`` are the n - k that k digits
+    lack.
     """
-    digits = text.replace(".", "")
-    if digits.isdigit() and digits.isascii() and len(digits) < 60:
-        if len(digits) == len(text):
-            scaled = int(digits) * scale[0]
-        else:
-            places = len(digits) - text.index(".")
-            plain = len(text) - len(digits) == 1 and 0 < places < len(scale) and places < len(digits)
-            scaled = int(digits) * scale[places] if plain else limit
+    whole, point, fraction = text.encode().partition(b".")
+    digits = whole + fraction
+    if digits.isdigit() and whole and len(fraction) < len(zeros) and (fraction or not point) and len(digits) < 60:
+        scaled = int(digits + zeros[len(fraction)])
         if scaled < limit:
             return scaled
-    return _scaled_slowly(field, text, len(scale) - 1, limit)
+    return _scaled_slowly(field, text, len(zeros) - 1, limit)
 
 
 def _scaled_slowly(field: str, text: str, digits: int, limit: int) -> int:
