@@ -19,6 +19,12 @@ class ShardMetrics:
         self.removed = Counter("events_removed", "Removals that took a swap back.", registry=registry)
         self.tombstones = Counter("tombstones", "Removals that came before their add.", registry=registry)
         self.duplicates = Counter("dedupe_hits", "Repeated events, not counted again.", registry=registry)
+        self.restarts = Counter(
+            "partition_restarts",
+            "Partitions read from the topic's beginning again, with their state kept.",
+            ("why",),
+            registry=registry,
+        )
         self.dead_letters = Counter(
             "dead_letters", "Records that can't be counted, by reason.", ("reason",), registry=registry
         )

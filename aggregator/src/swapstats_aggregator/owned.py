@@ -135,6 +135,17 @@ class OwnedPartition:
         self.current = wall_ms - self._confirmed_ms <= _HOLD_MS
         self.state.advance(self._confirmed_ms if self.current else self.state.newest_ms)
 
+    def doubt(self) -> None:
+        """The topic isn't known to be the one that was read: every confirmation is worth nothing, the clock stands."""
+        self._confirmed_ms = 0
+        self.current = False
+
+    def restart(self, origin: Origin) -> None:
+        """Go on at the beginning of ``origin``, with the state as it is."""
+        self.doubt()
+        self.origin = origin
+        self.offset = self.end_offset = origin.first_offset
+
     # -- deltas -----------------------------------------------------------------------------------------------------
 
     def tick(self, subjects: Subjects, wall_ms: int) -> list[tuple[str, bytes]]:
@@ -241,7 +252,8 @@ class OwnedPartition:
 def _misplaced(swap: Swap, home: int) -> Reject:
     return Reject(
         Reason.WRONG_PARTITION,
-        f"token {swap.token!r} belongs into partition {home}: key the record by its token with Kafka's default partitioner",
+        f"token {swap.token!r} belongs into partition {home}: "
+        "key the record by its token with Kafka's default partitioner",
     )
 
 

@@ -24,6 +24,14 @@ class OutOfRange(Exception):  # noqa: N818 - reads as what it is
         self.partition = partition
 
 
+class Recreated(Exception):  # noqa: N818 - reads as what it is
+    """The topic isn't the one that was assigned: it was recreated, or the broker forgot it and has a new one."""
+
+    def __init__(self, incarnation: str) -> None:
+        super().__init__(f"the topic is {incarnation} now")
+        self.incarnation = incarnation
+
+
 class SourceRecord(Protocol):
     """One record, as the client library has it: copying every one would cost as much as counting it."""
 
@@ -77,20 +85,24 @@ class Source(Protocol):
     """The topic of raw swaps, read by explicit assignment."""
 
     async def incarnation(self) -> str:
-        """What distinguishes this topic from one recreated under its name."""
+        """What distinguishes this topic from one recreated under its name. While there is none: Unavailable."""
         ...
 
     async def bounds(self, partition: int) -> tuple[int, int]:
         """First offset and end offset (the end may lag by the last batch on some brokers)."""
         ...
 
-    def assign(self, positions: Mapping[int, int]) -> None:
-        """Read exactly these partitions, newly named ones from the given offset, others where they are."""
+    def assign(self, positions: Mapping[int, int], incarnation: str) -> None:
+        """Read exactly these partitions of this incarnation, each from the given offset. Nothing that was read or
+        confirmed before counts any more.
+        """
         ...
 
     async def poll(self, timeout_ms: int) -> Mapping[int, Fetched]:
-        """News of the assigned partitions, by partition; waits at most ``timeout_ms`` for records. Raises
-        OutOfRange.
+        """News of the assigned partitions, by partition; waits at most ``timeout_ms`` for records.
+
+        All of it is known to come from the assigned incarnation, or it isn't returned. Raises OutOfRange, and
+        Recreated until another incarnation is assigned.
         """
         ...
 

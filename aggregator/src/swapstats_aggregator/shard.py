@@ -11,14 +11,24 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 import structlog
 
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.owned import Origin, OwnedPartition
-from swapstats_aggregator.ports import Bus, DeadLetter, DeadLetters, Fetched, OutOfRange, Snapshots, Source, Unavailable
+from swapstats_aggregator.ports import (
+    Bus,
+    DeadLetter,
+    DeadLetters,
+    Fetched,
+    OutOfRange,
+    Recreated,
+    Snapshots,
+    Source,
+    Unavailable,
+)
 from swapstats_aggregator.restoring import restore_partition
 from swapstats_aggregator.snapshotting import Fenced, Snapshotter, compact_once
 from swapstats_core.partition import Config, Outcome
@@ -26,7 +36,6 @@ from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Refused, Reply, Subjects, decode_query, encode
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 _POLL_MS: Final = 20
 _TICK_MS: Final = 20
@@ -94,9 +103,11 @@ class Shard:
         self._clock = clock
         self._holdings: dict[int, _Holding] = {}
         self._revision = -1
+        self._reading: frozenset[int] = frozenset()
         self._reassign = asyncio.Event()
         self._applied = asyncio.Event()
         self._compacted = asyncio.Event()
+        self._snapshot_soon = asyncio.Event()
         self._caught_up = False
         self._stopping = False
         self._log = log.bind(shard=name)
@@ -145,20 +156,32 @@ class Shard:
             if not self._holdings:
                 await _wait(self._reassign, next_check - time.monotonic())
                 continue
-            try:
-                news = await self._source.poll(_POLL_MS)
-            except OutOfRange as error:
-                await self._restart_reading(error.partition)
-                continue
-            except Unavailable as error:
-                await self._later("source", error)
-                continue
-            for partition, fetched in news.items():
+            if self._reading != self._holdings.keys():
+                self._position()
+            for partition, fetched in (await self._news()).items():
                 if (held := self._holdings.get(partition)) is not None:
                     await self._ingest(held, fetched)
             self._applied.set()
             await self._publish()
             await self._breathe()
+
+    async def _news(self) -> Mapping[int, Fetched]:
+        """What the source has; nothing while it is away or has another topic than before."""
+        try:
+            try:
+                return await self._source.poll(_POLL_MS)
+            except OutOfRange as fault:
+                await self._restart_reading([fault.partition], "out_of_range", str(fault))
+            except Recreated as fault:
+                changed = [
+                    p for p, held in self._holdings.items() if held.owned.origin.incarnation != fault.incarnation
+                ]
+                await self._restart_reading(changed, "recreated", str(fault))
+        except Unavailable as error:
+            for held in self._holdings.values():
+                held.owned.doubt()
+            await self._later("source", error)
+        return {}
 
     async def _ingest(self, held: _Holding, fetched: Fetched) -> None:
         owned, metrics = held.owned, self._metrics
@@ -247,14 +270,15 @@ class Shard:
         }
         await self._release([p for p, held in self._holdings.items() if mine.get(p) != held.owned.epoch])
         wanted = {partition: epoch for partition, epoch in mine.items() if partition not in self._holdings}
-        try:
-            await asyncio.gather(*(self._acquire(partition, epoch) for partition, epoch in wanted.items()))
-        except Unavailable as error:
-            await self._later("acquire", error)
+        acquired = await asyncio.gather(*(self._acquire(*each) for each in wanted.items()), return_exceptions=True)
+        for fault in acquired:
+            if fault is not None and not isinstance(fault, Unavailable):
+                raise fault
+        if missed := [fault for fault in acquired if isinstance(fault, Unavailable)]:
+            await self._later("acquire", missed[0])
             self._reassign.set()
         else:
             self._revision = assignment.revision
-        self._seek()
 
     async def _acquire(self, partition: int, epoch: int) -> None:
         """Claim, restore, serve. Raises Unavailable, and then may be repeated."""
@@ -276,7 +300,11 @@ class Shard:
             owned, self._snapshots, self._source, spec.snapshots.keep, self._metrics, restored.manifests
         )
         if not restored.manifests:  # so that a crash before the first interval doesn't move the start
-            await snapshotter.take(self._clock())
+            try:
+                await snapshotter.take(self._clock())
+            except Fenced as error:
+                self._log.warning("fenced", partition=partition, error=str(error))
+                return
         else:
             owned.snapshot_at_ms = restored.manifests[0].taken_at_ms
         unserve = await self._bus.serve(self._subjects.query(partition), lambda request: self._answer(owned, request))
@@ -298,29 +326,37 @@ class Shard:
             reply = owned.answer(query, self._clock(), self._name)
         return encode(reply)
 
-    async def _restart_reading(self, partition: int) -> None:
-        """The broker has lost the place: keep the state, go on from the topic's beginning, and say so."""
-        owned = self._holdings[partition].owned
-        first, _ = await self._retried("source", lambda: self._source.bounds(partition))
-        incarnation = await self._retried("source", self._source.incarnation)
-        self._log.warning(
-            "restarted_reading",
-            partition=partition,
-            notice=f"offset {owned.offset} is out of the topic's range: state kept, reading from {first}",
-        )
-        owned.offset = first
-        owned.origin = Origin(incarnation, first, owned.state.newest_ms)
-        self._seek()
+    async def _restart_reading(self, partitions: Sequence[int], why: str, fault: str) -> None:
+        """The broker has lost the places: keep the states, go on from the topic's beginning, and say so.
 
-    async def _retried(self, server: str, call: Callable[[], Awaitable[T]]) -> T:
-        while True:
-            try:
-                return await call()
-            except Unavailable as error:
-                await self._later(server, error)
+        Raises Unavailable, and then nothing has moved: the source will say the same again.
+        """
+        for held in self._holdings.values():
+            held.owned.doubt()
+        # If the topic changes again between these calls, the next poll finds that the incarnation isn't this one.
+        incarnation = await self._source.incarnation()
+        firsts = {partition: (await self._source.bounds(partition))[0] for partition in partitions}
+        for partition, first in firsts.items():
+            if partition not in self._holdings:
+                continue
+            held = self._holdings[partition]
+            owned = held.owned
+            notice = f"{fault}: state up to offset {owned.offset} kept, reading from {first}"
+            self._log.warning("restarted_reading", partition=partition, why=why, notice=notice)
+            self._metrics.restarts.labels(why).inc()
+            owned.restart(Origin(incarnation, first, owned.state.newest_ms))
+            held.snapshot_due_ms = self._clock()  # so that the new origin is durable soon
+        self._snapshot_soon.set()
+        self._position()
 
-    def _seek(self) -> None:
-        self._source.assign({partition: held.owned.offset for partition, held in self._holdings.items()})
+    def _position(self) -> None:
+        """Tell the source what to read and from where."""
+        holdings = self._holdings
+        self._reading = frozenset(holdings)
+        incarnations = {held.owned.origin.incarnation for held in holdings.values()}
+        # Two of them, if the topic changed between two claims: the source refuses the empty one and names the topic.
+        incarnation = incarnations.pop() if len(incarnations) == 1 else ""
+        self._source.assign({partition: held.owned.offset for partition, held in holdings.items()}, incarnation)
 
     async def _release(self, partitions: Sequence[int]) -> None:
         """Give partitions up, each with a last snapshot if it can still be had."""
@@ -357,9 +393,8 @@ class Shard:
             due_ms = min(
                 (held.snapshot_due_ms for held in self._holdings.values()), default=self._clock() + _OBSERVE_MS
             )
-            await asyncio.sleep(
-                max(_POLL_MS, due_ms - self._clock()) / 1000
-            )  # a timer: there is nothing else to wait for
+            await _wait(self._snapshot_soon, max(_POLL_MS, due_ms - self._clock()) / 1000)
+            self._snapshot_soon.clear()
 
     async def _snapshot_one(self, partition: int, held: _Holding) -> None:
         try:
@@ -374,7 +409,6 @@ class Shard:
             if self._holdings.pop(partition, None) is held:
                 await held.unserve()
                 self._metrics.forget(partition)
-                self._seek()
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, OffsetOutOfRangeError
 
 from swapstats_aggregator.adapters.kafka_topic import incarnation
-from swapstats_aggregator.ports import DeadLetter, Fetched, OutOfRange, SourceRecord, Unavailable
+from swapstats_aggregator.ports import DeadLetter, Fetched, OutOfRange, Recreated, SourceRecord, Unavailable
 from swapstats_aggregator.process import kafka_security
 from swapstats_core import spec
 
@@ -25,6 +27,11 @@ latency.
 _MAX_RECORDS = 4_096
 """Records taken by one poll: bounds the time in which queries wait."""
 _CALL_TIMEOUT_S = 10.0
+_VERIFY_S = 2.0
+"""How often the topic's incarnation is checked without an occasion: deleting and recreating it breaks no connection.
+
+What is read of a new topic before that is no harm: it is read again, and dedupe knows it.
+"""
 _EXCERPT_BYTES = 65_536
 """What is kept of a dead record that the dead-letter topic refuses for its size."""
 
@@ -65,6 +72,10 @@ class KafkaSource:
             fetch_max_bytes=16 * source.max_bytes,
         )
         self._progress: dict[int, _Progress] = {}
+        self._incarnation = ""
+        self._unverified: Mapping[int, Fetched] = {}
+        self._verified_over: Sequence[object] = ()
+        self._verify_at_s = 0.0
 
     async def start(self) -> None:
         """Connect. Raises Unavailable."""
@@ -86,15 +97,24 @@ class KafkaSource:
             end = await self._consumer.end_offsets([at])
         return first[at], end[at]
 
-    def assign(self, positions: Mapping[int, int]) -> None:
-        current = {at.partition: at for at in self._consumer.assignment()}
-        if set(current) != set(positions):
-            self._consumer.assign([TopicPartition(self._topic, partition) for partition in positions])
-            self._progress = {partition: _Progress() for partition in positions}
+    def assign(self, positions: Mapping[int, int], incarnation: str) -> None:
+        # Assigning anew, even the same partitions, forgets what was prefetched and the ends that the broker told.
+        self._consumer.assign([TopicPartition(self._topic, partition) for partition in positions])
+        self._progress = {partition: _Progress() for partition in positions}
+        self._incarnation = incarnation
+        self._unverified = {}
+        self._verify_at_s = 0.0
         for partition, offset in positions.items():
             self._consumer.seek(TopicPartition(self._topic, partition), offset)
 
     async def poll(self, timeout_ms: int) -> Mapping[int, Fetched]:
+        if not self._unverified:
+            self._unverified = await self._read(timeout_ms)
+        await self._verify()
+        news, self._unverified = self._unverified, {}
+        return news
+
+    async def _read(self, timeout_ms: int) -> Mapping[int, Fetched]:
         try:
             batches = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=_MAX_RECORDS)
         except OffsetOutOfRangeError as error:
@@ -103,6 +123,22 @@ class KafkaSource:
         except KafkaError as error:
             raise Unavailable(f"Kafka: {error!r}") from error
         return {at.partition: await self._fetched(at, batches.get(at, [])) for at in self._consumer.assignment()}
+
+    async def _verify(self) -> None:
+        """Whether what was read so far comes from the assigned incarnation. Raises Recreated or Unavailable.
+
+        An in-memory broker that restarts has a new topic under the old name, and a fetch at the old offset finds the
+        new records there. Nothing else betrays it, but the connections are new; aiokafka tells of them nowhere else.
+        """
+        # The objects themselves, not their ids: while they are held here, no new one can look like an old one.
+        connections: Sequence[Any] = tuple(self._consumer._client._conns.values())  # noqa: SLF001 - see above
+        if connections == self._verified_over and time.monotonic() < self._verify_at_s:
+            return
+        incarnation = await self.incarnation()
+        if incarnation != self._incarnation:
+            raise Recreated(incarnation)
+        self._verified_over = connections
+        self._verify_at_s = time.monotonic() + _VERIFY_S
 
     async def _fetched(self, at: TopicPartition, records: Sequence[SourceRecord]) -> Fetched:
         consumer = self._consumer

@@ -11,7 +11,7 @@ from io import BytesIO
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import IncompatibleBrokerVersion
+from aiokafka.errors import IncompatibleBrokerVersion, for_code
 from aiokafka.protocol.abstract import AbstractType
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.metadata import MetadataRequest
@@ -99,12 +99,17 @@ class _TopicMetadataRequest(Request[_TopicMetadataRequestV10]):  # type: ignore[
 
 
 async def incarnation(client: AIOKafkaClient, topic: str) -> str:
-    """``<cluster id>/<topic id>``; a broker that knows no topic ids gives ``<cluster id>/``."""
+    """``<cluster id>/<topic id>``; a broker that knows no topic ids gives ``<cluster id>/``.
+
+    Raises KafkaError when the broker can't be asked or has no such topic; asking never creates it.
+    """
     node = client.get_random_node()
     try:
         response: Any = await client.send(node, _TopicMetadataRequest(topic))
-        topic_id = response.topics[0][2]
+        error_code, _, topic_id, *_ = response.topics[0]
     except (IncompatibleBrokerVersion, NotImplementedError):
-        response = await client.send(node, MetadataRequest([topic]))
-        topic_id = None
+        response = await client.send(node, MetadataRequest([topic], allow_auto_topic_creation=False))
+        (error_code, *_), topic_id = response.topics[0], None
+    if error_code != 0:
+        raise for_code(error_code)(f"topic {topic}")
     return f"{response.cluster_id}/{topic_id or ''}"
