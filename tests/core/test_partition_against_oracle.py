@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from swapstats_cli.event import encode
 from swapstats_cli.importers import uniswap_v3_pool_csv
 from swapstats_cli.noise import NOISE_OF_A_BAD_DAY, Noise, add_noise, blocks_of
+from swapstats_core import partition
 from swapstats_core.chunks import compact
 from swapstats_core.oracle import MOST_BEHIND_MS, Oracle, Outcome, WindowTotals
 from swapstats_core.partition import Applied, Config, PartitionState
@@ -84,7 +85,12 @@ class Restart:
     """The state goes on from its snapshot."""
 
 
-Step = Batch | Advance | Compact | Restart
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The numbers of unknown tokens are given back."""
+
+
+Step = Batch | Advance | Compact | Forget | Restart
 
 steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(Batch, st.lists(streams.moves, min_size=1, max_size=12)),
@@ -93,9 +99,15 @@ steps: st.SearchStrategy[Step] = st.one_of(
         Advance, st.sampled_from((-HOUR_MS, -60_000, -1, 0, 1, 59_999, MINUTE_MS, 5 * MINUTE_MS, HOUR_MS, DAY_MS))
     ),
     st.builds(Compact, st.integers(1, 3)),
+    st.just(Forget()),
     st.just(Restart()),
 )
 stories = st.lists(steps, min_size=1, max_size=12)
+
+
+@pytest.fixture(autouse=True)
+def _forget_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "_PRUNE_FROM", 0)
 
 
 def compact_fully(state: PartitionState) -> None:
@@ -165,6 +177,9 @@ class Run:
                 for _ in range(rounds):
                     if parts := self.state.pending_compaction():
                         self.state.replace(parts, compact(parts, self.state.first_minute))
+            case Forget():
+                compact_fully(self.state)
+                self.state.forget_unknown_tokens()
             case Restart():
                 assert_same(self.state, restarted(self.state, with_ids=False))
                 self.state = restarted(self.state)
@@ -348,3 +363,15 @@ def test_a_quiet_token_stays_known_when_the_hour_that_named_it_is_forgotten(*, c
     run.apply([make_swap(TOKENS[1], START_MS + 47 * HOUR_MS)])
     run.step(Restart())
     assert run.state.read("WETH") is not None
+
+
+def test_numbers_of_unknown_tokens_are_given_back() -> None:
+    run = Run(streams.CONFIGS[0])
+    run.apply([make_swap(f"SPAM{number}", log_index=number) for number in range(50)])
+    run.step(Compact(1))
+    run.apply(
+        [make_swap(TOKENS[1], START_MS + 60 * HOUR_MS), make_swap(TOKENS[1], START_MS + 61 * HOUR_MS, log_index=1)]
+    )
+    run.step(Forget())
+    assert list(run.state.token_names) == [TOKENS[1]]
+    run.step(Restart())

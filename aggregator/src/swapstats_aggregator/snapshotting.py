@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -32,6 +33,7 @@ class Frozen:
     """A state at one offset."""
 
     parts: tuple[Part, ...]
+    names: Sequence[str]
     first_minute: int
     offset: int
     origin: Origin
@@ -43,6 +45,7 @@ async def compact_once(owned: OwnedPartition) -> bool:
     """Do one pending compaction, if there is any. One at a time for a partition."""
     parts = owned.state.pending_compaction()
     if not parts:
+        owned.state.forget_unknown_tokens()
         return False
     merged = await asyncio.to_thread(compact, parts, owned.state.first_minute)
     owned.state.replace(parts, merged)
@@ -81,6 +84,7 @@ class Snapshotter:
         state.freeze()
         frozen = Frozen(
             (*state.chunks, *state.frozen),
+            state.token_names,
             state.first_minute,
             owned.offset,
             owned.origin,
@@ -107,7 +111,9 @@ class Snapshotter:
         chunks = [await self._chunk(part, frozen) for part in frozen.parts]
         stored: dict[Chunk, ChunkRef] = {}
         for number, chunk in enumerate(chunks):
-            stored[chunk] = self._stored.get(chunk) or await self._upload(chunk, f"{epoch}-{seq}-{number}")
+            stored[chunk] = self._stored.get(chunk) or await self._upload(
+                chunk, frozen.names, f"{epoch}-{seq}-{number}"
+            )
         manifest = Manifest(
             partition=owned.partition,
             epoch=epoch,
@@ -139,8 +145,8 @@ class Snapshotter:
         self._owned.state.replace((part,), chunk)
         return chunk
 
-    async def _upload(self, chunk: Chunk, name: str) -> ChunkRef:
-        cells = await asyncio.to_thread(encode_cells, chunk, self._owned.state.token_names)
+    async def _upload(self, chunk: Chunk, names: Sequence[str], name: str) -> ChunkRef:
+        cells = await asyncio.to_thread(encode_cells, chunk, names)
         ids = await asyncio.to_thread(encode_ids, chunk)
         parts = {f"{name}c": cells} | ({f"{name}i": ids} if ids else {})
         await self._snapshots.store(self._owned.partition, parts)

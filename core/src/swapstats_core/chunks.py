@@ -9,10 +9,11 @@ snapshot uploads: once, since it never changes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from swapstats_core.cells import Cells, Int32s, Int64s, merge
 from swapstats_core.identities import IdRun, Keys, run_of
@@ -85,6 +86,24 @@ def compact(parts: Sequence[Part], first_minute: int) -> Chunk:
         tokens=tokens[last],
         newest=newest[last],
     )
+
+
+def localised(chunk: Chunk, names: Sequence[str], keep: npt.NDArray[np.bool_] | None = None) -> tuple[Chunk, list[str]]:
+    """The chunk with numbers of its own for its tokens, and their names; ``keep`` marks tokens not to be left out."""
+    cells = chunk.cells
+    used = np.union1d(chunk.tokens, cells.tokens)
+    seen: slice | npt.NDArray[np.bool_] = slice(None)
+    rows: slice | npt.NDArray[np.bool_] = slice(None)
+    if keep is not None:
+        used, seen, rows = used[keep[used]], keep[chunk.tokens], keep[cells.tokens]
+    local = Cells(
+        cells.minutes[rows],
+        np.searchsorted(used, cells.tokens[rows]).astype(np.int32),
+        tuple(None if column is None else column[rows] for column in cells.columns),
+        cells.ordered,
+    )
+    tokens = np.searchsorted(used, chunk.tokens[seen]).astype(np.int32)
+    return replace(chunk, cells=local, tokens=tokens, newest=chunk.newest[seen]), [names[n] for n in used.tolist()]
 
 
 def _tokens(part: Part) -> Int32s:

@@ -30,7 +30,7 @@ from swapstats_core.cells import (
     unordered,
     values_of,
 )
-from swapstats_core.chunks import HEAD_LIMIT, REMOVED, Chunk, Head, Part, merge_candidates
+from swapstats_core.chunks import HEAD_LIMIT, REMOVED, Chunk, Head, Part, compact, localised, merge_candidates
 from swapstats_core.identities import Keys, Probe, UInt64s, digest, fingerprints, keys_of
 from swapstats_core.spec import HOUR_MS, MINUTE_MS, SwapStatsSpec
 from swapstats_core.swap import FUTURE_MS, Swap
@@ -38,6 +38,10 @@ from swapstats_core.wire import Ordering
 
 BATCH_LIMIT: Final = 8_192
 """Swaps handled in one step; with `HEAD_LIMIT` it keeps a head's rows below `cells.MAX_ROWS`."""
+
+
+_PRUNE_FROM: Final = 1_024
+"""With fewer tokens it isn't worth while to give numbers back."""
 
 
 class Outcome(StrEnum):
@@ -151,6 +155,7 @@ class PartitionState:
         self._chunks: list[Chunk] = []
         self._frozen: list[Head] = []
         self._head = Head(generation=-1)
+        self._pruned = -1
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -412,8 +417,33 @@ class PartitionState:
 
     @property
     def token_names(self) -> Sequence[str]:
-        """Names by token number, as chunks use them. It only grows, so another thread may read it."""
+        """Names by token number, as chunks use them now. The list only grows, so another thread may read it."""
         return self._index.names
+
+    def forget_unknown_tokens(self) -> None:
+        """Give the numbers of unknown tokens back, once in a generation and if they are the most.
+
+        To be called when no compaction is under way. Chunks that were handed out before keep the old numbers, and with
+        `token_names` as it was then.
+        """
+        if self._frozen or self._pruned == self._head.generation:
+            return
+        self._pruned = self._head.generation
+        names = self.token_names
+        if len(names) < _PRUNE_FROM or 2 * self.known_tokens > len(names):
+            return
+        self.freeze()
+        chunks = [*self._chunks, *(compact((head,), self.first_minute) for head in self._frozen)]
+        known = np.array([self._is_known(token) for token in range(len(names))], np.bool_)
+        now_ms = self.now_ms
+        self._index, self._newest, self._chunks, self._frozen = _TokenIndex(), [], [], []
+        self._totals = [np.zeros((0, VALUES), np.int64) for _ in self._totals]
+        self._changed = np.zeros(0, np.bool_)
+        for chunk in chunks:
+            self.adopt(*localised(chunk, names, known))
+        self.now_ms = 0
+        self.advance(now_ms)
+        self._changed[:] = True  # their marks had the old numbers
 
     def adopt(self, chunk: Chunk, names: Sequence[str]) -> None:
         """Restore: take in a chunk whose token numbers index ``names``. Call `resume` after the last one."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import zstandard
 
 from swapstats_core.cells import Cells
-from swapstats_core.chunks import Chunk
+from swapstats_core.chunks import Chunk, localised
 from swapstats_core.identities import Keys, sorted_run
 from swapstats_core.partition import Config, PartitionState
 
@@ -97,16 +97,16 @@ _unpack_ids = msgspec.msgpack.Decoder(_Ids).decode
 
 def encode_cells(chunk: Chunk, names: Sequence[str]) -> bytes:
     """The sums of a chunk, self-contained: ``names`` are the partition's tokens by number."""
-    used = np.union1d(chunk.tokens, chunk.cells.tokens)
+    local, used = localised(chunk, names)
     return _seal(
         _pack(
             _Cells(
-                names=[names[token] for token in used.tolist()],
-                seen=_bytes(np.searchsorted(used, chunk.tokens), "<i4"),
-                newest=_bytes(chunk.newest, "<i8"),
-                minutes=_bytes(chunk.cells.minutes, "<i4"),
-                tokens=_bytes(np.searchsorted(used, chunk.cells.tokens), "<i4"),
-                columns=[None if column is None else _column(column) for column in chunk.cells.columns],
+                names=used,
+                seen=_bytes(local.tokens, "<i4"),
+                newest=_bytes(local.newest, "<i8"),
+                minutes=_bytes(local.cells.minutes, "<i4"),
+                tokens=_bytes(local.cells.tokens, "<i4"),
+                columns=[None if column is None else _column(column) for column in local.cells.columns],
             )
         )
     )
