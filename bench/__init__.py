@@ -1,0 +1,1 @@
+"""Measurements of the speed, memory and latency that SwapStats promises: ``python -m bench``."""

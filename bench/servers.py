@@ -56,8 +56,8 @@ async def running(cpu: int | None) -> AsyncIterator[Running]:
             servers.redis(redis, Path(folder)),
             servers.nats(nats),
         )
-        quiet = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
-        processes = [await asyncio.create_subprocess_exec(*command, **quiet) for command in commands]
+        quiet = asyncio.subprocess.DEVNULL
+        processes = [await asyncio.create_subprocess_exec(*each, stdout=quiet, stderr=quiet) for each in commands]
         try:
             for process in processes:
                 if cpu is not None:
