@@ -166,16 +166,27 @@ async def test_the_same_batch_is_tried_until_it_is_in_and_nothing_is_read_meanwh
     assert committed_up_to(running.source) == {r.partition: r.offset + 1 for r in running.source.records}
 
 
-async def test_a_rebalance_drops_what_is_not_in_and_commits_nothing_of_it() -> None:
+async def test_a_rebalance_commits_nothing_of_what_is_in_hand_but_its_rows_are_inserted() -> None:
     async with Running([record(offset) for offset in range(10)]) as running:
         running.store.failures = 1
         await running.store.tried.wait()
         running.source.rebalance(position=0)
         await running.source.has_committed(1)
-    assert running.metric("recorder_dropped_batches_total") == 1
-    # All of it came again under the new assignment.
-    assert running.store.inserts[-1] == running.store.inserts[0]
+    # Once for the old assignment, and all of it again under the new one.
+    assert len(running.store.inserts) == 3
+    assert len({block for block, _ in running.store.inserts}) == 1
+    assert running.metric("recorder_commit_failures_total") == 1
     assert committed_up_to(running.source) == {r.partition: r.offset + 1 for r in running.source.records}
+
+
+async def test_a_batch_ends_at_a_rebalance_and_what_was_polled_then_opens_the_next_one() -> None:
+    async with Running([record(offset) for offset in range(10)], rows=20, interval="200ms") as running:
+        await running.source.drained.wait()
+        running.source.rebalance(position=4)
+        await running.source.has_committed(1)
+    assert running.metric("recorder_rows_total") == 10 + 6
+    assert len(running.store.inserts) == 2
+    assert running.source.committed[0] == {r.partition: r.offset + 1 for r in running.source.records[4:]}
 
 
 async def test_a_stop_inserts_what_is_in_hand() -> None:
@@ -215,13 +226,15 @@ async def test_a_failed_commit_is_counted_and_the_stream_goes_on() -> None:
     assert running.metric("recorder_commit_failures_total") >= 2
 
 
-async def test_what_was_read_before_a_topics_new_beginning_is_not_mixed_with_what_follows() -> None:
+async def test_what_was_read_before_a_topics_new_beginning_is_inserted_but_its_offsets_are_not_committed() -> None:
     before, after = [record(offset) for offset in range(5, 8)], [record(offset, offset + 50) for offset in range(4)]
-    async with Running(before, interval="1s") as running:
+    async with Running(before, interval="200ms") as running:
         running.source.restart_at = 3
         running.source.after_restart = after
         await running.source.has_committed(1)
-    assert running.source.committed[0] == {r.partition: r.offset + 1 for r in before}
+    assert len(running.store.inserts) == 2
+    assert running.metric("recorder_rows_total") == 7
+    assert running.source.committed[0] == {r.partition: r.offset + 1 for r in after}
 
 
 def test_offsets_that_go_back_within_a_batch_are_our_own_bug() -> None:

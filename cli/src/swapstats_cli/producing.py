@@ -6,6 +6,9 @@ import asyncio
 import signal
 import time
 from dataclasses import asdict
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
 
 from swapstats_cli.kafka import BrokerFault, client_options, partition_count, started_producer
 from swapstats_cli.options import GenerateOptions, ProduceOptions
@@ -43,24 +46,35 @@ async def run(options: ProduceOptions, target: Target, stream: Stream) -> Summar
     stop = _stopped_by_signal()
     connection = client_options(target.source)
     topic = target.source.topic.name
-    partitions = await partition_count(topic, connection)
-    if target.partitions not in (None, partitions):
-        raise BrokerFault(
-            f"topic {topic} has {partitions} partitions, not {target.partitions}: tokens would land in the wrong ones; "
-            "use the topic's resource, or say --partitions as it is"
-        )
+    partitions = await _checked_partitions(topic, connection, target.partitions)
+
+    async def reconnected() -> AIOKafkaProducer:
+        await _checked_partitions(topic, connection, partitions)
+        return (await started_producer(connection))[0]
+
     producer, idempotent = await started_producer(connection)
     what = f"{stream.what} into {topic} ({partitions} partitions{'' if idempotent else ', retries may repeat'})"
     started_s = time.monotonic()
+    sender = Sender(producer, reconnected, topic, partitions, now_ms)
     try:
         if options.duration_ms is not None:
             asyncio.get_running_loop().call_later(options.duration_ms / 1000, stop.set)
-        sender = Sender(producer, topic, partitions, now_ms)
         with shown(what, stream.total, time.monotonic) as on_progress:
             await send_all(stream.records, sender, stream.pace, stop, on_progress)
     finally:
-        await producer.stop()
+        await sender.close()
     return _summary(sender.tally, time.monotonic() - started_s)
+
+
+async def _checked_partitions(topic: str, connection: dict[str, Any], expected: int | None) -> int:
+    """How many partitions the topic has. Raises BrokerFault if it has none or not as many as expected."""
+    partitions = await partition_count(topic, connection)
+    if expected not in (None, partitions):
+        raise BrokerFault(
+            f"topic {topic} has {partitions} partitions, not {expected}: tokens would land in the wrong ones; "
+            "use the topic's resource, or say --partitions as it is"
+        )
+    return partitions
 
 
 def _stopped_by_signal() -> asyncio.Event:

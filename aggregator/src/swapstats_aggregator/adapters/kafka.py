@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, OffsetOutOfRangeError
 
-from swapstats_aggregator.adapters.kafka_topic import incarnation
+from swapstats_aggregator.adapters.kafka_topic import TopicWatch, incarnation
 from swapstats_aggregator.ports import DeadLetter, Fetched, OutOfRange, Recreated, SourceRecord, Unavailable
 from swapstats_aggregator.process import kafka_security
 from swapstats_core import spec
@@ -27,11 +25,6 @@ latency.
 _MAX_RECORDS = 4_096
 """Records taken by one poll: bounds the time in which queries wait."""
 _CALL_TIMEOUT_S = 10.0
-_VERIFY_S = 2.0
-"""How often the topic's incarnation is checked without an occasion: deleting and recreating it breaks no connection.
-
-What is read of a new topic before that is no harm: it is read again, and dedupe knows it.
-"""
 _EXCERPT_BYTES = 65_536
 """What is kept of a dead record that the dead-letter topic refuses for its size."""
 
@@ -74,8 +67,7 @@ class KafkaSource:
         self._progress: dict[int, _Progress] = {}
         self._incarnation = ""
         self._unverified: Mapping[int, Fetched] = {}
-        self._verified_over: Sequence[object] = ()
-        self._verify_at_s = 0.0
+        self._watch = TopicWatch(self._consumer._client, self._topic)  # noqa: SLF001 - the only way to the protocol
 
     async def start(self) -> None:
         """Connect. Raises Unavailable."""
@@ -103,7 +95,7 @@ class KafkaSource:
         self._progress = {partition: _Progress() for partition in positions}
         self._incarnation = incarnation
         self._unverified = {}
-        self._verify_at_s = 0.0
+        self._watch.forget()
         for partition, offset in positions.items():
             self._consumer.seek(TopicPartition(self._topic, partition), offset)
 
@@ -125,20 +117,10 @@ class KafkaSource:
         return {at.partition: await self._fetched(at, batches.get(at, [])) for at in self._consumer.assignment()}
 
     async def _verify(self) -> None:
-        """Whether what was read so far comes from the assigned incarnation. Raises Recreated or Unavailable.
-
-        An in-memory broker that restarts has a new topic under the old name, and a fetch at the old offset finds the
-        new records there. Nothing else betrays it, but the connections are new; aiokafka tells of them nowhere else.
-        """
-        # The objects themselves, not their ids: while they are held here, no new one can look like an old one.
-        connections: Sequence[Any] = tuple(self._consumer._client._conns.values())  # noqa: SLF001 - see above
-        if connections == self._verified_over and time.monotonic() < self._verify_at_s:
-            return
-        incarnation = await self.incarnation()
-        if incarnation != self._incarnation:
-            raise Recreated(incarnation)
-        self._verified_over = connections
-        self._verify_at_s = time.monotonic() + _VERIFY_S
+        async with _reaching():
+            changed = await self._watch.changed(self._incarnation)
+        if changed is not None:
+            raise Recreated(changed)
 
     async def _fetched(self, at: TopicPartition, records: Sequence[SourceRecord]) -> Fetched:
         consumer = self._consumer

@@ -1,14 +1,19 @@
 """Which topic this is: the cluster's id and the topic's, which a topic recreated under the same name doesn't share.
 
+An in-memory broker that restarts has a new topic under the old name, and a fetch at the old offset finds the new
+records there. `TopicWatch` tells before such records are used.
+
 aiokafka speaks Metadata up to version 5, and topic ids came with version 10 (KIP-516), so that request is written
 here from Kafka's protocol description.
 """
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections.abc import Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, Final
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import IncompatibleBrokerVersion, for_code
@@ -16,6 +21,12 @@ from aiokafka.protocol.abstract import AbstractType
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
+
+_CHECK_S: Final = 2.0
+"""How often the incarnation is checked without an occasion: deleting and recreating a topic breaks no connection.
+
+What is read of a new topic before that is no harm: it is read again, and counts once.
+"""
 
 
 class _Uuid(AbstractType[uuid.UUID]):  # type: ignore[misc] # untyped base
@@ -113,3 +124,34 @@ async def incarnation(client: AIOKafkaClient, topic: str) -> str:
     if error_code != 0:
         raise for_code(error_code)(f"topic {topic}")
     return f"{response.cluster_id}/{topic_id or ''}"
+
+
+class TopicWatch:
+    """Answers whether a consumer's topic is still the same one, asking the broker only when it may not be."""
+
+    def __init__(self, client: AIOKafkaClient, topic: str) -> None:
+        self._client = client
+        self._topic = topic
+        self._seen_over: Sequence[object] = ()
+        self._check_at_s = 0.0
+
+    def forget(self) -> None:
+        """Ask the next time."""
+        self._check_at_s = 0.0
+
+    async def changed(self, known: str) -> str | None:
+        """The incarnation, if it isn't ``known``. None: all that the consumer read before this call is of ``known``.
+
+        Raises KafkaError when the broker can't tell.
+        """
+        # A restarted broker is reached over new connections, and aiokafka tells of them nowhere but here. The objects
+        # themselves, not their ids: while they are held, no new one can look like an old one.
+        connections = tuple(self._client._conns.values())  # noqa: SLF001 - see above
+        if connections == self._seen_over and time.monotonic() < self._check_at_s:
+            return None
+        now = await incarnation(self._client, self._topic)
+        if now != known:
+            return now
+        self._seen_over = connections
+        self._check_at_s = time.monotonic() + _CHECK_S
+        return None

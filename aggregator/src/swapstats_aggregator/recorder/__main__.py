@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
 
 from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
+from swapstats_aggregator.adapters.kafka_group import GroupSource
 from swapstats_aggregator.process import (
     configure_logging,
     kafka_security,
@@ -26,7 +27,6 @@ from swapstats_aggregator.process import (
     serve_health,
     stop_on_signals,
 )
-from swapstats_aggregator.recorder.consumer import GroupSource
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_aggregator.recorder.ports import SourceLostError, StoreUnavailableError
 from swapstats_aggregator.recorder.runner import Recorder

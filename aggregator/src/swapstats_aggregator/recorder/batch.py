@@ -26,8 +26,8 @@ class Batch:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing was read; a batch of rejected records alone has no rows, but offsets to commit."""
-        return not self.next_offsets
+        """Whether there is nothing to do; a batch of rejected records alone has no rows, but offsets to commit."""
+        return not self.rows and not self.next_offsets
 
     @property
     def room(self) -> int:
@@ -42,6 +42,10 @@ class Batch:
             self._bytes += len(record.value or b"")
         self._records += len(records)
         self.rows.extend(rows)
+
+    def lose_its_place(self) -> None:
+        """Its offsets mean nothing any more: the partitions moved on, or the topic is another one. Its rows count."""
+        self.next_offsets = {}
 
     def next_max_rows(self, configured: int) -> int:
         """The following batch's bound: twice this one's when it was full (we are behind), else back towards

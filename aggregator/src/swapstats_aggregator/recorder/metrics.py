@@ -30,7 +30,7 @@ class RecorderMetrics:
             "recorder_retries_total", "Inserts tried again, by ClickHouse's error code", ["code"], registry=registry
         )
         self.dropped = Counter(
-            "recorder_dropped_batches_total", "Batches given up at a rebalance and read again", registry=registry
+            "recorder_dropped_batches_total", "Batches given up at a stop and read again", registry=registry
         )
         self.commit_failures = Counter(
             "recorder_commit_failures_total", "Offset commits that failed", registry=registry

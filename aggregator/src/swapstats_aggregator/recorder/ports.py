@@ -18,9 +18,9 @@ class Record(msgspec.Struct, gc=False, frozen=True):
 
 
 class Polled(msgspec.Struct, frozen=True):
-    """Records read under one assignment. ``generation`` changes with every rebalance: what was read but not yet
-    committed under an older one belongs to somebody else by now, or is read again. ``restarted``: a partition is read
-    from its beginning from here on, so what is in hand must not be mixed with what follows.
+    """Records read under one assignment. ``generation`` changes with every rebalance: offsets read under an older one
+    must not be committed. ``restarted``: a partition is read from its beginning from here on, so what is in hand must
+    not be mixed with what follows, nor its offsets be committed.
     """
 
     generation: int

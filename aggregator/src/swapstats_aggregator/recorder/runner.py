@@ -42,6 +42,7 @@ class Recorder:
         self._store = store
         self._metrics = metrics
         self._max_rows = self._batch_rows
+        self._ahead: Polled | None = None
         self._stop = asyncio.Event()
         self.store_error: str | None = None
         """Why the batch in hand isn't in ClickHouse yet; None while all is well."""
@@ -58,8 +59,14 @@ class Recorder:
                 await self._write(batch)
 
     async def _collect(self) -> Batch:
-        """The next batch: full, or as old as the interval, or what there is when a stop or a rebalance comes."""
-        polled = await self._poll(self._max_rows, self._interval_ms)
+        """The next batch: full, or as old as the interval, or what there is when a stop, a rebalance or a topic's new
+        beginning comes.
+
+        After the latter two its offsets aren't committed, but its rows are inserted: repeats are harmless, and they
+        may be the last trace of a topic that is gone.
+        """
+        polled = self._ahead or await self._poll(self._max_rows, self._interval_ms)
+        self._ahead = None
         batch = Batch(polled.generation, self._max_rows)
         deadline = time.monotonic() + self._interval_ms / 1000
         while True:
@@ -69,9 +76,11 @@ class Recorder:
                 break
             polled = await self._poll(batch.room, left_ms)
             if polled.generation != batch.generation:
-                # What was in hand isn't ours any more, or comes again from the committed offset.
-                self._drop(batch)
-                batch = Batch(polled.generation, self._max_rows)
+                self._ahead = polled
+                batch.lose_its_place()
+                break
+        if polled.restarted:
+            batch.lose_its_place()
         self._max_rows = batch.next_max_rows(self._batch_rows)
         return batch
 
@@ -107,9 +116,11 @@ class Recorder:
         return rows
 
     async def _write(self, batch: Batch) -> None:
-        """Insert a batch, however long it takes, and commit; or drop it when a rebalance or a stop comes first."""
+        """Insert a batch, however long it takes, and commit; or drop it when a stop comes first."""
         if batch.rows and not await self._insert(batch):
             self._drop(batch)
+            return
+        if not batch.next_offsets:
             return
         # A commit under a later assignment could skip records that its owner hasn't inserted yet.
         if batch.generation != self._source.generation or not await self._source.commit(batch.next_offsets):
@@ -128,7 +139,7 @@ class Recorder:
             else:
                 self._succeeded(len(batch.rows), started)
                 return True
-            if await self._stopped_within(backoff_s) or batch.generation != self._source.generation:
+            if await self._stopped_within(backoff_s):
                 return False
             backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
 

@@ -48,7 +48,7 @@ def server_parts(resource: SwapStatsResource, ports: Ports, data: DataDir, own: 
             "kafka",
             ports.brokers,
             broker_command,
-            partial(_topics_exist, resource.spec.source),
+            partial(_topics_exist, resource.spec.source, say),
             after_restart=broker_restarted,
         ),
         Part(
@@ -150,12 +150,14 @@ async def _alive() -> bool:
     return True
 
 
-async def _topics_exist(source: Source) -> bool:
+async def _topics_exist(source: Source, say: Journal) -> bool:
     """The broker is ready when it has its topics: creating them is the probe, and harmless when repeated."""
     try:
-        await create_topics(source)
+        replaced = await create_topics(source)
     except (KafkaError, OSError):
         return False
+    for name in replaced:
+        say.say(f"a client had kafka create {name} with other partitions: it is made again as the resource says")
     return True
 
 

@@ -1,11 +1,15 @@
-"""The topics of a new broker."""
+"""The topics of the embedded broker."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExistsError, for_code
 
 from swapstats_core.spec import Source
+
+_TRIES = 5
 
 
 def topics_of(source: Source) -> list[NewTopic]:
@@ -24,15 +28,47 @@ def topics_of(source: Source) -> list[NewTopic]:
     ]
 
 
-async def create_topics(source: Source) -> None:
-    """Create the topics of ``source``; existing ones are left as they are. Raises KafkaError."""
+async def create_topics(source: Source) -> list[str]:
+    """Create the topics of ``source``; existing ones with the right number of partitions are left as they are.
+
+    A broker that has just started creates a topic, with a number of partitions of its own, as soon as any client asks
+    for it, and clients that live through its restart ask at once. Such a topic is deleted and created again: it is
+    some milliseconds old, and this broker can't add partitions. Its records so far are lost, as those before the
+    restart are. Returns the names of the topics that were replaced. Raises KafkaError.
+    """
     client = AIOKafkaAdminClient(bootstrap_servers=source.brokers)
     await client.start()
     try:
-        reply = await client.create_topics(topics_of(source))
+        replaced: list[str] = []
+        wanted = topics_of(source)
+        for _ in range(_TRIES):
+            await _create(client, wanted)
+            wrong = await _misshapen(client, wanted)
+            if not wrong:
+                return replaced
+            await _delete(client, wrong)
+            replaced += wrong
     finally:
         await client.close()
+    raise InvalidPartitionsError(f"{', '.join(wrong)}: created with another number of partitions again and again")
+
+
+async def _create(client: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> None:
+    reply = await client.create_topics(topics)
     for name, code, *_ in reply.topic_errors:
         error: type[KafkaError] = for_code(code)
         if code != 0 and error is not TopicAlreadyExistsError:
             raise error(f"topic {name} couldn't be created")
+
+
+async def _misshapen(client: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> list[str]:
+    """The topics that don't have the wanted number of partitions; all topics are asked for, which creates none."""
+    existing = {topic["topic"]: len(topic["partitions"]) for topic in await client.describe_topics()}
+    return [topic.name for topic in topics if existing.get(topic.name) != topic.num_partitions]
+
+
+async def _delete(client: AIOKafkaAdminClient, names: Sequence[str]) -> None:
+    reply = await client.delete_topics(names)
+    for name, code, *_ in reply.topic_error_codes:
+        if code != 0:
+            raise for_code(code)(f"topic {name} couldn't be deleted")

@@ -15,6 +15,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
+from swapstats_aggregator.adapters.kafka_topic import TopicWatch
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_aggregator.recorder.ports import Polled, Record, SourceLostError
 from swapstats_core.spec import Source as SourceSpec
@@ -51,6 +52,9 @@ class GroupSource:
             max_poll_interval_ms=_NEVER_MS,
             **connection,
         )
+        self._topic_watch = TopicWatch(self._consumer._client, self._topic)  # noqa: SLF001 - the only way to the protocol
+        self._incarnation: str | None = None
+        self._unverified: Polled | None = None
         self._generation = 0
         self._positions: dict[TopicPartition, int] = {}
         self._progress_at = time.monotonic()
@@ -80,6 +84,26 @@ class GroupSource:
 
     async def poll(self, max_records: int, timeout_ms: int) -> Polled:
         """See `ports.Source`."""
+        polled = self._unverified or await self._read(max_records, timeout_ms)
+        # Until the broker tells which topic this is, what was read waits here, and nothing more is read.
+        self._unverified = polled
+        try:
+            async with asyncio.timeout(_QUERY_SECONDS):
+                changed = await self._topic_watch.changed(self._incarnation or "")
+        except (KafkaError, TimeoutError) as error:
+            _log.info("can't tell yet whether the topic is the same", error=repr(error))
+            await asyncio.sleep(timeout_ms / 1000)  # as long as a poll without records: the bound on asking again
+            return Polled(self._generation, [])
+        self._unverified = None
+        if changed is None:
+            return polled
+        known, self._incarnation = self._incarnation, changed
+        if known is None:
+            return polled
+        _log.warning("the topic was recreated", before=known, now=changed)
+        return await self._restarted(self._consumer.assignment(), "recreated")
+
+    async def _read(self, max_records: int, timeout_ms: int) -> Polled:
         try:
             fetched = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
         except NoOffsetForPartitionError as error:
@@ -97,6 +121,9 @@ class GroupSource:
                 for record in records
             ],
         )
+        back = [at for at, records in fetched.items() if records[0].offset < self._positions.get(at, 0)]
+        if back:
+            return await self._restarted(back, "jumped_back")
         for partition, records in fetched.items():
             self._positions[partition] = records[-1].offset + 1
         await self._prove_positions()
@@ -159,9 +186,11 @@ class GroupSource:
             self._positions.pop(partition, None)
             _log.info("reading a partition from its beginning", partition=partition.partition, why=why)
             try:
-                await self._consumer.seek_to_beginning(partition)
-            except (KafkaError, IllegalStateError) as error:
-                # It was revoked in between, or the broker is away: the next poll finds out anew.
+                async with asyncio.timeout(_QUERY_SECONDS):
+                    await self._consumer.seek_to_beginning(partition)
+            except (TimeoutError, KafkaError, IllegalStateError) as error:
+                # It was revoked in between, or the broker is away: the client goes on trying, or the next poll
+                # finds out anew.
                 _log.info("could not seek yet", partition=partition.partition, error=repr(error))
         return Polled(self._generation, [], restarted=True)
 
