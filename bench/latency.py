@@ -107,15 +107,15 @@ async def measure(seconds: int = SECONDS) -> dict[str, Any]:
         try:
             stream = Stream(producer)
             await _introduce(stream, endpoints["http"])
-            async with connect(f"ws{endpoints['http'].removeprefix('http')}/ws", proxy=None) as client:
-                async with asyncio.TaskGroup() as tasks:
-                    hearing = tasks.create_task(_hear(client, stream))
-                    for token in range(TOKENS):
-                        await client.send(json.dumps({"subscribe": f"token:{token_name(token)}"}))
-                    await _produce(stream, _WARM_UP_S)
-                    stream.latencies_ms.clear()
-                    await _produce(stream, seconds)
-                    hearing.cancel()
+            address = f"ws{endpoints['http'].removeprefix('http')}/ws"
+            async with connect(address, proxy=None) as client, asyncio.TaskGroup() as tasks:
+                hearing = tasks.create_task(_hear(client, stream))
+                for token in range(TOKENS):
+                    await client.send(json.dumps({"subscribe": f"token:{token_name(token)}"}))
+                await _produce(stream, _WARM_UP_S)
+                stream.latencies_ms.clear()
+                await _produce(stream, seconds)
+                hearing.cancel()
         finally:
             await producer.stop()
     cuts = statistics.quantiles(stream.latencies_ms, n=100)

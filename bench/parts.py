@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any, Final
 
-TIMEOUT_S: Final = 300
+TIMEOUT_S: Final = 600
 
 
 async def run_part(module: str, *arguments: str, processor: int | None = None) -> dict[str, Any]:

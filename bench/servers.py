@@ -39,6 +39,7 @@ class Running:
                         "topic": {"partitions": partitions},
                         **source,
                     },
+                    "shards": {"replicas": 1},
                     "stores": {"redis": {"url": self.redis}, "nats": {"url": self.nats}},
                     "telemetry": {"logLevel": "error"},
                 },
