@@ -218,12 +218,15 @@ class Pauses:
     longest_s: float = 0.0
 
     def start_task(
-        self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T] | Generator[Any, None, T]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        **options: Any,  # noqa: ANN401 - handed on as they come
     ) -> asyncio.Task[T]:
         """A task factory."""
         assert isinstance(work, Coroutine), "uvloop and asyncio start nothing else"
         timed = _Timed(work, self) if getattr(work, "__qualname__", None) == _SNAPSHOT_TASK else work
-        return asyncio.Task(timed, loop=loop)
+        return asyncio.Task(timed, loop=loop, **options)
 
 
 class _Timed(Coroutine[object, object, T]):
