@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from swapstats_core.wire import Assignment
 
@@ -79,6 +79,26 @@ class DeadLetter:
     record: SourceRecord
     reason: str
     detail: str
+
+
+_EXCERPT_BYTES: Final = 65_536
+
+
+def excerpt(value: bytes | None) -> bytes:
+    """What is kept of a dead record that is too large for the dead-letter topic: its first 64 KiB."""
+    return (value or b"")[:_EXCERPT_BYTES]
+
+
+def headers(letter: DeadLetter, topic: str, *, truncated: bool = False) -> list[tuple[str, bytes]]:
+    """A dead letter's headers: ``origin`` (``topic:partition:offset``), ``reason``, ``detail`` and, for an excerpt,
+    ``truncated``.
+    """
+    told = [
+        ("origin", f"{topic}:{letter.partition}:{letter.record.offset}".encode()),
+        ("reason", letter.reason.encode()),
+        ("detail", letter.detail.encode(errors="replace")),
+    ]
+    return [*told, ("truncated", b"true")] if truncated else told
 
 
 class Source(Protocol):

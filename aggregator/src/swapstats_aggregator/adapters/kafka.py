@@ -12,7 +12,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, OffsetOutOfRangeError
 
 from swapstats_aggregator.adapters.kafka_topic import TopicWatch, incarnation
-from swapstats_aggregator.ports import DeadLetter, Fetched, OutOfRange, Recreated, SourceRecord, Unavailable
+from swapstats_aggregator.ports import (
+    DeadLetter,
+    Fetched,
+    OutOfRange,
+    Recreated,
+    SourceRecord,
+    Unavailable,
+    excerpt,
+    headers,
+)
 from swapstats_aggregator.process import kafka_security
 from swapstats_core import spec
 
@@ -25,8 +34,6 @@ latency.
 _MAX_RECORDS = 4_096
 """Records taken by one poll: bounds the time in which queries wait."""
 _CALL_TIMEOUT_S = 10.0
-_EXCERPT_BYTES = 65_536
-"""What is kept of a dead record that the dead-letter topic refuses for its size."""
 
 
 @asynccontextmanager
@@ -178,24 +185,21 @@ class KafkaDeadLetters:
             )
             for letter, result in zip(letters, results, strict=True):
                 if isinstance(result, MessageSizeTooLargeError):
-                    excerpt = (letter.record.value or b"")[:_EXCERPT_BYTES]
-                    await (await self._enqueue(letter, excerpt, ("truncated", b"true")))
+                    await (await self._enqueue(letter, excerpt(letter.record.value), truncated=True))
                 elif isinstance(result, BaseException):
                     raise result
 
     async def _enqueue(
-        self, letter: DeadLetter, value: bytes | None, *more: tuple[str, bytes]
+        self, letter: DeadLetter, value: bytes | None, *, truncated: bool = False
     ) -> asyncio.Future[object]:
         record = letter.record
-        headers = [
-            ("origin", f"{self._origin}:{letter.partition}:{record.offset}".encode()),
-            ("reason", letter.reason.encode()),
-            ("detail", letter.detail.encode(errors="replace")),
-            *more,
-        ]
         try:
             future: asyncio.Future[object] = await self._producer.send(
-                self._topic, value, key=record.key, headers=headers, timestamp_ms=max(record.timestamp, 0)
+                self._topic,
+                value,
+                key=record.key,
+                headers=headers(letter, self._origin, truncated=truncated),
+                timestamp_ms=max(record.timestamp, 0),
             )
         except MessageSizeTooLargeError as error:
             future = asyncio.get_running_loop().create_future()

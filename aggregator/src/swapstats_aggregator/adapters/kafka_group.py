@@ -121,9 +121,6 @@ class GroupSource:
                 for record in records
             ],
         )
-        back = [at for at, records in fetched.items() if records[0].offset < self._positions.get(at, 0)]
-        if back:
-            return await self._restarted(back, "jumped_back")
         for partition, records in fetched.items():
             self._positions[partition] = records[-1].offset + 1
         await self._prove_positions()

@@ -37,7 +37,7 @@ class Batch:
     def add(self, records: Sequence[Record], rows: Sequence[Row]) -> None:
         """Add what was read, and the rows of those records that are valid."""
         for record in records:
-            assert record.offset >= self.next_offsets.get(record.partition, 0), "a batch's offsets only grow"
+            # Offsets grow, or the broker gave some twice (the embedded one does, written to while it makes a topic).
             self.next_offsets[record.partition] = record.offset + 1
             self._bytes += len(record.value or b"")
         self._records += len(records)

@@ -61,11 +61,22 @@ class Child:
         """Wait for the end of the process; may be awaited by several."""
         return Exit(await self._process.wait())
 
+    def pause(self) -> None:
+        """Let it stand still until `resume`."""
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on; harmless when it isn't paused."""
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGCONT)
+
     async def stop(self, within_s: float, hurry: asyncio.Event) -> bool:
         """SIGTERM; SIGKILL after ``within_s``, or `HURRIED_WITHIN_S` after ``hurry``. Whether it ended by itself."""
         if self._process.returncode is not None:
             return True
         self._process.terminate()
+        self.resume()  # a paused process wouldn't get the signal
         ended = asyncio.ensure_future(self._process.wait())
         hurried = asyncio.ensure_future(hurry.wait())
         try:

@@ -58,6 +58,16 @@ class Keeper:
         """Process id of the child that runs or, while none does, ran last; 0 before the first start."""
         return self._last_pid
 
+    def pause(self) -> None:
+        """Let the child, if there is one, stand still until `resume`."""
+        if self._child is not None:
+            self._child.pause()
+
+    def resume(self) -> None:
+        """Let the child go on."""
+        if self._child is not None:
+            self._child.resume()
+
     def status(self) -> PartStatus:
         """How the part is now."""
         pid = None if self._child is None else self._child.pid

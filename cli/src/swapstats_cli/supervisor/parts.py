@@ -29,8 +29,22 @@ REDIS_RETRY_S = 0.5
 _UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 
 
-def server_parts(resource: SwapStatsResource, ports: Ports, data: DataDir, own: Ownership, say: Journal) -> list[Part]:
-    """Broker, Redis, NATS and ClickHouse."""
+def server_parts(
+    resource: SwapStatsResource,
+    ports: Ports,
+    data: DataDir,
+    own: Ownership,
+    say: Journal,
+    hold_producer: Callable[[bool], None],
+) -> list[Part]:
+    """Broker, Redis, NATS and ClickHouse.
+
+    ``hold_producer(True)`` is called before the broker's restart, ``hold_producer(False)`` when it has its topics: the
+    embedded broker gives offsets twice in a topic that is written to while it is being created.
+    """
+
+    async def broker_restarts() -> None:
+        hold_producer(True)
 
     def broker_command() -> list[str]:
         cluster_id = str(uuid4())
@@ -38,6 +52,7 @@ def server_parts(resource: SwapStatsResource, ports: Ports, data: DataDir, own: 
         return servers.broker(ports.kafka, cluster_id)
 
     async def broker_restarted() -> None:
+        hold_producer(False)
         say.say(
             "kafka keeps records in memory only: those before its restart are gone, its topics are new", Tone.WARNING
         )
@@ -49,6 +64,7 @@ def server_parts(resource: SwapStatsResource, ports: Ports, data: DataDir, own: 
             ports.brokers,
             broker_command,
             partial(_topics_exist, resource.spec.source, say),
+            before_restart=broker_restarts,
             after_restart=broker_restarted,
         ),
         Part(

@@ -87,7 +87,7 @@ class System:
     def _compose(self, rate: int) -> list[list[Keeper]]:
         """Make the keepers. Returns the stages in which they stop."""
         data, ports, own, say = self._data, self.ports, self._ownership, self._journal
-        servers = self._keep(server_parts(self.resource, ports, data, own, say), needs=[])
+        servers = self._keep(server_parts(self.resource, ports, data, own, say, self._hold_producer), needs=[])
         kafka, redis, nats, clickhouse = (keeper.ready for keeper in servers)
         assigned = [kafka, redis, nats, self._assigned]
         shards = self._keep(shard_parts(ports, data, own, say), needs=assigned)
@@ -97,6 +97,10 @@ class System:
         producers = [producer_part(self.resource.spec.source, rate)] if rate else []
         producer = self._keep(producers, needs=consumers)
         return [producer, api, [*shards, *recorder], servers]
+
+    def _hold_producer(self, held: bool) -> None:  # noqa: FBT001 - a switch
+        if (keeper := self._keepers.get("producer")) is not None:
+            (keeper.pause if held else keeper.resume)()
 
     def _keep(self, parts: Sequence[Part], needs: list[asyncio.Event]) -> list[Keeper]:
         keepers = [

@@ -1,0 +1,275 @@
+"""The world of a shard in memory, for tests and simulation: what the servers would keep, and the ports on it.
+
+`MemoryTopic` and `MemoryStore` live on when a shard is dropped, as servers do; `MemorySource` and `MemorySnapshots` are
+a shard's connections to them. All pass the contract tests of the real adapters. While ``down``, nothing is reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from swapstats_aggregator.ports import (
+    DeadLetter,
+    Fetched,
+    Handler,
+    OutOfRange,
+    Recreated,
+    Unavailable,
+    excerpt,
+    headers,
+)
+from swapstats_core.wire import Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRecord:
+    """`ports.SourceRecord`."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(slots=True)
+class _Log:
+    first: int = 0
+    records: list[MemoryRecord] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.records)
+
+
+class MemoryTopic:
+    """A topic at its broker."""
+
+    def __init__(self, partitions: int) -> None:
+        self.down = False
+        self.committed: dict[int, int] = {}
+        self._lives = 0
+        self._appended = asyncio.Event()
+        self.recreate(partitions)
+
+    @property
+    def incarnation(self) -> str:
+        """Changes with every `recreate`."""
+        return f"memory/{self._lives}"
+
+    def recreate(self, partitions: int) -> None:
+        """Forget all records and begin anew, under the same name."""
+        self._lives += 1
+        self._logs = [_Log() for _ in range(partitions)]
+        self._notify()
+
+    def append(self, partition: int, timestamp_ms: int, key: bytes | None, value: bytes | None) -> int:
+        """Add a record; returns its offset."""
+        log = self._logs[partition]
+        record = MemoryRecord(log.end, timestamp_ms, key, value)
+        log.records.append(record)
+        self._notify()
+        return record.offset
+
+    def trim(self, partition: int, first: int) -> None:
+        """Forget the records before ``first``, as retention does."""
+        log = self._logs[partition]
+        del log.records[: first - log.first]
+        log.first = first
+
+    def log(self, partition: int) -> _Log:
+        """A partition. Raises Unavailable while the broker is down, or while the topic has no such partition."""
+        if self.down or partition >= len(self._logs):
+            raise Unavailable(f"memory: partition {partition} can't be reached")
+        return self._logs[partition]
+
+    async def grown(self, timeout_ms: int) -> None:
+        """Wait for news, at most so long."""
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await self._appended.wait()
+        except TimeoutError:
+            return
+
+    def _notify(self) -> None:
+        self._appended.set()
+        self._appended = asyncio.Event()
+
+
+class MemorySource:
+    """`ports.Source`. ``clock`` gives Unix milliseconds; a poll takes at most ``max_records`` of a partition."""
+
+    def __init__(self, topic: MemoryTopic, clock: Callable[[], int], max_records: int = 4_096) -> None:
+        self.max_records = max_records
+        self._topic = topic
+        self._clock = clock
+        self._positions: dict[int, int] = {}
+        self._incarnation = ""
+
+    async def incarnation(self) -> str:
+        if self._topic.down:
+            raise Unavailable("memory: the broker is down")
+        return self._topic.incarnation
+
+    async def bounds(self, partition: int) -> tuple[int, int]:
+        log = self._topic.log(partition)
+        return log.first, log.end
+
+    def assign(self, positions: Mapping[int, int], incarnation: str) -> None:
+        self._positions = dict(positions)
+        self._incarnation = incarnation
+
+    async def poll(self, timeout_ms: int) -> Mapping[int, Fetched]:
+        if not any(self._topic.log(partition).end > at for partition, at in self._positions.items()):
+            await self._topic.grown(timeout_ms)
+        if await self.incarnation() != self._incarnation:
+            raise Recreated(self._topic.incarnation)
+        return {partition: self._take(partition, at) for partition, at in tuple(self._positions.items())}
+
+    def _take(self, partition: int, position: int) -> Fetched:
+        log = self._topic.log(partition)
+        if not log.first <= position <= log.end:
+            raise OutOfRange(partition, position)
+        start = position - log.first
+        records = log.records[start : start + self.max_records]
+        position += len(records)
+        self._positions[partition] = position
+        return Fetched(records, position, log.end, self._clock() if position == log.end else None)
+
+    async def commit(self, positions: Mapping[int, int]) -> None:
+        if self._topic.down:
+            raise Unavailable("memory: the broker is down")
+        self._topic.committed |= {p: offset for p, offset in positions.items() if p in self._positions}
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLetter:
+    """A stored dead letter."""
+
+    key: bytes | None
+    value: bytes | None
+    timestamp: int
+    headers: Sequence[tuple[str, bytes]]
+
+
+class MemoryDeadLetters:
+    """`ports.DeadLetters` of records of ``topic``; values above ``max_bytes`` are stored as excerpts."""
+
+    def __init__(self, topic: str, max_bytes: int = 2_097_152) -> None:
+        self.down = False
+        self.stored: list[MemoryLetter] = []
+        self._topic = topic
+        self._max_bytes = max_bytes
+
+    async def send(self, letters: Sequence[DeadLetter]) -> None:
+        if self.down:
+            raise Unavailable("memory: the broker is down")
+        self.stored += [self._stored(letter) for letter in letters]
+
+    def _stored(self, letter: DeadLetter) -> MemoryLetter:
+        record = letter.record
+        whole = len(record.value or b"") <= self._max_bytes
+        value = record.value if whole else excerpt(record.value)
+        return MemoryLetter(
+            record.key, value, max(record.timestamp, 0), headers(letter, self._topic, truncated=not whole)
+        )
+
+
+@dataclass(slots=True)
+class _Kept:
+    epoch: int = 0
+    owner: str = ""
+    claimant: str = ""
+    manifests: list[bytes] = field(default_factory=list)
+    parts: dict[str, bytes] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """The server of assignment, claims and snapshots."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.assignment: Assignment | None = None
+        self._kept: dict[int, _Kept] = {}
+
+    def of(self, partition: int) -> _Kept:
+        """What is kept of a partition. Raises Unavailable while the server is down."""
+        if self.down:
+            raise Unavailable("memory: the store is down")
+        return self._kept.setdefault(partition, _Kept())
+
+
+class MemorySnapshots:
+    """`ports.Snapshots`. ``claimant`` tells apart two lives of a process with one name."""
+
+    def __init__(self, store: MemoryStore, claimant: str) -> None:
+        self._store = store
+        self._claimant = claimant
+
+    async def assignment(self) -> Assignment | None:
+        if self._store.down:
+            raise Unavailable("memory: the store is down")
+        return self._store.assignment
+
+    async def claim(self, partition: int, epoch: int, owner: str) -> bool:
+        kept = self._store.of(partition)
+        if epoch < kept.epoch or (epoch == kept.epoch and kept.claimant != self._claimant):
+            return False
+        kept.epoch, kept.owner, kept.claimant = epoch, owner, self._claimant
+        return True
+
+    async def manifests(self, partition: int) -> Sequence[bytes]:
+        return tuple(self._store.of(partition).manifests)
+
+    async def load(self, partition: int, names: Collection[str]) -> Mapping[str, bytes]:
+        parts = self._store.of(partition).parts
+        return {name: parts[name] for name in names if name in parts}
+
+    async def store(self, partition: int, parts: Mapping[str, bytes]) -> None:
+        self._store.of(partition).parts |= parts
+
+    async def flip(self, partition: int, epoch: int, manifest: bytes, keep: int) -> bool:
+        kept = self._store.of(partition)
+        if (kept.epoch, kept.claimant) != (epoch, self._claimant):
+            return False
+        if kept.manifests[:1] != [manifest]:
+            kept.manifests = [manifest, *kept.manifests][:keep]
+        return True
+
+    async def collect(self, partition: int, keep: Collection[str]) -> int:
+        kept = self._store.of(partition)
+        surplus = kept.parts.keys() - set(keep)
+        kept.parts = {name: part for name, part in kept.parts.items() if name not in surplus}
+        return len(surplus)
+
+
+class MemoryBus:
+    """`ports.Bus`, and what the other side of it does: `request` and `heard`."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, bytes]] = []
+        """Everything that was published, in order."""
+        self._handlers: dict[str, list[Handler]] = {}
+        self._listeners: dict[str, list[Callable[[], None]]] = {}
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        self.heard.append((subject, payload))
+        for callback in self._listeners.get(subject, ()):
+            callback()
+
+    async def serve(self, subject: str, handler: Handler) -> Callable[[], Awaitable[None]]:
+        serving = self._handlers.setdefault(subject, [])
+        serving.append(handler)
+
+        async def stop() -> None:
+            serving.remove(handler)
+
+        return stop
+
+    async def listen(self, subject: str, callback: Callable[[], None]) -> None:
+        self._listeners.setdefault(subject, []).append(callback)
+
+    def request(self, subject: str, payload: bytes) -> bytes | None:
+        """The first answer, or None when nobody serves the subject."""
+        return next((handler(payload) for handler in self._handlers.get(subject, ())), None)

@@ -1,0 +1,116 @@
+"""What every keeper of ownership and snapshots does: fenced claims and flips, parts, their collection."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import pytest
+
+from swapstats_aggregator.adapters.memory import MemorySnapshots, MemoryStore
+from swapstats_aggregator.adapters.redis import RedisSnapshots, connect
+from swapstats_aggregator.ports import Snapshots, Unavailable
+from swapstats_core import spec
+from swapstats_core.wire import Assignment, Keys, PartitionAssignment, encode
+from tests.aggregator.servers import free_port
+
+
+@dataclass
+class Site:
+    """A store, and connections to it under the name of a claimant."""
+
+    connected: Callable[[str], Snapshots]
+    assign: Callable[[Assignment], object]
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+    if request.param == "memory":
+        store = MemoryStore()
+        yield Site(lambda claimant: MemorySnapshots(store, claimant), lambda given: setattr(store, "assignment", given))
+        return
+    client = connect(spec.Redis(url=request.getfixturevalue("redis_url")))
+    keys = Keys("test:", uuid.uuid4().hex)
+    try:
+        yield Site(
+            lambda claimant: RedisSnapshots(client, keys, claimant),
+            lambda given: asyncio.ensure_future(client.set(keys.assignment, encode(given))),
+        )
+    finally:
+        await client.aclose()
+
+
+async def test_a_claim_needs_a_higher_epoch(site: Site) -> None:
+    one, two = site.connected("shard-0/a"), site.connected("shard-0/b")
+    assert await one.claim(0, 1, "shard-0")
+    assert await one.claim(0, 1, "shard-0"), "a repeat after a lost reply succeeds"
+    assert not await two.claim(0, 1, "shard-0"), "another life of the same name has the same epoch"
+    assert await two.claim(0, 2, "shard-0")
+    assert not await one.claim(0, 1, "shard-0")
+    assert not await one.claim(0, 2, "shard-0")
+    assert await one.claim(1, 1, "shard-0"), "partitions are independent"
+
+
+async def test_only_the_owner_flips(site: Site) -> None:
+    one, two = site.connected("a"), site.connected("b")
+    assert not await one.flip(0, 1, b"unclaimed", 3)
+    await one.claim(0, 1, "a")
+    assert await one.flip(0, 1, b"first", 3)
+    assert not await one.flip(0, 2, b"too high", 3)
+    assert not await two.flip(0, 1, b"not its own", 3)
+    await two.claim(0, 5, "b")
+    assert not await one.flip(0, 1, b"late", 3)
+    assert not await one.flip(0, 5, b"zombie", 3)
+    assert await two.flip(0, 5, b"second", 3)
+    assert list(await one.manifests(0)) == [b"second", b"first"]
+    assert list(await two.manifests(0)) == [b"second", b"first"]
+
+
+async def test_the_last_manifests_are_kept_and_a_repeat_changes_nothing(site: Site) -> None:
+    one = site.connected("a")
+    assert list(await one.manifests(7)) == []
+    await one.claim(7, 1, "a")
+    for number in range(5):
+        for _ in range(2):
+            assert await one.flip(7, 1, b"%d" % number, 3)
+    assert list(await one.manifests(7)) == [b"4", b"3", b"2"]
+
+
+async def test_parts_are_kept_by_name_until_they_are_collected(site: Site) -> None:
+    one = site.connected("a")
+    parts = {f"{number}c": bytes([number]) * number for number in range(150)}
+    await one.store(3, parts)
+    await one.store(3, {"0c": b"again"})
+    assert await one.load(3, [*parts, "absent"]) == {**parts, "0c": b"again"}
+    assert await one.load(4, parts) == {}
+    assert await one.collect(3, {"0c", "149c", "never"}) == 148
+    assert await one.load(3, parts) == {"0c": b"again", "149c": parts["149c"]}
+    assert await one.collect(3, {"0c", "149c"}) == 0
+    assert await one.load(3, []) == {}
+
+
+async def test_the_assignment_is_told(site: Site) -> None:
+    one = site.connected("a")
+    assert await one.assignment() is None
+    assignment = Assignment(4, [PartitionAssignment("shard-0", 2), PartitionAssignment("shard-1", 1)])
+    if (done := site.assign(assignment)) is not None:
+        await done  # type: ignore[misc] # the one in Redis is a future
+    assert await one.assignment() == assignment
+
+
+async def test_a_store_in_memory_that_is_away_is_unavailable() -> None:
+    store = MemoryStore()
+    store.down = True
+    snapshots = MemorySnapshots(store, "a")
+    for call in (snapshots.assignment(), snapshots.claim(0, 1, "a"), snapshots.flip(0, 1, b"", 3)):
+        with pytest.raises(Unavailable):
+            await call
+
+
+async def test_a_redis_that_is_away_is_unavailable() -> None:
+    client = connect(spec.Redis(url=f"redis://127.0.0.1:{free_port()}/0"))
+    with pytest.raises(Unavailable):
+        await RedisSnapshots(client, Keys("test:", "x"), "a").assignment()
+    await client.aclose()

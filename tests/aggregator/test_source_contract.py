@@ -1,0 +1,215 @@
+"""What every source of records and every place for dead letters does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from swapstats_aggregator.adapters.memory import MemoryRecord, MemorySource, MemoryTopic
+from swapstats_aggregator.ports import DeadLetter, Fetched, OutOfRange, Recreated, Source, Unavailable
+from tests.aggregator.servers import broker, free_port
+from tests.aggregator.topics import MAX_BYTES, MemorySite, Site, kafka_site, wall_ms
+
+
+@pytest.fixture(params=["memory", "kafka"])
+async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+    if request.param == "memory":
+        yield MemorySite()
+    else:
+        async with kafka_site(request.getfixturevalue("kafka")) as at_broker:
+            yield at_broker
+
+
+class Reading:
+    """What polls have returned so far."""
+
+    def __init__(self, source: Source) -> None:
+        self.values: dict[int, list[bytes | None]] = {}
+        self.last: Mapping[int, Fetched] = {}
+        self._source = source
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(15):
+            while not condition():
+                self.last = await self._source.poll(20)
+                for partition, fetched in self.last.items():
+                    values = self.values.setdefault(partition, [])
+                    values += [record.value for record in fetched.records]
+
+    async def patiently(self) -> None:
+        """Poll on through outages until something else is raised."""
+        async with asyncio.timeout(15):
+            while True:
+                with contextlib.suppress(Unavailable):
+                    await self.until(lambda: False)
+                await asyncio.sleep(0.05)  # a broker that comes up can't be awaited
+
+    async def until_confirmed(self, since_ms: int, *partitions: int) -> None:
+        def confirmed() -> bool:
+            news = [self.last.get(partition) for partition in partitions]
+            return all(each is not None and (each.confirmed_ms or 0) > since_ms for each in news)
+
+        await self.until(confirmed)
+
+
+async def test_assigned_partitions_are_read_from_their_positions_to_a_confirmed_end(site: Site) -> None:
+    await site.append(0, b"a", b"b", b"c")
+    await site.append(1, b"x", None)
+    source, reading = site.source, Reading(site.source)
+    source.assign({0: 1, 1: 0}, await source.incarnation())
+    began_ms = wall_ms()
+    await reading.until_confirmed(began_ms, 0, 1)
+    assert reading.values == {0: [b"b", b"c"], 1: [b"x", None]}
+    assert (reading.last[0].position, reading.last[0].end_offset) == (3, 3)
+    await site.append(0, b"d")
+    appended_ms = wall_ms()
+    await reading.until_confirmed(appended_ms, 0, 1)
+    assert reading.values[0] == [b"b", b"c", b"d"]
+    assert reading.last[0].position == 4
+
+
+async def test_records_carry_their_offset_key_and_time(site: Site) -> None:
+    before_ms = wall_ms()
+    await site.append(1, b"x", b"y")
+    site.source.assign({1: 0}, await site.source.incarnation())
+    records: list[object] = []
+    while len(records) < 2:
+        for fetched in (await site.source.poll(100)).values():
+            records += [(record.offset, record.key) for record in fetched.records]
+            assert all(before_ms <= record.timestamp <= wall_ms() for record in fetched.records)
+    assert records == [(0, b"key"), (1, b"key")]
+
+
+async def test_a_new_assignment_forgets_what_was_read_and_confirmed(site: Site) -> None:
+    await site.append(0, b"a", b"b")
+    source = site.source
+    incarnation = await source.incarnation()
+    source.assign({0: 0}, incarnation)
+    await Reading(source).until_confirmed(wall_ms(), 0)
+    source.assign({0: 0, 1: 0}, incarnation)
+    reading, again_ms = Reading(source), wall_ms()
+    await reading.until_confirmed(again_ms, 0, 1)
+    assert reading.values == {0: [b"a", b"b"], 1: []}
+    source.assign({1: 0}, incarnation)
+    await reading.until(lambda: set(reading.last) == {1})
+
+
+async def test_bounds_and_commit(site: Site) -> None:
+    source = site.source
+    assert await source.bounds(0) == (0, 0)
+    await site.append(0, b"a", b"b")
+    assert await source.bounds(0) == (0, 2)
+    source.assign({0: 2}, await source.incarnation())
+    await source.poll(20)
+    await source.commit({0: 2, 1: 5})
+
+
+async def test_a_recreated_topic_is_noticed_while_it_is_read_and_its_records_wait(site: Site) -> None:
+    source = site.source
+    await site.append(0, b"a", b"b")
+    first = await source.incarnation()
+    source.assign({0: 0}, first)
+    reading = Reading(source)
+    await reading.until_confirmed(wall_ms(), 0)
+    await site.recreate()
+    await site.append(0, b"new")
+    with pytest.raises(Recreated) as noticed:
+        await reading.until(lambda: False)
+    assert noticed.value.incarnation == await source.incarnation() != first
+    with pytest.raises(Recreated):
+        await source.poll(20)
+    source.assign({0: 0}, noticed.value.incarnation)
+    again_ms = wall_ms()
+    await reading.until_confirmed(again_ms, 0)
+    assert reading.values == {0: [b"a", b"b", b"new"]}
+
+
+async def test_an_assignment_for_another_incarnation_is_refused(site: Site) -> None:
+    await site.append(0, b"a")
+    site.source.assign({0: 0}, "")
+    with pytest.raises(Recreated) as noticed:
+        await site.source.poll(20)
+    assert noticed.value.incarnation == await site.source.incarnation()
+
+
+async def test_a_restarted_broker_is_noticed_before_its_records_are_returned(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    lives = contextlib.ExitStack()
+    with lives:
+        lives.enter_context(broker(port, log))
+        async with kafka_site(f"127.0.0.1:{port}", "swaps") as site:
+            await site.append(0, b"a", b"b")
+            source = site.source
+            source.assign({0: 0}, await source.incarnation())
+            reading = Reading(source)
+            await reading.until_confirmed(wall_ms(), 0)
+            lives.close()
+            with pytest.raises(Unavailable):
+                await source.incarnation()
+            lives.enter_context(broker(port, log))
+            async with kafka_site(f"127.0.0.1:{port}", "swaps") as again:
+                await again.append(0, b"c", b"d", b"e", b"f")  # the broker would go on in the middle of them
+                with pytest.raises(Recreated) as noticed:
+                    await reading.patiently()
+                source.assign({0: 0}, noticed.value.incarnation)
+                again_ms = wall_ms()
+                await reading.until_confirmed(again_ms, 0)
+            assert reading.values == {0: [b"a", b"b", b"c", b"d", b"e", b"f"]}
+
+
+def record(offset: int, value: bytes | None, timestamp_ms: int = 1_700_000_000_000) -> MemoryRecord:
+    return MemoryRecord(offset, timestamp_ms, b"key", value)
+
+
+async def test_dead_letters_carry_their_origin_and_reason(site: Site) -> None:
+    await site.dead_letters.send(
+        [
+            DeadLetter(1, record(17, b"{"), "malformed_json", "not one JSON object \ud800"),
+            DeadLetter(0, record(3, None, -1), "empty", "the record has no value"),
+        ]
+    )
+    first, second = await site.letters()
+    assert (first.key, first.value, first.timestamp) == (b"key", b"{", 1_700_000_000_000)
+    assert list(first.headers) == [
+        ("origin", f"{site.name}:1:17".encode()),
+        ("reason", b"malformed_json"),
+        ("detail", b"not one JSON object ?"),
+    ]
+    assert (second.value, second.timestamp) == (None, 0)
+    assert second.headers[1] == ("reason", b"empty")
+
+
+async def test_of_a_dead_letter_that_is_too_large_an_excerpt_is_stored(site: Site) -> None:
+    large = bytes(range(256)) * (MAX_BYTES // 64)
+    letters = [DeadLetter(0, record(0, large), "too_large", "much"), DeadLetter(0, record(1, b"x"), "empty", "little")]
+    await site.dead_letters.send(letters)
+    stored = {dict(letter.headers)["origin"].rpartition(b":")[2]: letter for letter in await site.letters()}
+    assert stored[b"0"].value == large[:65_536]
+    assert stored[b"0"].headers[-1] == ("truncated", b"true")
+    assert stored[b"1"].value == b"x"
+    assert len(stored) == 2
+
+
+async def test_the_topic_in_memory_loses_old_records_and_can_be_away() -> None:
+    topic = MemoryTopic(1)
+    source = MemorySource(topic, wall_ms, max_records=2)
+    for value in (b"a", b"b", b"c", b"d"):
+        topic.append(0, 0, None, value)
+    source.assign({0: 0}, await source.incarnation())
+    fetched = (await source.poll(0))[0]
+    assert (len(fetched.records), fetched.position, fetched.end_offset, fetched.confirmed_ms) == (2, 2, 4, None)
+    topic.trim(0, 3)
+    assert await source.bounds(0) == (3, 4)
+    for position in (2, 5):
+        source.assign({0: position}, await source.incarnation())
+        with pytest.raises(OutOfRange) as out:
+            await source.poll(0)
+        assert out.value.partition == 0
+    topic.down = True
+    for call in (source.incarnation(), source.bounds(0), source.poll(0), source.commit({0: 1})):
+        with pytest.raises(Unavailable):
+            await call
