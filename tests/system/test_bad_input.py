@@ -1,0 +1,93 @@
+"""10,000 records that are no swaps among as many that are: these count exactly, those become dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from fractions import Fraction
+
+import pytest
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from swapstats_core.swap import Reason
+from tests.kit.fuzz import FuzzRecord, fuzz_records
+from tests.system.conftest import Figure
+from tests.system.running import TOPIC, System, home, wall_ms
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+_COUNT = 20_000
+_AT_ONCE = 500
+_AGO_MS = 60_000
+"""Records are stamped with a past time: good ones are up to 60 s ahead of it, and so not ahead of now."""
+
+
+async def test_bad_records_among_good_ones(system: System, figure: Figure) -> None:
+    children = system.dev.pids()
+    records = list(fuzz_records(1, _COUNT, now_ms=wall_ms() - _AGO_MS, tokens=20))
+    started = time.monotonic()
+    offsets: list[int] = []
+    for start in range(0, len(records), _AT_ONCE):
+        some = records[start : start + _AT_ONCE]
+        offsets += await asyncio.gather(*(system.send(r.token, r.value, r.record_ms) for r in some))
+    ends: dict[int, int] = defaultdict(int)
+    for record, offset in zip(records, offsets, strict=True):
+        ends[home(record.token)] = max(ends[home(record.token)], offset + 1)
+    await system.read_up_to(dict(ends))
+    took = time.monotonic() - started
+
+    await _good_ones_are_exact(system, [record for record in records if record.good])
+    bad = {
+        f"{TOPIC}:{home(record.token)}:{offset}": record.reason
+        for record, offset in zip(records, offsets, strict=True)
+        if record.reason is not None
+    }
+    letters = await _dead_letters(system, len(bad))
+    origins = Counter(letter.origin for letter in letters)
+    assert {origin: count for origin, count in origins.items() if count > 1} == {}
+    assert {letter.origin: letter.reason for letter in letters} == bad
+    assert all(letter.detail for letter in letters)
+    assert system.dev.pids() == children, "somebody died"
+    reasons = Counter(letter.reason for letter in letters)
+    assert len(bad) > _COUNT * 0.45
+    figure(f"bad input: {len(bad)} dead letters among {_COUNT} records in {took:.1f} s, {dict(reasons.most_common())}")
+
+
+async def _good_ones_are_exact(system: System, good: list[FuzzRecord]) -> None:
+    by_token: dict[str, list[FuzzRecord]] = defaultdict(list)
+    for record in good:
+        by_token[record.event["token"]].append(record)
+    for token, records in by_token.items():
+        reply = await system.stats(token)
+        assert reply is not None
+        stats = reply["windows"]["24h"]
+        assert stats["trades"] == len(records)
+        assert stats["buy_trades"] == sum(record.event["side"] == "buy" for record in records)
+        assert Fraction(stats["volume_usd"]) == sum(Fraction(record.event["amount_usd"]) for record in records)
+        assert Fraction(stats["volume_token"]) == sum(Fraction(record.event["amount_token"]) for record in records)
+
+
+class _Letter:
+    def __init__(self, record: ConsumerRecord[bytes, bytes]) -> None:
+        headers = dict(record.headers)
+        self.origin = headers["origin"].decode()
+        self.reason = Reason(headers["reason"].decode())
+        self.detail = headers["detail"].decode()
+
+
+async def _dead_letters(system: System, count: int) -> list[_Letter]:
+    """All dead letters: ``count``, and whatever there is beyond."""
+    at = TopicPartition(f"{TOPIC}.dead-letters", 0)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=system.dev.endpoints()["kafka"], auto_offset_reset="earliest", enable_auto_commit=False
+    )
+    await consumer.start()
+    try:
+        consumer.assign([at])
+        letters: list[_Letter] = []
+        async with asyncio.timeout(60):
+            while len(letters) < count or await consumer.position(at) < (consumer.highwater(at) or 0):
+                letters += map(_Letter, (await consumer.getmany(timeout_ms=500)).get(at, []))
+        return letters
+    finally:
+        await consumer.stop()

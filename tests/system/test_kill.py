@@ -1,0 +1,70 @@
+"""kill -9 of everything of ours, one after the other and all at once, while 1,000 records a second arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+
+from tests.system.conftest import Figure
+from tests.system.decay import Decay
+from tests.system.faults import age_s, current_again, new_pid, recorded
+from tests.system.flow import Flow
+from tests.system.running import LONG, PARTITIONS, System
+from tests.system.witness import Witness
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900 if LONG else 180)]
+_ROUNDS = 5 if LONG else 1
+_SHARDS = {"shard-0": (0, 2, 4), "shard-1": (1, 3, 5)}
+_LAG_BOUND_S = 15.0
+"""5 s are promised; a machine under other load gets more."""
+
+
+async def _kill(system: System, names: tuple[str, ...]) -> dict[str, float]:
+    """Kill, and return how long each part took until it was well again, from its process' start (seconds)."""
+    before = await system.partitions(api=1)
+    epochs = {p: status["epoch"] for p, status in before.items()}
+    ends = {p: status["end_offset"] for p, status in before.items()}
+    pids = system.dev.pids()
+    for name in names:
+        os.kill(pids[name], signal.SIGKILL)
+
+    async def well(name: str) -> float:
+        pid = await new_pid(system, name, pids[name])
+        if name in _SHARDS:
+            await current_again(system, _SHARDS[name], epochs, api=0 if "api-1" in names else 1)
+        elif name == "recorder":
+            await recorded(system, ends)
+        else:
+            await current_again(system, range(PARTITIONS), dict.fromkeys(epochs, 0), api=int(name[-1]))
+        return age_s(pid)
+
+    return dict(zip(names, await asyncio.gather(*map(well, names)), strict=True))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("shard-1",), ("api-0",), ("recorder",), ("shard-0", "shard-1", "recorder", "api-0", "api-1")],
+    ids=["a shard", "the API", "the recorder", "all at once"],
+)
+async def test_killed_while_producing(
+    system: System, flow: Flow, witness: Witness, decay: Decay, figure: Figure, names: tuple[str, ...]
+) -> None:
+    phase = f"kill -9 of {', '.join(names)}"
+    if "api-1" in names:
+        await decay.emptied_ms  # its client would lose its connection
+    for _ in range(_ROUNDS):
+        with witness.during(phase):
+            began = time.monotonic()
+            took = await _kill(system, names)
+            whole = time.monotonic() - began
+        each = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in took.items())
+        figure(f"{phase}: well again, counted from the process' start: {each} ({whole:.1f} s in all)")
+        assert all(seconds < _LAG_BOUND_S for name, seconds in took.items() if name in _SHARDS)
+    figure(f"{phase}: {witness.waits(phase)}")
+    assert witness.dishonest() == []
+    assert witness.went_back() == []
+    assert not any(what.startswith("404") for of, what in witness.other if of == phase), witness.other

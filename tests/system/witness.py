@@ -1,0 +1,203 @@
+"""A client that asks over REST all the time and keeps every reply, and a producer that notes its acknowledgements.
+
+Together they tell whether a reply was honest: it must hold what was acknowledged before the moment that it shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from swapstats_cli.verify.compare import Served
+from swapstats_core.wire import CURRENT_WITHIN_MS, WindowStats
+from tests.system.flow import some_tokens
+from tests.system.running import LONG, PARTITIONS, System, token_in, wall_ms
+
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
+_APIS = (0, 1)
+_PAUSE_S = 1.0 if LONG else 0.1
+"""Between two rounds of questions; the oracle needs a moment for each reply."""
+_BEAT_S = 0.2
+_TIMEOUT = aiohttp.ClientTimeout(total=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A reply from an API (its number, and the pid of its process), between two moments of the wall clock (Unix ms)."""
+
+    phase: str
+    api: int
+    pid: int
+    asked_ms: int
+    answered_ms: int
+    epoch: int
+    lag_seconds: float
+    reply: Served
+
+    @property
+    def took_ms(self) -> int:
+        return self.answered_ms - self.asked_ms
+
+    @property
+    def position(self) -> tuple[int, int]:
+        return self.epoch, self.reply.offset
+
+
+@dataclass(slots=True)
+class Witness:
+    """What was seen. ``other`` counts answers that are no reply, by phase and what they were."""
+
+    system: System
+    tokens: list[str]
+    beats: list[str]
+    phase: str = ""
+    seen: list[Seen] = field(default_factory=list)
+    other: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _acked_ms: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    _acked_offsets: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def during(self, phase: str) -> Iterator[None]:
+        """Mark what is seen meanwhile."""
+        self.phase = phase
+        try:
+            yield
+        finally:
+            self.phase = ""
+
+    def of(self, phase: str) -> list[Seen]:
+        return [seen for seen in self.seen if seen.phase == phase]
+
+    # -- what is asked and sent -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        await self._beat_once()
+        ends = {p: offsets[-1] + 1 for p, offsets in self._acked_offsets.items()}
+        await self.system.read_up_to(ends)
+        await asyncio.gather(*(self._round(api) for api in _APIS))
+        assert not self.other, "the first replies can be had from all"
+        self._tasks += [asyncio.create_task(self._ask(api)) for api in _APIS]
+        self._tasks.append(asyncio.create_task(self._beat()))
+
+    async def stop(self) -> None:
+        """End in order; raises what went wrong."""
+        self._stopping.set()
+        await asyncio.gather(*self._tasks)
+
+    async def _pause(self, seconds: float) -> None:
+        """Until the next round, or the end."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+    async def _ask(self, api: int) -> None:
+        while not self._stopping.is_set():
+            await self._round(api)
+            await self._pause(_PAUSE_S)
+
+    async def _round(self, api: int) -> None:
+        await asyncio.gather(*(self._ask_for(token, api) for token in (*self.tokens, *self.beats)))
+
+    async def _ask_for(self, token: str, api: int) -> None:
+        endpoint = self.system.dev.endpoints()["api"][api]
+        asked_ms = wall_ms()
+        try:
+            async with self.system.http.get(
+                f"{endpoint['http']}/api/tokens/{token}/stats", timeout=_TIMEOUT
+            ) as response:
+                status, body = response.status, await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self.other[self.phase, type(error).__name__] += 1
+            return
+        if status == 200:
+            self.seen.append(_seen(self.phase, (api, endpoint["pid"]), asked_ms, msgspec.json.decode(body)))
+        else:
+            self.other[self.phase, f"{status} {msgspec.json.decode(body)['code']}"] += 1
+
+    async def _beat(self) -> None:
+        while not self._stopping.is_set():
+            await self._beat_once()
+            await self._pause(_BEAT_S)
+
+    async def _beat_once(self) -> None:
+        await asyncio.gather(*(self._beat_in(p, token) for p, token in enumerate(self.beats)))
+
+    async def _beat_in(self, partition: int, token: str) -> None:
+        offset = await self.system.send(token, self.system.event(token, wall_ms()))
+        self._acked_ms[partition].append(wall_ms())
+        self._acked_offsets[partition].append(offset)
+
+    def waits(self, phase: str) -> str:
+        """How long replies took, in words."""
+        took_ms = sorted(seen.took_ms for seen in self.of(phase))
+        return f"{len(took_ms)} replies, p50 {took_ms[len(took_ms) // 2]} ms, longest {took_ms[-1]} ms"
+
+    # -- what must hold ---------------------------------------------------------------------------------------------
+
+    def dishonest(self) -> list[str]:
+        """Replies that say that they are current but aren't, or whose clock is ahead of their data."""
+        faults = []
+        for seen in self.seen:
+            reply = seen.reply
+            if not reply.stale and reply.as_of_ms < seen.asked_ms - CURRENT_WITHIN_MS:
+                faults.append(f"current, but of {seen.asked_ms - reply.as_of_ms} ms ago: {seen}")
+            missing = self._missing(reply)
+            if missing is not None:
+                faults.append(f"offset {missing} was there {reply.as_of_ms - self._acked_at(reply)} ms before: {seen}")
+        return faults
+
+    def _missing(self, reply: Served) -> int | None:
+        """The newest record that was acknowledged before the reply's ``as_of``, if the reply doesn't hold it."""
+        if reply.as_of_ms <= self.system.ahead_ms.get(reply.partition, 0):
+            return None  # an event ahead of its record's time takes the clock of a partition that is behind with it
+        before = bisect_left(self._acked_ms[reply.partition], reply.as_of_ms)
+        newest = self._acked_offsets[reply.partition][before - 1] if before else -1
+        return newest if newest >= reply.offset else None
+
+    def _acked_at(self, reply: Served) -> int:
+        return self._acked_ms[reply.partition][bisect_left(self._acked_ms[reply.partition], reply.as_of_ms) - 1]
+
+    def went_back(self) -> list[str]:
+        """Replies with a position before one that was seen earlier.
+
+        A process that was just started and finds no owner serves the snapshot, which may be older, and calls it stale.
+        """
+        faults = []
+        last: dict[tuple[int, str], Seen] = {}
+        for seen in self.seen:
+            before = last.get((seen.api, seen.reply.token), seen)
+            of_new_process = seen.pid != before.pid and seen.reply.stale
+            if seen.position < before.position and not of_new_process:
+                faults.append(f"{before} was served before {seen}")
+            last[seen.api, seen.reply.token] = seen
+        return faults
+
+
+def _seen(phase: str, api: tuple[int, int], asked_ms: int, body: Any) -> Seen:  # noqa: ANN401 - JSON
+    as_of_ms = (datetime.fromisoformat(body["as_of"]) - _EPOCH) // timedelta(milliseconds=1)
+    windows = msgspec.convert(body["windows"], dict[str, WindowStats])
+    offset = int(body["offset"])
+    reply = Served(body["token"], body["partition"], offset, as_of_ms, body["watermark"], windows, body["stale"])
+    return Seen(phase, *api, asked_ms, wall_ms(), body["epoch"], body["lag_seconds"], reply)
+
+
+@contextlib.asynccontextmanager
+async def witnessing(system: System) -> AsyncIterator[Witness]:
+    """A witness at work."""
+    beats = [token_in(p, "BEAT") for p in range(PARTITIONS)]
+    witness = Witness(system, some_tokens(each=1), beats)
+    await witness.start()
+    try:
+        yield witness
+    finally:
+        await witness.stop()
