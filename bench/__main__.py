@@ -107,6 +107,7 @@ def main() -> None:
         with console.status(f"python -m bench.{part}"):
             results |= asyncio.run(run_part(f"bench.{part}"))
         console.print(f"python -m bench.{part}: done")
+    results["load_after"] = round(os.getloadavg()[0], 2)
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     console.print(table(results))
     console.print(f"written to {RESULTS}")
