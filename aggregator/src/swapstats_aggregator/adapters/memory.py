@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from swapstats_aggregator.ports import (
@@ -263,12 +264,18 @@ class MemoryBus:
         serving.append(handler)
 
         async def stop() -> None:
-            serving.remove(handler)
+            with suppress(ValueError):  # the connection was lost before
+                serving.remove(handler)
 
         return stop
 
     async def listen(self, subject: str, callback: Callable[[], None]) -> None:
         self._listeners.setdefault(subject, []).append(callback)
+
+    def hang_up(self) -> None:
+        """Lose every connection, as a process that dies does: nobody serves and nobody listens any more."""
+        self._handlers.clear()
+        self._listeners.clear()
 
     def request(self, subject: str, payload: bytes) -> bytes | None:
         """The first answer, or None when nobody serves the subject."""

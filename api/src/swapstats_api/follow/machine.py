@@ -3,7 +3,7 @@
 Nothing here does I/O or reads a clock. `swapstats_api.follower` feeds events and carries out actions.
 
 How it decides what a state is worth. Within an epoch everything that an owner says is ordered by its position
-``(offset, as_of_ms)``, so the state with the higher position wins, whatever way it came. Beside the state stands
+``(as_of_ms, offset)``, so the state with the higher position wins, whatever way it came. Beside the state stands
 ``known``: the number of the pulse up to which the state surely contains every announced change.
 
 * A delta of version V is the state at pulse V: ``known = V``.
@@ -133,7 +133,7 @@ class Follow:
             self._new_epoch(part, pulse.epoch, now)
         if part.number is not None and pulse.number <= part.number:
             return self._take()
-        position = Position(pulse.epoch, pulse.offset, pulse.as_of_ms)
+        position = Position(pulse.epoch, pulse.as_of_ms, pulse.offset)
         broken = part.number is None or pulse.number != part.number + 1
         for token in part.tokens if broken else pulse.changed:
             if token in part.tokens:
@@ -207,7 +207,7 @@ class Follow:
             return self._take()
         entry.reading = False
         if state is not None:
-            position = Position(state.epoch, state.offset, state.as_of_ms)
+            position = Position(state.epoch, state.as_of_ms, state.offset)
             self._settle(entry, self._partitions[entry.partition], now)
             if position > entry.position:
                 # The epoch of a partition is not raised by a snapshot: only a living owner deposes another.
@@ -352,7 +352,7 @@ class Follow:
         if state.epoch > part.epoch:
             self._new_epoch(part, state.epoch, now)
         self._settle(entry, part, now)
-        position = Position(state.epoch, state.offset, state.as_of_ms)
+        position = Position(state.epoch, state.as_of_ms, state.offset)
         if position.epoch > entry.position.epoch:
             entry.known = known
         elif position.epoch == entry.position.epoch:

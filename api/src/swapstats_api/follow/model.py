@@ -32,11 +32,11 @@ class Now(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where a state is true; ordered."""
+    """Where a state is true; ordered. The clock comes first, since offsets begin anew when a topic is recreated."""
 
     epoch: int
-    offset: int
     as_of_ms: int
+    offset: int
 
 
 NOWHERE = Position(-1, -1, -1)
