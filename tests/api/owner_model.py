@@ -54,7 +54,7 @@ class Owner:
         self._record()
 
     def _record(self) -> None:
-        self.truth[self.epoch, self.offset, self.as_of_ms] = dict(self.trades)
+        self.truth[self.epoch, self.as_of_ms, self.offset] = dict(self.trades)
 
     def apply(self, tokens: Iterable[str], as_of_ms: int) -> None:
         """Read one record for each token; the clock moves to ``as_of_ms``."""

@@ -110,14 +110,14 @@ class World:
         old = self.owner
         positions = sorted(old.truth)
         at = positions[max(0, len(positions) - 1 - behind)]
-        self.owners.append(Owner(0, old.epoch + 1, at[1], at[2], replies_with=self.style, trades=dict(old.truth[at])))
+        self.owners.append(Owner(0, old.epoch + 1, at[2], at[1], replies_with=self.style, trades=dict(old.truth[at])))
 
     def snapshot(self) -> None:
         if self.reading:
             token = self.reading.popleft()
             state = None
             if self.saved:
-                (epoch, offset, as_of_ms), trades = self.saved[-1]
+                (epoch, as_of_ms, offset), trades = self.saved[-1]
                 maker = Owner(0, epoch, offset, as_of_ms, current=False, trades=trades)
                 state = maker.state(token)
             self.do(self.follow.snapshot(token, state, self.now))

@@ -89,7 +89,7 @@ async def test_then_served_from_ram_and_followed(api: Api) -> None:
     assert len(owner.queries) <= asked + 1
     await tick(api.site, owner)
     await until(
-        lambda: (view := api.follower.view(TOKEN)) is not None and view.position[1:] == (owner.offset, owner.as_of_ms)
+        lambda: (view := api.follower.view(TOKEN)) is not None and view.position[1:] == (owner.as_of_ms, owner.offset)
     )
 
 
@@ -143,7 +143,7 @@ async def test_the_newer_of_ram_and_snapshot(api: Api) -> None:
     owner = await owner_of(api.site)
     await api.reads.token(TOKEN)
     await api.site.stop(owner)
-    older = Owner(home(TOKEN), 3, offset=7, as_of_ms=wall_ms(), trades={TOKEN: 1})
+    older = Owner(home(TOKEN), 3, offset=7, as_of_ms=wall_ms() - 60_000, trades={TOKEN: 1})
     api.snapshots.states[TOKEN] = older.state(TOKEN)
     await until(lambda: api.reads.is_stale(TOKEN) is True)
     assert (await api.reads.token(TOKEN)).offset == "81234"
@@ -180,6 +180,17 @@ async def test_a_handoff_is_followed(api: Api) -> None:
     await tick(api.site, first)  # a zombie
     await tick(api.site, second)
     await until(lambda: (view := api.follower.view(TOKEN)) is not None and view.position.offset == second.offset)
+
+
+async def test_offsets_that_begin_anew_in_an_epoch_are_followed(api: Api) -> None:
+    owner = await owner_of(api.site)
+    await api.reads.token(TOKEN)
+    await tick(api.site, owner)
+    owner.offset = 0  # the topic was recreated: the owner keeps its state and its epoch
+    owner.apply([TOKEN], owner.as_of_ms + 1)
+    await tick(api.site, owner)
+    await until(lambda: (view := api.follower.view(TOKEN)) is not None and view.position.offset == 1)
+    assert served(api) == 4
 
 
 async def test_lost_deltas_and_pulses_are_asked_for(api: Api) -> None:
