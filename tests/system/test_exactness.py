@@ -38,7 +38,8 @@ async def test_every_reply_was_exact(system: System, flow: Flow, witness: Witnes
     stale = sum(seen.reply.stale for seen in witness.seen)
     other = {f"{phase}: {what}": count for (phase, what), count in sorted(witness.other.items())}
     figure(
-        f"witness: {len(witness.seen)} replies, all exact at their offset and as_of, {stale} of them stale; "
+        f"witness: {len(witness.seen)} replies, {witness.subscriber.patches} of them patches, all exact at their "
+        f"offset and as_of, {stale} of them stale; "
         f"other answers {other or 'none'} ({time.monotonic() - began:.1f} s to check)"
     )
 

@@ -27,8 +27,16 @@ def _said(witness: Witness, phase: str, from_ms: int, to_ms: int) -> list[Seen]:
     return [
         seen
         for seen in witness.of(phase)
-        if seen.reply.partition in _OF_SHARD_1 and seen.asked_ms >= from_ms and seen.answered_ms <= to_ms
+        if seen.reply.partition in _OF_SHARD_1
+        and seen.asked_ms is not None
+        and seen.asked_ms >= from_ms
+        and seen.answered_ms <= to_ms
     ]
+
+
+def _last_pushed(witness: Witness) -> set[bool]:
+    """Whether what a subscriber holds of the shard's partitions is called stale."""
+    return {seen.reply.stale for seen in witness.pushed.values() if seen.reply.partition in _OF_SHARD_1}
 
 
 def _check(witness: Witness, said: list[Seen], least_lag_s: float) -> float:
@@ -53,6 +61,7 @@ async def test_a_stopped_shard(system: System, flow: Flow, witness: Witness, fig
             stopped_ms = wall_ms()
             await asyncio.sleep(_STOPPED_S)  # this is what befalls it
             said = _said(witness, phase, stopped_ms + _NOTICED_MS, wall_ms())
+            assert _last_pushed(witness) == {True}
         finally:
             os.kill(pid, signal.SIGCONT)
         going_ms = wall_ms()
@@ -78,6 +87,7 @@ async def test_a_shard_whose_restart_is_delayed(system: System, flow: Flow, witn
         try:
             await asyncio.sleep(_DELAYED_S)  # this is the delay
             said = _said(witness, phase, killed_ms + _NOTICED_MS, wall_ms())
+            assert _last_pushed(witness) == {True}
         finally:
             os.kill(pid, signal.SIGCONT)
         going_ms = wall_ms()

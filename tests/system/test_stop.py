@@ -57,6 +57,7 @@ async def test_stops_and_starts(system: System, figure: Figure) -> None:
     assert all(before[token]["trades"] == 1 for token in fresh)
 
     running, data_dir, resource = system.dev, system.data_dir, system.resource
+    await system.producer.stop()  # the broker gives its clients five seconds to leave
     pids = running.pids()
     began = time.monotonic()
     assert await running.end(signal.SIGINT) == 0

@@ -1,4 +1,4 @@
-"""A client that asks over REST all the time and keeps every reply, and a producer that notes its acknowledgements.
+"""A client that asks and listens all the time and keeps every reply, and a producer that notes its acknowledgements.
 
 Together they tell whether a reply was honest: it must hold what was acknowledged before the moment that it shows.
 """
@@ -21,6 +21,7 @@ from swapstats_cli.verify.compare import Served
 from swapstats_core.wire import CURRENT_WITHIN_MS, WindowStats
 from tests.system.flow import some_tokens
 from tests.system.running import LONG, PARTITIONS, System, token_in, wall_ms
+from tests.system.subscriber import Subscriber
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 _APIS = (0, 1)
@@ -32,20 +33,19 @@ _TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A reply from an API (its number, and the pid of its process), between two moments of the wall clock (Unix ms)."""
+    """A reply from an API (its number, and the pid of its process), between two moments of the wall clock (Unix ms).
+
+    ``asked_ms`` is None for one that came over the WebSocket: when it left is unknown.
+    """
 
     phase: str
     api: int
     pid: int
-    asked_ms: int
+    asked_ms: int | None
     answered_ms: int
     epoch: int
     lag_seconds: float
     reply: Served
-
-    @property
-    def took_ms(self) -> int:
-        return self.answered_ms - self.asked_ms
 
     @property
     def position(self) -> tuple[int, int]:
@@ -62,10 +62,16 @@ class Witness:
     phase: str = ""
     seen: list[Seen] = field(default_factory=list)
     other: Counter[tuple[str, str]] = field(default_factory=Counter)
+    pushed: dict[str, Seen] = field(default_factory=dict)
+    """By token: the last state that came over the WebSocket."""
+    subscriber: Subscriber = field(init=False)
     _acked_ms: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     _acked_offsets: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.subscriber = Subscriber(self.system, _APIS[-1], (*self.tokens, *self.beats), self._on_state)
 
     @contextlib.contextmanager
     def during(self, phase: str) -> Iterator[None]:
@@ -89,6 +95,7 @@ class Witness:
         assert not self.other, "the first replies can be had from all"
         self._tasks += [asyncio.create_task(self._ask(api)) for api in _APIS]
         self._tasks.append(asyncio.create_task(self._beat()))
+        self._tasks.append(asyncio.create_task(self.subscriber.run(self._stopping)))
 
     async def stop(self) -> None:
         """End in order; raises what went wrong."""
@@ -124,6 +131,11 @@ class Witness:
         else:
             self.other[self.phase, f"{status} {msgspec.json.decode(body)['code']}"] += 1
 
+    def _on_state(self, pid: int, state: dict[str, Any]) -> None:
+        seen = _seen(self.phase, (_APIS[-1], pid), None, state)
+        self.pushed[seen.reply.token] = seen
+        self.seen.append(seen)
+
     async def _beat(self) -> None:
         while not self._stopping.is_set():
             await self._beat_once()
@@ -139,7 +151,7 @@ class Witness:
 
     def waits(self, phase: str) -> str:
         """How long replies took, in words."""
-        took_ms = sorted(seen.took_ms for seen in self.of(phase))
+        took_ms = sorted(seen.answered_ms - seen.asked_ms for seen in self.of(phase) if seen.asked_ms is not None)
         return f"{len(took_ms)} replies, p50 {took_ms[len(took_ms) // 2]} ms, longest {took_ms[-1]} ms"
 
     # -- what must hold ---------------------------------------------------------------------------------------------
@@ -149,7 +161,7 @@ class Witness:
         faults = []
         for seen in self.seen:
             reply = seen.reply
-            if not reply.stale and reply.as_of_ms < seen.asked_ms - CURRENT_WITHIN_MS:
+            if not reply.stale and seen.asked_ms is not None and reply.as_of_ms < seen.asked_ms - CURRENT_WITHIN_MS:
                 faults.append(f"current, but of {seen.asked_ms - reply.as_of_ms} ms ago: {seen}")
             missing = self._missing(reply)
             if missing is not None:
@@ -173,17 +185,18 @@ class Witness:
         A process that was just started and finds no owner serves the snapshot, which may be older, and calls it stale.
         """
         faults = []
-        last: dict[tuple[int, str], Seen] = {}
+        last: dict[tuple[int, str, bool], Seen] = {}
         for seen in self.seen:
-            before = last.get((seen.api, seen.reply.token), seen)
+            key = seen.api, seen.reply.token, seen.asked_ms is None
+            before = last.get(key, seen)
             of_new_process = seen.pid != before.pid and seen.reply.stale
             if seen.position < before.position and not of_new_process:
                 faults.append(f"{before} was served before {seen}")
-            last[seen.api, seen.reply.token] = seen
+            last[key] = seen
         return faults
 
 
-def _seen(phase: str, api: tuple[int, int], asked_ms: int, body: Any) -> Seen:  # noqa: ANN401 - JSON
+def _seen(phase: str, api: tuple[int, int], asked_ms: int | None, body: Any) -> Seen:  # noqa: ANN401 - JSON
     as_of_ms = (datetime.fromisoformat(body["as_of"]) - _EPOCH) // timedelta(milliseconds=1)
     windows = msgspec.convert(body["windows"], dict[str, WindowStats])
     offset = int(body["offset"])
