@@ -27,7 +27,7 @@ from swapstats_aggregator.recorder.rows import Row, deduplication_token, encode
 from swapstats_aggregator.recorder.runner import Recorder
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
-from swapstats_core.swap import decode
+from swapstats_core.swap import decode_recorded
 
 TIME_MS = 1_790_000_000_000
 TOKENS = 2_000
@@ -119,7 +119,7 @@ async def _whole(stream: list[Record], store: ClickHouseStore) -> float:
 
 
 async def _encode_and_send(stream: list[Record], store: ClickHouseStore) -> float:
-    rows = [Row(r.partition, r.offset, r.timestamp_ms, decode(r.value, r.timestamp_ms)) for r in stream]
+    rows = [Row(r.partition, r.offset, r.timestamp_ms, decode_recorded(r.value, r.timestamp_ms)) for r in stream]
     started = time.perf_counter()
     for start in range(0, len(rows), MAX_ROWS):
         block = encode(rows[start : start + MAX_ROWS])

@@ -34,7 +34,7 @@ from swapstats_core.chunks import compact
 from swapstats_core.partition import BATCH_LIMIT, Config, PartitionState
 from swapstats_core.snapshot import Manifest, decode_manifest, restore
 from swapstats_core.spec import MINUTE_MS, SwapStatsSpec
-from swapstats_core.swap import Record, Swap
+from swapstats_core.swap import Swap
 from swapstats_core.wire import Keys
 
 IDS: Final = 10_000_000
@@ -45,7 +45,6 @@ _AFTERWARDS: Final = 5_000
 """Swaps between two snapshots: 5 s of a thousand a second."""
 _BEAT_S: Final = 0.001
 _BEGIN_MS: Final = 1_790_000_000_000 // MINUTE_MS * MINUTE_MS
-_RECORD: Final = Record(1, "0x", 0, "", "buy", "0", "0", 0)
 _PARTS_OF_A_SHARD: Final = (Shard, nats_adapter)
 """Imported so that this process's memory is a shard's."""
 
@@ -76,7 +75,7 @@ def swaps_of_tokens(count: int) -> Iterator[Swap]:
 
 def _swap(token: str, event_ms: int, number: int) -> Swap:
     identity = f"1:0x{number:064x}:{number % 300} 0x{event_ms // 2_000:064x} {token}"
-    return Swap(token, event_ms, number * 7_919, number * 10**15, number % 2 == 0, False, identity, _RECORD)
+    return Swap(token, event_ms, number * 7_919, number * 10**15, number % 2 == 0, False, identity)
 
 
 # -- in a process of its own ------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from random import SystemRandom
 
 import nats
 import pytest
+from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -112,8 +113,27 @@ async def test_a_broker_gets_its_topics_once(tmp_path: Path, ports: PortReservat
     brokers = f"127.0.0.1:{port}"
     source = Source(brokers=[brokers], topic=Topic(partitions=3))
     async with _running(servers.broker(port, "x"), tmp_path / "kafka.log", lambda: probes.kafka_ok(brokers)):
-        await create_topics(source)
-        await create_topics(source)
+        assert await create_topics(source) == []
+        assert await create_topics(source) == []
+
+
+async def test_a_topic_that_a_client_had_made_with_other_partitions_is_made_again(
+    tmp_path: Path, ports: PortReservations
+) -> None:
+    port = ports.take()
+    brokers = f"127.0.0.1:{port}"
+    source = Source(brokers=[brokers], topic=Topic(partitions=6))
+    async with _running(servers.broker(port, "x"), tmp_path / "kafka.log", lambda: probes.kafka_ok(brokers)):
+        client = AIOKafkaProducer(bootstrap_servers=brokers)
+        await client.start()
+        try:
+            assert len(await client.partitions_for("raw-swaps")) == 4, "asking for it makes it"
+            assert await create_topics(source) == ["raw-swaps"]
+            assert await create_topics(source) == []
+            await client.client.force_metadata_update()
+            assert len(await client.partitions_for("raw-swaps")) == 6
+        finally:
+            await client.stop()
 
 
 def test_topics_follow_the_resource() -> None:

@@ -10,7 +10,7 @@ from swapstats_cli.verify.compare import PartitionCheck, Position, Served, stats
 from swapstats_cli.verify.report import ExitCode, PartitionReport, Report, RowsReport
 from swapstats_cli.verify.rows import Row, RowsCheck
 from swapstats_core.oracle import Oracle, WindowTotals
-from swapstats_core.swap import Swap, format_token, format_usd, inclusion
+from swapstats_core.swap import RecordedSwap, format_token, format_usd, inclusion
 from swapstats_core.wire import WindowStats, rfc3339
 from tests.kit.streams import DAY_MS, HOUR_MS, MINUTE_MS, START_MS, make_swap
 
@@ -45,7 +45,7 @@ def served(
 
 
 def checked(
-    records: Sequence[Swap | None],
+    records: Sequence[RecordedSwap | None],
     replies: Sequence[Served] = (),
     unknown: Sequence[str] = (),
     before: Position | None = None,
@@ -144,7 +144,7 @@ def test_records_before_the_first_offset_are_not_counted() -> None:
 # -- ClickHouse -----------------------------------------------------------------------------------------------------
 
 
-def row(swap: Swap, offset: int, **changes: object) -> Row:
+def row(swap: RecordedSwap, offset: int, **changes: object) -> Row:
     fields: dict[str, object] = {
         "event_id": swap.event_id,
         "inclusion": inclusion(swap.record),
@@ -163,7 +163,7 @@ def row(swap: Swap, offset: int, **changes: object) -> Row:
 
 
 def rows_checked(
-    records: Sequence[Swap | None], rows: Sequence[Row], *, committed: int = 100, expired_before_ms: int = 0
+    records: Sequence[RecordedSwap | None], rows: Sequence[Row], *, committed: int = 100, expired_before_ms: int = 0
 ) -> RowsReport:
     check = RowsCheck({0: committed}, expired_before_ms)
     for offset, swap in enumerate(records):

@@ -26,7 +26,7 @@ from swapstats_cli.__main__ import app
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import ClickHouse, HttpApi, Source, Stores, SwapStatsResource, SwapStatsSpec, Topic
-from swapstats_core.swap import Reject, decode, format_token, format_usd
+from swapstats_core.swap import Reject, decode_recorded, format_token, format_usd
 from swapstats_core.wire import rfc3339
 from tests.kit.fuzz import fuzz_records
 from tests.recorder.processes import broker, clickhouse_client, clickhouse_server, free_port
@@ -56,7 +56,7 @@ class World:
         sent = await self.producer.send_and_wait(topic, value, b"key", partition, timestamp_ms)
         self.offsets[partition] = sent.offset + 1
         try:
-            swap = decode(value, timestamp_ms)
+            swap = decode_recorded(value, timestamp_ms)
         except Reject:
             return
         if partition_of(swap.token, PARTITIONS) == partition:

@@ -18,9 +18,11 @@ from swapstats_core.swap import (
     USD_DIGITS,
     USD_LIMIT,
     Reason,
+    RecordedSwap,
     Reject,
     Swap,
     decode,
+    decode_recorded,
     event_time_ms,
     format_token,
     format_usd,
@@ -41,8 +43,8 @@ VALID: dict[str, Any] = {
 }
 
 
-def decoded(**changes: object) -> Swap:
-    return decode(json.dumps(VALID | changes).encode(), NOW_MS)
+def decoded(**changes: object) -> RecordedSwap:
+    return decode_recorded(json.dumps(VALID | changes).encode(), NOW_MS)
 
 
 def rejected(value: bytes | None, record_ms: int = NOW_MS) -> Reject:

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from hypothesis import strategies as st
 
-from swapstats_core.swap import TOKEN_LIMIT, USD_LIMIT, Record, Swap, format_token, format_usd, inclusion
+from swapstats_core.swap import TOKEN_LIMIT, USD_LIMIT, Record, RecordedSwap, format_token, format_usd, inclusion
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
@@ -52,7 +52,7 @@ def make_swap(  # noqa: PLR0913 - one argument per field that a test may want to
     log_index: int = 0,
     block: int | None = 1,
     block_hash: str | None = None,
-) -> Swap:
+) -> RecordedSwap:
     """A valid swap, with the record it would have been decoded from."""
     record = Record(
         chain_id=1,
@@ -68,7 +68,7 @@ def make_swap(  # noqa: PLR0913 - one argument per field that a test may want to
         block_hash=block_hash,
     )
     identity = f"1:0xfeed:{log_index} {inclusion(record)} {token}"
-    return Swap(token, event_ms, usd_micros, token_atto, is_buy, removed, identity, record)
+    return RecordedSwap(token, event_ms, usd_micros, token_atto, is_buy, removed, identity, record)
 
 
 class Kind(StrEnum):
@@ -166,16 +166,16 @@ class Stream:
 
     def __init__(self) -> None:
         self.clock_ms = START_MS
-        self._seen: list[Swap] = []
+        self._seen: list[RecordedSwap] = []
 
-    def play(self, move: Move) -> Swap | None:
+    def play(self, move: Move) -> RecordedSwap | None:
         """The swap that the move sends, if it sends one."""
         swap = self._swap(move)
         if swap is not None:
             self._seen.append(swap)
         return swap
 
-    def _swap(self, move: Move) -> Swap | None:
+    def _swap(self, move: Move) -> RecordedSwap | None:
         match move.kind:
             case Kind.WAIT:
                 self.clock_ms += move.wait_ms
@@ -194,10 +194,10 @@ class Stream:
             case Kind.CONFLICT:
                 return self._conflicting(move)
 
-    def _earlier(self, move: Move) -> Swap:
+    def _earlier(self, move: Move) -> RecordedSwap:
         return self._seen[-1 - move.back % len(self._seen)]
 
-    def _fresh(self, move: Move) -> Swap:
+    def _fresh(self, move: Move) -> RecordedSwap:
         return make_swap(
             TOKENS[move.token],
             max(self.clock_ms - move.late_ms, 0),
@@ -209,7 +209,7 @@ class Stream:
             block=move.block,
         )
 
-    def _conflicting(self, move: Move) -> Swap:
+    def _conflicting(self, move: Move) -> RecordedSwap:
         """A removal of an earlier swap that disagrees with it in one field (in none if the value drawn is equal)."""
         earlier = self._earlier(move)
         match move.log_index % 4:
@@ -224,7 +224,7 @@ class Stream:
 
 
 def _again(
-    swap: Swap,
+    swap: RecordedSwap,
     *,
     removed: bool,
     block: int | None = None,
@@ -232,7 +232,7 @@ def _again(
     usd_micros: int | None = None,
     token_atto: int | None = None,
     is_buy: bool | None = None,
-) -> Swap:
+) -> RecordedSwap:
     return make_swap(
         swap.token,
         swap.event_ms if event_ms is None else event_ms,
@@ -245,7 +245,7 @@ def _again(
     )
 
 
-def play(sequence: Sequence[Move]) -> list[Swap]:
+def play(sequence: Sequence[Move]) -> list[RecordedSwap]:
     """The swaps that the moves send, in offset order."""
     stream = Stream()
     return [swap for move in sequence if (swap := stream.play(move)) is not None]

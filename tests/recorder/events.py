@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from swapstats_core.swap import Swap, decode
+from swapstats_core.swap import RecordedSwap, decode_recorded
 
 DAY_MS = 86_400_000
 
@@ -30,5 +30,5 @@ def encoded(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields).encode()
 
 
-def swap(fields: dict[str, Any]) -> Swap:
-    return decode(encoded(fields), int(fields["event_time"]))
+def swap(fields: dict[str, Any]) -> RecordedSwap:
+    return decode_recorded(encoded(fields), int(fields["event_time"]))

@@ -101,12 +101,17 @@ class Swap(msgspec.Struct, gc=False, frozen=True):
     is_buy: bool
     removed: bool
     identity: str
-    record: Record
 
     @property
     def event_id(self) -> str:
         """``<chain_id>:<tx_hash>:<log_index>``, the hash in lower case."""
         return self.identity.partition(" ")[0]
+
+
+class RecordedSwap(Swap, gc=False, frozen=True):
+    """A swap together with all its record says, for who stores it."""
+
+    record: Record
 
 
 _decode_record = msgspec.json.Decoder(Record).decode
@@ -127,14 +132,28 @@ _TOKEN_ZEROS = tuple(b"0" * (TOKEN_DIGITS - n) for n in range(TOKEN_DIGITS + 1))
 def decode(value: bytes | None, record_ms: int) -> Swap:
     """The swap in a record's value; ``record_ms`` is the record's timestamp.
 
-    Raises Reject. Checks everything that can be seen from the record alone (see `Reason`).
+    Raises Reject. Checks everything that can be seen from the record alone (see `Reason`). Keeping the rest of the
+    record (`decode_recorded`) would cost a shard an eighth of its time.
     """
+    return _interpret(_parse(value), record_ms)
+
+
+def decode_recorded(value: bytes | None, record_ms: int) -> RecordedSwap:
+    """`decode`, with the record."""
+    record = _parse(value)
+    return RecordedSwap(**msgspec.structs.asdict(_interpret(record, record_ms)), record=record)
+
+
+def _parse(value: bytes | None) -> Record:
     if value and len(value) > _NESTING_LIMIT and value.count(b"[") + value.count(b"{") > _NESTING_LIMIT:
         raise Reject(Reason.MALFORMED_JSON, f"more than {_NESTING_LIMIT} brackets: send one flat object")
     try:
-        record = _decode_record(value)  # type: ignore[arg-type] # None is among what the handler below sorts out
+        return _decode_record(value)  # type: ignore[arg-type] # None is among what the handler below sorts out
     except (msgspec.DecodeError, TypeError, UnicodeDecodeError, RecursionError):
-        record = _decode_slowly(value)
+        return _decode_slowly(value)
+
+
+def _interpret(record: Record, record_ms: int) -> Swap:
     usd_micros = _scaled("amount_usd", record.amount_usd, _USD_ZEROS, USD_LIMIT)
     token_atto = _scaled("amount_token", record.amount_token, _TOKEN_ZEROS, TOKEN_LIMIT)
     event_ms = event_time_ms(record.event_time)
@@ -158,7 +177,6 @@ def decode(value: bytes | None, record_ms: int) -> Swap:
         record.side == "buy",
         record.removed,
         f"{record.chain_id}:{tx_hash}:{record.log_index} {block} {token}",
-        record,
     )
     if record.event_id is not None and record.event_id.lower() != swap.event_id:
         stated = record.event_id[:120]

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import xxhash
 
-from swapstats_core.swap import Swap, inclusion
+from swapstats_core.swap import RecordedSwap, inclusion
 
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("event_time", "DateTime64(3, 'UTC')"),
@@ -50,7 +50,7 @@ class Row(msgspec.Struct, gc=False, frozen=True):
     partition: int
     offset: int
     timestamp_ms: int
-    swap: Swap
+    swap: RecordedSwap
 
 
 def encode(rows: Sequence[Row]) -> bytes:
@@ -95,7 +95,7 @@ def deduplication_token(topic: str, block: bytes) -> str:
     return f"{topic}:{xxhash.xxh3_128_hexdigest(block)}"
 
 
-def _included_by(swap: Swap) -> int:
+def _included_by(swap: RecordedSwap) -> int:
     if swap.record.block_hash is not None:
         return _BY_HASH
     return _BY_NOTHING if swap.record.block_number is None else _BY_NUMBER

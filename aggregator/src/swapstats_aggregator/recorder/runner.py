@@ -20,7 +20,7 @@ from swapstats_aggregator.recorder.ports import Polled, Record, Source, Store, S
 from swapstats_aggregator.recorder.rows import Row, deduplication_token, encode
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
-from swapstats_core.swap import Reason, Reject, decode
+from swapstats_core.swap import Reason, Reject, decode_recorded
 
 _POLL_RECORDS = 5_000
 """Records decoded, and rows encoded, without giving the loop a turn: some 25 ms."""
@@ -103,7 +103,7 @@ class Recorder:
         rejected: Counter[Reason] = Counter()
         for record in records:
             try:
-                swap = decode(record.value, record.timestamp_ms)
+                swap = decode_recorded(record.value, record.timestamp_ms)
             except Reject as reject:
                 rejected[reject.reason] += 1
                 continue

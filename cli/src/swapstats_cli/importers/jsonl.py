@@ -6,7 +6,7 @@ import msgspec
 
 from swapstats_cli.event import Event
 from swapstats_cli.importers.fault import ImportFault
-from swapstats_core.swap import Reject, Swap, decode, format_token, format_usd
+from swapstats_core.swap import RecordedSwap, Reject, decode_recorded, format_token, format_usd
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -26,7 +26,7 @@ def parse(data: bytes, *, latest_ms: int) -> list[Line]:
     for number, value in enumerate(data.split(b"\n"), start=1):
         if value.strip():
             try:
-                swap = decode(value, latest_ms)
+                swap = decode_recorded(value, latest_ms)
             except Reject as reject:
                 raise ImportFault(
                     f"line {number}: {reject.detail} (to send bad lines too, for example to see dead letters: --raw)"
@@ -56,7 +56,7 @@ def _token(value: bytes) -> str | None:
     return token
 
 
-def _event(swap: Swap) -> Event:
+def _event(swap: RecordedSwap) -> Event:
     record = swap.record
     return Event(
         record.chain_id,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Context, Decimal
 
 from swapstats_cli.verify.report import RowFinding, RowsReport
-from swapstats_core.swap import TOKEN_DIGITS, USD_DIGITS, Swap, format_token, format_usd
+from swapstats_core.swap import TOKEN_DIGITS, USD_DIGITS, RecordedSwap, format_token, format_usd
 from swapstats_core.wire import rfc3339
 
 _EXACT = Context(prec=80)
@@ -71,7 +71,7 @@ class RowsCheck:
         self._timestamps = {partition: array("q") for partition in committed}
         self._first_offsets: dict[int, int] = {}
 
-    def take(self, partition: int, offset: int, timestamp_ms: int, swap: Swap | None) -> None:
+    def take(self, partition: int, offset: int, timestamp_ms: int, swap: RecordedSwap | None) -> None:
         """A record of the topic; None if it isn't a swap of this partition."""
         if offset >= self.committed.get(partition, 0):
             return
