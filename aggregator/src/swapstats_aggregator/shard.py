@@ -38,7 +38,7 @@ from swapstats_core.wire import Refused, Reply, Subjects, decode_query, encode
 log = structlog.get_logger()
 
 _POLL_MS: Final = 20
-_TICK_MS: Final = 20
+_TICK_MS: Final = 10
 _TICK_BEHIND_MS: Final = 250
 """Deltas of a partition that catches up are sent less often: nobody takes them for current."""
 _OBSERVE_MS: Final = 1_000
