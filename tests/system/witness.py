@@ -27,7 +27,8 @@ _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 _APIS = (0, 1)
 _PAUSE_S = 1.0 if LONG else 0.1
 """Between two rounds of questions; the oracle needs a moment for each reply."""
-_BEAT_S = 0.2
+_BEAT_S = 1.0 if LONG else 0.2
+"""Between two records of a partition; each makes a batch, and the embedded broker slows down with their number."""
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
