@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from swapstats_aggregator.adapters import kafka_client
 from swapstats_aggregator.adapters.memory import MemoryRecord, MemorySource, MemoryTopic
 from swapstats_aggregator.ports import DeadLetter, Fetched, OutOfRange, Recreated, Source, Unavailable
 from tests.aggregator.servers import broker, free_port
@@ -159,6 +160,53 @@ async def test_a_restarted_broker_is_noticed_before_its_records_are_returned(tmp
                 again_ms = wall_ms()
                 await reading.until_confirmed(again_ms, 0)
             assert reading.values == {0: [b"a", b"b", b"c", b"d", b"e", b"f"]}
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bound in ("_SILENT_S", "_CALL_TIMEOUT_S", "_PARTING_S"):
+        monkeypatch.setattr(kafka_client, bound, 0.3)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("dies", ["fetcher", "metadata"])
+async def test_a_client_that_has_died_inside_is_replaced(kafka: str, dies: str) -> None:
+    async with kafka_site(kafka) as site:
+        await site.append(0, b"a")
+        source = site.source
+        source.assign({0: 0}, await source.incarnation())
+        reading = Reading(source)
+        await reading.until_confirmed(wall_ms(), 0)
+        client = source._consumer._client
+        task = source._consumer._fetcher._fetch_task if dies == "fetcher" else client._sync_task
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        client.cluster._brokers.clear()  # as after a failed update: nothing can be reached any more
+        await site.append(0, b"b")
+        since_ms = wall_ms()
+        async with asyncio.timeout(10):
+            while (fetched := reading.last.get(0)) is None or (fetched.confirmed_ms or 0) <= since_ms:
+                with contextlib.suppress(Unavailable):
+                    await reading.until_confirmed(since_ms, 0)
+                await asyncio.sleep(0.02)  # as a shard waits after an outage
+        assert reading.values == {0: [b"a", b"b"]}
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_dead_producer_of_dead_letters_is_replaced(kafka: str) -> None:
+    async with kafka_site(kafka) as site:
+        letters = site.dead_letters
+        letters._producer.client.cluster._brokers.clear()
+        letters._producer.client._sync_task.cancel()
+        await asyncio.gather(letters._producer.client._sync_task, return_exceptions=True)
+        dead = letters._producer
+        async with asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(Unavailable):
+                    await letters.send([DeadLetter(0, record(1, b"x"), "empty", "")])
+                    break
+        assert letters._producer is not dead
+        assert b"x" in [letter.value for letter in await site.letters()]
 
 
 def record(offset: int, value: bytes | None, timestamp_ms: int = 1_700_000_000_000) -> MemoryRecord:

@@ -55,6 +55,7 @@ class GroupSource:
         self._topic_watch = TopicWatch(self._consumer._client, self._topic)  # noqa: SLF001 - the only way to the protocol
         self._incarnation: str | None = None
         self._unverified: Polled | None = None
+        self._answered_at = time.monotonic()
         self._generation = 0
         self._positions: dict[TopicPartition, int] = {}
         self._progress_at = time.monotonic()
@@ -72,6 +73,7 @@ class GroupSource:
     async def start(self) -> None:
         """Connect and join the group. Raises KafkaError when no broker answers."""
         await self._consumer.start()
+        self._answered_at = time.monotonic()
         # After start(), so that no assignment can arrive before its positions can be asked for.
         self._consumer.subscribe([self._topic], listener=_Listener(self))
 
@@ -91,9 +93,12 @@ class GroupSource:
             async with asyncio.timeout(_QUERY_SECONDS):
                 changed = await self._topic_watch.changed(self._incarnation or "")
         except (KafkaError, TimeoutError) as error:
+            if time.monotonic() - self._answered_at > _STALL_SECONDS:
+                raise SourceLostError(f"no answer for {_STALL_SECONDS:.0f} s: {error!r}") from error
             _log.info("can't tell yet whether the topic is the same", error=repr(error))
             await asyncio.sleep(timeout_ms / 1000)  # as long as a poll without records: the bound on asking again
             return Polled(self._generation, [])
+        self._answered_at = time.monotonic()
         self._unverified = None
         if changed is None:
             return polled

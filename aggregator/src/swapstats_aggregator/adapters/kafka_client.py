@@ -1,0 +1,83 @@
+"""What all clients of the broker have in common: their faults, and that one which has died inside is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, Protocol
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from swapstats_aggregator.ports import Unavailable
+
+log = structlog.get_logger()
+
+_CALL_TIMEOUT_S: Final = 10.0
+_PARTING_S: Final = 2.0
+_SILENT_S: Final = 5.0
+"""How long a client may be without any answer until a new one takes its place.
+
+Its background tasks can die unseen (aio-libs/aiokafka#1037). Seen here: uvloop raises RuntimeError at a write to a
+connection that the broker's death has just closed, which ends the task that keeps the metadata, and the client never
+connects again. While the broker is away a new client is no worse than the old one.
+"""
+
+
+class Client(Protocol):
+    """A consumer or producer of aiokafka."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+@asynccontextmanager
+async def reaching() -> AsyncIterator[None]:
+    """Bounds a call, and turns the faults of broker and connection into Unavailable."""
+    try:
+        async with asyncio.timeout(_CALL_TIMEOUT_S):
+            yield
+    except (KafkaError, TimeoutError, OSError) as error:
+        raise Unavailable(f"Kafka: {error!r}") from error
+    except RuntimeError as error:
+        if "the handler is closed" not in str(error):
+            raise
+        raise Unavailable("Kafka: the connection was closed") from error  # see _SILENT_S
+
+
+async def started(client: Client) -> None:
+    """Start a client, or leave nothing of it behind. Raises Unavailable."""
+    try:
+        async with reaching():
+            await client.start()
+    except BaseException:
+        await abandon(client)
+        raise
+
+
+async def abandon(client: Client) -> None:
+    """Stop a client that may be dead inside: whatever it raises, it isn't needed any more."""
+    try:
+        async with asyncio.timeout(_PARTING_S):
+            await client.stop()
+    except Exception as error:  # noqa: BLE001 - among others, what has killed its tasks
+        log.info("kafka_client_abandoned", error=repr(error))
+
+
+class Silence:
+    """How long a client has been without an answer."""
+
+    def __init__(self) -> None:
+        self._since_s = time.monotonic()
+
+    def ends(self) -> None:
+        """There was an answer, or nothing to ask."""
+        self._since_s = time.monotonic()
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the client must be replaced."""
+        return time.monotonic() - self._since_s > _SILENT_S
