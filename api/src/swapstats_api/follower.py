@@ -101,7 +101,7 @@ class Follower:
         """
         self._do(self._machine.want(token, self._clock()))
         view = self.view(token)
-        if (view is None or view.stale) and self._machine.busy(token):
+        if (view is None or view.stale) and self._machine.worth_waiting(token):
             refused = await self._settled(token)
             if refused is not None:
                 return refused

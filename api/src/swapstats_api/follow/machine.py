@@ -112,6 +112,13 @@ class Follow:
         entry = self._tokens.get(token)
         return entry is not None and (entry.ask_id is not None or entry.reading)
 
+    def worth_waiting(self, token: str) -> bool:
+        """Whether a reader should wait for the `Settled` to come: not with something stale to show and an owner that
+        hangs.
+        """
+        entry = self._tokens.get(token)
+        return entry is not None and self.busy(token) and (entry.state is None or not entry.failures)
+
     def view(self, token: str, now: Now) -> View | None:
         """What can be said of the token now, or None."""
         entry = self._tokens.get(token)
