@@ -18,7 +18,7 @@ from swapstats_core.routing import partition_of
 
 _ROUND_RECORDS = 2_000
 _ROUND_S = 0.1
-"""Records that fall due within this time share a request: few batches, since each one stored slows the embedded broker."""
+"""Records that fall due within this time share a request: each batch stored slows the embedded broker."""
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
 """Waits before the tries to send again what a broker refused: one that restarts needs some seconds to settle."""
 _PARTING_S = 5.0
