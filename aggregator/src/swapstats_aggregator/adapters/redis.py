@@ -20,7 +20,7 @@ from swapstats_aggregator.process import secret
 from swapstats_core import spec
 from swapstats_core.wire import Assignment, Keys, decode_assignment
 
-# KEYS: owner hash. ARGV: epoch, owner. A repeat by the same claimant (a retry after a lost reply) succeeds.
+# KEYS: owner hash. ARGV: epoch, owner, claimant. A repeat by the same claimant (a retry after a lost reply) succeeds.
 _CLAIM = """
 local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0')
 local wanted = tonumber(ARGV[1])
@@ -29,11 +29,11 @@ if wanted == epoch and redis.call('HGET', KEYS[1], 'claimant') ~= ARGV[3] then r
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'owner', ARGV[2], 'claimant', ARGV[3])
 return 1
 """
-# KEYS: owner hash, manifest list. ARGV: epoch, manifest, manifests to keep. A repeat of the newest manifest changes
-# nothing.
+# KEYS: owner hash, manifests. ARGV: epoch, manifest, how many to keep, claimant. A repeat of the newest changes nothing.
 _FLIP = """
-if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] or redis.call('HGET', KEYS[1], 'claimant') ~= ARGV[4] then return
-0 end if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[2] then
+local owner = redis.call('HMGET', KEYS[1], 'epoch', 'claimant')
+if owner[1] ~= ARGV[1] or owner[2] ~= ARGV[4] then return 0 end
+if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[2] then
   redis.call('LPUSH', KEYS[2], ARGV[2])
   redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[3]) - 1)
 end
