@@ -29,7 +29,7 @@ if wanted == epoch and redis.call('HGET', KEYS[1], 'claimant') ~= ARGV[3] then r
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'owner', ARGV[2], 'claimant', ARGV[3])
 return 1
 """
-# KEYS: owner hash, manifests. ARGV: epoch, manifest, how many to keep, claimant. A repeat of the newest changes nothing.
+# KEYS: owner hash, manifests. ARGV: epoch, manifest, how many to keep, claimant. Repeating the newest changes nothing.
 _FLIP = """
 local owner = redis.call('HMGET', KEYS[1], 'epoch', 'claimant')
 if owner[1] ~= ARGV[1] or owner[2] ~= ARGV[4] then return 0 end
