@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, Self, assert_never
+from typing import Final, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from swapstats_core.batch import Batch, TokenIndex
 from swapstats_core.cells import (
-    BUYS,
-    SELLS,
     VALUES,
     Cells,
     Int64s,
@@ -28,10 +26,10 @@ from swapstats_core.cells import (
     rows_of,
     to_sums,
     unordered,
-    values_of,
 )
 from swapstats_core.chunks import HEAD_LIMIT, REMOVED, Chunk, Head, Part, compact, localised, merge_candidates
-from swapstats_core.identities import Keys, Probe, UInt64s, digest, fingerprints, keys_of
+from swapstats_core.identities import Keys, Probe
+from swapstats_core.ranking import rank
 from swapstats_core.spec import HOUR_MS, MINUTE_MS, SwapStatsSpec
 from swapstats_core.swap import FUTURE_MS, Swap
 from swapstats_core.wire import Ordering
@@ -96,49 +94,6 @@ class TokenRead:
     watermark_ms: int
 
 
-class _Batch:
-    """Swaps as columns."""
-
-    __slots__ = (
-        "digests",
-        "event_ms",
-        "fingerprints",
-        "is_buy",
-        "keys",
-        "minutes",
-        "swaps",
-        "times",
-        "tokens",
-        "words",
-    )
-
-    def __init__(self, swaps: Sequence[Swap], tokens: list[int]) -> None:
-        self.swaps = swaps
-        self.tokens = tokens
-        self.digests = [digest(swap.identity) for swap in swaps]
-        self.times = [swap.event_ms for swap in swaps]
-        self.event_ms = np.array(self.times, np.int64)
-        self.minutes = (self.event_ms // MINUTE_MS).astype(np.int32)
-        self.words: UInt64s = values_of([(swap.usd_micros, swap.token_atto) for swap in swaps])
-        self.is_buy = np.array([swap.is_buy for swap in swaps], np.bool_)
-        prints = fingerprints(self.event_ms, self.words, self.is_buy)
-        self.fingerprints: list[int] = prints.tolist()
-        self.keys = keys_of(self.digests, prints)
-
-
-class _TokenIndex(dict[str, int]):
-    """Numbers tokens as they are first seen."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __missing__(self, token: str) -> int:
-        index = self[token] = len(self)
-        self.names.append(token)
-        return index
-
-
 class PartitionState:
     """The state of one partition. Deterministic: the same swaps and times give the same state, however batched."""
 
@@ -148,7 +103,7 @@ class PartitionState:
         """The clock: windows end with its minute."""
         self.newest_ms = -1
         """Newest event time; -1 before the first swap."""
-        self._index = _TokenIndex()
+        self._index = TokenIndex()
         self._newest: list[int] = []
         self._totals = [np.zeros((0, VALUES), np.int64) for _ in config.window_minutes]
         self._changed = np.zeros(0, np.bool_)
@@ -169,7 +124,7 @@ class PartitionState:
 
     def _apply_batch(self, swaps: Sequence[Swap], start: int, applied: Applied) -> None:
         index = self._index
-        batch = _Batch(swaps, [index[swap.token] for swap in swaps])
+        batch = Batch(swaps, [index[swap.token] for swap in swaps])
         self._make_room(len(index))
         at = 0
         while at < len(swaps):
@@ -186,7 +141,7 @@ class PartitionState:
     def _generation_end_ms(self) -> int:
         return (self._head.generation + 1) * HOUR_MS
 
-    def _enter_generation(self, batch: _Batch, at: int) -> bool:
+    def _enter_generation(self, batch: Batch, at: int) -> bool:
         """The swap at ``at`` opens a new hour of stream time. True: it doesn't, being a conflicting removal."""
         time_ms = batch.times[at]
         oldest = time_ms // HOUR_MS - self.config.generations
@@ -216,7 +171,7 @@ class PartitionState:
             if self._newest[token] == newest and self._is_known(token):
                 self._head.touched.add(token)
 
-    def _apply_within_generation(self, batch: _Batch, begin: int, start: int, applied: Applied) -> int:
+    def _apply_within_generation(self, batch: Batch, begin: int, start: int, applied: Applied) -> int:
         """Count swaps from ``begin`` on until the hour of stream time ends; returns the position of the first not
         counted.
         """
@@ -293,7 +248,7 @@ class PartitionState:
         self._remember(batch, added, removed, subtracted)
         return at
 
-    def _remembered(self, batch: _Batch, begin: int, end: int, oldest: int) -> dict[int, int]:
+    def _remembered(self, batch: Batch, begin: int, end: int, oldest: int) -> dict[int, int]:
         """Position -> fingerprint or `REMOVED`, for the batch's identities in frozen heads and chunks from
         ``oldest`` on.
         """
@@ -314,7 +269,7 @@ class PartitionState:
             remembered.update((begin + at, REMOVED) for at, _ in probe.hits(chunk.removed))
         return remembered
 
-    def _remember(self, batch: _Batch, added: list[int], removed: list[int], subtracted: list[int]) -> None:
+    def _remember(self, batch: Batch, added: list[int], removed: list[int], subtracted: list[int]) -> None:
         head = self._head
         if added:
             head.applied.append(batch.keys.take(np.array(added, np.intp)))
@@ -436,7 +391,7 @@ class PartitionState:
         chunks = [*self._chunks, *(compact((head,), self.first_minute) for head in self._frozen)]
         known = np.array([self._is_known(token) for token in range(len(names))], np.bool_)
         now_ms = self.now_ms
-        self._index, self._newest, self._chunks, self._frozen = _TokenIndex(), [], [], []
+        self._index, self._newest, self._chunks, self._frozen = TokenIndex(), [], [], []
         self._totals = [np.zeros((0, VALUES), np.int64) for _ in self._totals]
         self._changed = np.zeros(0, np.bool_)
         for chunk in chunks:
@@ -497,38 +452,4 @@ class PartitionState:
         Raises ValueError if there is no such window.
         """
         totals = self._totals[self.config.window_names.index(window)][: len(self._index)]
-        trades = totals[:, BUYS] + totals[:, SELLS]
-        rough = _ROUGHLY[by](totals)
-        traded = np.flatnonzero(trades > 0)
-        if len(traded) > limit:  # doubles order all but near ties, which are kept and decided exactly below
-            least = np.partition(rough[traded], len(traded) - limit)[len(traded) - limit]
-            traded = traded[rough[traded] >= least * (1 - 1e-9)]
-        names = self.token_names
-        sums = [(names[index], to_sums(totals[index].tolist())) for index in traded.tolist()]
-        sums.sort(key=lambda entry: (-_exactly(entry[1], by), entry[0]))
-        return sums[:limit]
-
-
-def _exactly(sums: Sums, by: Ordering) -> int:
-    match by:
-        case "volume_usd":
-            return sums.usd_micros
-        case "volume_token":
-            return sums.token_atto
-        case "trades":
-            return sums.buys + sums.sells
-        case "buy_trades":
-            return sums.buys
-        case "sell_trades":
-            return sums.sells
-        case _:
-            assert_never(by)
-
-
-_ROUGHLY: Final[dict[Ordering, Callable[[Int64s], npt.NDArray[np.float64]]]] = {
-    "volume_usd": lambda t: t[:, 0] + t[:, 1] * 2.0**48,
-    "volume_token": lambda t: t[:, 2] + t[:, 3] * 2.0**48 + t[:, 4] * 2.0**96,
-    "trades": lambda t: (t[:, BUYS] + t[:, SELLS]).astype(np.float64),
-    "buy_trades": lambda t: t[:, BUYS].astype(np.float64),
-    "sell_trades": lambda t: t[:, SELLS].astype(np.float64),
-}
+        return rank(totals, self.token_names, by, limit)
