@@ -4,7 +4,7 @@ BIN := .venv/bin
 MEMBERS := core/src aggregator/src api/src cli/src
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types layers pins format bench lock clean
+.PHONY: help install run test soak check lint types layers pins format bench lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -24,6 +24,10 @@ run: install ## Start the whole system on this machine, with a live demo stream
 
 test: install ## Run every test
 	@$(BIN)/python -m pytest
+
+soak: install ## The system tests with the times of real faults, and new examples for the property tests (about 20 minutes)
+	@SWAPSTATS_LONG=1 $(BIN)/python -m pytest tests/system
+	@SWAPSTATS_EXAMPLES=3000 HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest tests/core --timeout 1200
 
 check: lint types layers pins ## Lint, format, types, layers, pins (make -k check: go on after a finding)
 
