@@ -175,4 +175,3 @@ def _narrow(rows: Int64s) -> tuple[npt.NDArray[np.int64 | np.int32] | None, ...]
 _LAST_MINUTE: Final = (1 << 31) - 1
 _NO_KEYS: Final = np.zeros(0, np.int64)
 _NO_ROWS: Final = np.zeros((0, VALUES), np.int64)
-NO_CELLS: Final = Cells(np.zeros(0, np.int32), np.zeros(0, np.int32), (None,) * VALUES, ordered=True)

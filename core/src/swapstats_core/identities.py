@@ -47,9 +47,6 @@ class Keys:
         return Keys(self.high[where], self.low[where])
 
 
-NO_KEYS = Keys(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
-
-
 def keys_of(digests: Sequence[bytes], fingerprints: UInt64s) -> Keys:
     """Keys from digests (16 bytes each) and 32-bit fingerprints."""
     words = np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)

@@ -32,8 +32,8 @@ class WindowStats(msgspec.Struct, frozen=True, gc=False):
 class TokenState(msgspec.Struct, frozen=True):
     """A token's windows at one position; the reply to `TokenQuery` and, unasked, a delta.
 
-    ``version`` is the number of the partition's pulse that announced the newest change of this token; together with
-    ``epoch`` it orders the states of a token. ``windows`` stays encoded, since most readers only pass it on:
+    ``version`` is the number of the partition's pulse that announced the newest change of this token. States of a token
+    are ordered by ``(epoch, as_of_ms, offset)``. ``windows`` stays encoded, since most readers only pass it on:
     a JSON object from window name to `WindowStats`.
     """
 

@@ -210,10 +210,10 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
         self._source = source
 
     def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        self._source._rebalanced()  # noqa: SLF001
+        self._source._rebalanced()  # noqa: SLF001 - the listener is a part of the source
         if revoked:
             _log.info("partitions revoked", partitions=sorted(partition.partition for partition in revoked))
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        self._source._rebalanced()  # noqa: SLF001
+        self._source._rebalanced()  # noqa: SLF001 - the listener is a part of the source
         _log.info("partitions assigned", partitions=sorted(partition.partition for partition in assigned))
