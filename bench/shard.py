@@ -33,10 +33,11 @@ from swapstats_aggregator.adapters.kafka import KafkaDeadLetters, KafkaSource
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.process import configure_logging, tune_garbage_collection
 from swapstats_aggregator.shard import Ports, Shard
+from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Record
-from swapstats_core.wire import Assignment, Keys, PartitionAssignment, Subjects, TokenQuery, encode
+from swapstats_core.wire import Keys, Subjects, TokenQuery, encode
 
 T = TypeVar("T")
 

@@ -64,7 +64,7 @@ async def test_a_fenced_shard_drops_the_partition_and_stores_nothing_more(world:
     async with world.shard() as running:
         await until(world.is_current)
         newer = MemorySnapshots(world.store, "newer")
-        assert await newer.claim(partition, 99, "shard-1")
+        assert (await newer.claim(partition, 99, "shard-1")).done
         before = world.manifest(partition)
         world.now_ms += 1_000
         await until(lambda: world.status(partition) is None)

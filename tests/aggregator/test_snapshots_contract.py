@@ -11,9 +11,10 @@ import pytest
 
 from swapstats_aggregator.adapters.memory import MemorySnapshots, MemoryStore
 from swapstats_aggregator.adapters.redis import RedisSnapshots, connect
-from swapstats_aggregator.ports import Snapshots, Unavailable
+from swapstats_aggregator.ports import Snapshots, Unavailable, Verdict
 from swapstats_core import spec
-from swapstats_core.wire import Assignment, Keys, PartitionAssignment, encode
+from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.wire import Keys, encode
 from tests.aggregator.servers import free_port
 
 
@@ -44,26 +45,26 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
 
 async def test_a_claim_needs_a_higher_epoch(site: Site) -> None:
     one, two = site.connected("shard-0/a"), site.connected("shard-0/b")
-    assert await one.claim(0, 1, "shard-0")
-    assert await one.claim(0, 1, "shard-0"), "a repeat after a lost reply succeeds"
-    assert not await two.claim(0, 1, "shard-0"), "another life of the same name has the same epoch"
-    assert await two.claim(0, 2, "shard-0")
-    assert not await one.claim(0, 1, "shard-0")
-    assert not await one.claim(0, 2, "shard-0")
-    assert await one.claim(1, 1, "shard-0"), "partitions are independent"
+    assert (await one.claim(0, 1, "shard-0")).done
+    assert (await one.claim(0, 1, "shard-0")).done, "a repeat after a lost reply succeeds"
+    assert not (await two.claim(0, 1, "shard-0")).done, "another life of the same name has the same epoch"
+    assert (await two.claim(0, 2, "shard-0")).done
+    assert not (await one.claim(0, 1, "shard-0")).done
+    assert not (await one.claim(0, 2, "shard-0")).done
+    assert (await one.claim(1, 1, "shard-0")).done, "partitions are independent"
 
 
 async def test_only_the_owner_flips(site: Site) -> None:
     one, two = site.connected("a"), site.connected("b")
-    assert not await one.flip(0, 1, b"unclaimed", 3)
+    assert not (await one.flip(0, 1, b"unclaimed", 3)).done
     await one.claim(0, 1, "a")
-    assert await one.flip(0, 1, b"first", 3)
-    assert not await one.flip(0, 2, b"too high", 3)
-    assert not await two.flip(0, 1, b"not its own", 3)
+    assert (await one.flip(0, 1, b"first", 3)).done
+    assert not (await one.flip(0, 2, b"too high", 3)).done
+    assert not (await two.flip(0, 1, b"not its own", 3)).done
     await two.claim(0, 5, "b")
-    assert not await one.flip(0, 1, b"late", 3)
-    assert not await one.flip(0, 5, b"zombie", 3)
-    assert await two.flip(0, 5, b"second", 3)
+    assert not (await one.flip(0, 1, b"late", 3)).done
+    assert not (await one.flip(0, 5, b"zombie", 3)).done
+    assert (await two.flip(0, 5, b"second", 3)).done
     assert list(await one.manifests(0)) == [b"second", b"first"]
     assert list(await two.manifests(0)) == [b"second", b"first"]
 
@@ -74,21 +75,35 @@ async def test_the_last_manifests_are_kept_and_a_repeat_changes_nothing(site: Si
     await one.claim(7, 1, "a")
     for number in range(5):
         for _ in range(2):
-            assert await one.flip(7, 1, b"%d" % number, 3)
+            assert (await one.flip(7, 1, b"%d" % number, 3)).done
     assert list(await one.manifests(7)) == [b"4", b"3", b"2"]
 
 
 async def test_parts_are_kept_by_name_until_they_are_collected(site: Site) -> None:
-    one = site.connected("a")
+    one, two = site.connected("a"), site.connected("b")
+    await one.claim(3, 1, "a")
     parts = {f"{number}c": bytes([number]) * number for number in range(150)}
     await one.store(3, parts)
     await one.store(3, {"0c": b"again"})
     assert await one.load(3, [*parts, "absent"]) == {**parts, "0c": b"again"}
     assert await one.load(4, parts) == {}
-    assert await one.collect(3, {"0c", "149c", "never"}) == 148
+    assert await one.collect(3, 1, {"0c", "149c", "never"}) == 148
     assert await one.load(3, parts) == {"0c": b"again", "149c": parts["149c"]}
-    assert await one.collect(3, {"0c", "149c"}) == 0
+    assert await one.collect(3, 1, {"0c", "149c"}) == 0
     assert await one.load(3, []) == {}
+    await two.claim(3, 2, "b")
+    await two.store(3, {"successor's": b"not yet named by a manifest"})
+    assert await one.collect(3, 1, {"0c"}) == 0, "a former owner deletes nothing"
+    assert await two.collect(3, 2, {"0c"}) == 2
+
+
+async def test_a_verdict_names_the_epoch_in_force(site: Site) -> None:
+    one, two = site.connected("a"), site.connected("b")
+    assert await one.flip(0, 4, b"lost", 3) == Verdict(done=False, epoch=0), "a store that has lost everything"
+    assert await two.claim(0, 3, "b") == Verdict(done=True, epoch=3)
+    assert await one.flip(0, 4, b"lost", 3) == Verdict(done=False, epoch=3)
+    assert await one.claim(0, 2, "a") == Verdict(done=False, epoch=3)
+    assert await two.flip(0, 3, b"", 3) == Verdict(done=True, epoch=3)
 
 
 async def test_the_assignment_is_told(site: Site) -> None:

@@ -28,7 +28,8 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
 class Reading:
     """What polls have returned so far."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *partitions: int) -> None:
+        self._partitions = partitions
         self.values: dict[int, list[bytes | None]] = {}
         self.last: Mapping[int, Fetched] = {}
         self._source = source
@@ -36,7 +37,7 @@ class Reading:
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(15):
             while not condition():
-                self.last = await self._source.poll(20)
+                self.last = await self._source.poll(self._partitions, 20)
                 for partition, fetched in self.last.items():
                     values = self.values.setdefault(partition, [])
                     values += [record.value for record in fetched.records]
@@ -60,7 +61,7 @@ class Reading:
 async def test_assigned_partitions_are_read_from_their_positions_to_a_confirmed_end(site: Site) -> None:
     await site.append(0, b"a", b"b", b"c")
     await site.append(1, b"x", None)
-    source, reading = site.source, Reading(site.source)
+    source, reading = site.source, Reading(site.source, 0, 1)
     source.assign({0: 1, 1: 0}, await source.incarnation())
     began_ms = wall_ms()
     await reading.until_confirmed(began_ms, 0, 1)
@@ -79,7 +80,7 @@ async def test_records_carry_their_offset_key_and_time(site: Site) -> None:
     site.source.assign({1: 0}, await site.source.incarnation())
     records: list[object] = []
     while len(records) < 2:
-        for fetched in (await site.source.poll(100)).values():
+        for fetched in (await site.source.poll([1], 100)).values():
             records += [(record.offset, record.key) for record in fetched.records]
             assert all(before_ms <= record.timestamp <= wall_ms() for record in fetched.records)
     assert records == [(0, b"key"), (1, b"key")]
@@ -90,13 +91,24 @@ async def test_a_new_assignment_forgets_what_was_read_and_confirmed(site: Site) 
     source = site.source
     incarnation = await source.incarnation()
     source.assign({0: 0}, incarnation)
-    await Reading(source).until_confirmed(wall_ms(), 0)
+    await Reading(source, 0).until_confirmed(wall_ms(), 0)
     source.assign({0: 0, 1: 0}, incarnation)
-    reading, again_ms = Reading(source), wall_ms()
+    reading, again_ms = Reading(source, 0, 1), wall_ms()
     await reading.until_confirmed(again_ms, 0, 1)
     assert reading.values == {0: [b"a", b"b"], 1: []}
-    source.assign({1: 0}, incarnation)
-    await reading.until(lambda: set(reading.last) == {1})
+
+
+async def test_a_poll_of_some_partitions_keeps_what_the_others_have(site: Site) -> None:
+    await site.append(0, b"a", b"b")
+    await site.append(1, b"x")
+    source = site.source
+    source.assign({0: 0, 1: 0}, await source.incarnation())
+    one, two = Reading(source, 1), Reading(source, 0)
+    await one.until_confirmed(wall_ms(), 1)
+    await site.append(1, b"y")
+    await two.until_confirmed(wall_ms(), 0)
+    assert (one.values, two.values) == ({1: [b"x"]}, {0: [b"a", b"b"]})
+    await one.until(lambda: one.values == {1: [b"x", b"y"]})
 
 
 async def test_bounds_and_commit(site: Site) -> None:
@@ -105,7 +117,7 @@ async def test_bounds_and_commit(site: Site) -> None:
     await site.append(0, b"a", b"b")
     assert await source.bounds(0) == (0, 2)
     source.assign({0: 2}, await source.incarnation())
-    await source.poll(20)
+    await source.poll([0], 20)
     await source.commit({0: 2, 1: 5})
 
 
@@ -114,7 +126,7 @@ async def test_a_recreated_topic_is_noticed_while_it_is_read_and_its_records_wai
     await site.append(0, b"a", b"b")
     first = await source.incarnation()
     source.assign({0: 0}, first)
-    reading = Reading(source)
+    reading = Reading(source, 0)
     await reading.until_confirmed(wall_ms(), 0)
     await site.recreate()
     await site.append(0, b"new")
@@ -122,7 +134,7 @@ async def test_a_recreated_topic_is_noticed_while_it_is_read_and_its_records_wai
         await reading.until(lambda: False)
     assert noticed.value.incarnation == await source.incarnation() != first
     with pytest.raises(Recreated):
-        await source.poll(20)
+        await source.poll([0], 20)
     source.assign({0: 0}, noticed.value.incarnation)
     again_ms = wall_ms()
     await reading.until_confirmed(again_ms, 0)
@@ -133,7 +145,7 @@ async def test_an_assignment_for_another_incarnation_is_refused(site: Site) -> N
     await site.append(0, b"a")
     site.source.assign({0: 0}, "")
     with pytest.raises(Recreated) as noticed:
-        await site.source.poll(20)
+        await site.source.poll([0], 20)
     assert noticed.value.incarnation == await site.source.incarnation()
 
 
@@ -146,7 +158,7 @@ async def test_a_restarted_broker_is_noticed_before_its_records_are_returned(tmp
             await site.append(0, b"a", b"b")
             source = site.source
             source.assign({0: 0}, await source.incarnation())
-            reading = Reading(source)
+            reading = Reading(source, 0)
             await reading.until_confirmed(wall_ms(), 0)
             lives.close()
             with pytest.raises(Unavailable):
@@ -175,7 +187,7 @@ async def test_a_client_that_has_died_inside_is_replaced(kafka: str, dies: str) 
         await site.append(0, b"a")
         source = site.source
         source.assign({0: 0}, await source.incarnation())
-        reading = Reading(source)
+        reading = Reading(source, 0)
         await reading.until_confirmed(wall_ms(), 0)
         client = source._consumer._client
         task = source._consumer._fetcher._fetch_task if dies == "fetcher" else client._sync_task
@@ -248,16 +260,16 @@ async def test_the_topic_in_memory_loses_old_records_and_can_be_away() -> None:
     for value in (b"a", b"b", b"c", b"d"):
         topic.append(0, 0, None, value)
     source.assign({0: 0}, await source.incarnation())
-    fetched = (await source.poll(0))[0]
+    fetched = (await source.poll([0], 0))[0]
     assert (len(fetched.records), fetched.position, fetched.end_offset, fetched.confirmed_ms) == (2, 2, 4, None)
     topic.trim(0, 3)
     assert await source.bounds(0) == (3, 4)
     for position in (2, 5):
         source.assign({0: position}, await source.incarnation())
         with pytest.raises(OutOfRange) as out:
-            await source.poll(0)
+            await source.poll([0], 0)
         assert out.value.partition == 0
     topic.down = True
-    for call in (source.incarnation(), source.bounds(0), source.poll(0), source.commit({0: 1})):
+    for call in (source.incarnation(), source.bounds(0), source.poll([0], 0), source.commit({0: 1})):
         with pytest.raises(Unavailable):
             await call

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
 from swapstats_aggregator.adapters.memory import (
     MemoryBus,
@@ -20,15 +20,14 @@ from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Fetched, Source
 from swapstats_aggregator.shard import Ports, Shard
 from swapstats_core.oracle import Oracle
+from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.partition import Config
 from swapstats_core.routing import partition_of
 from swapstats_core.snapshot import Manifest, decode_manifest
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Reject, decode, format_token, format_usd
 from swapstats_core.wire import (
-    Assignment,
     Found,
-    PartitionAssignment,
     PartitionStatus,
     Pulse,
     Query,
@@ -70,9 +69,9 @@ class SteppedSource(MemorySource):
         super().__init__(topic, clock, max_records)
         self.permits = asyncio.Semaphore(0)
 
-    async def poll(self, timeout_ms: int) -> Mapping[int, Fetched]:
+    async def poll(self, partitions: Collection[int], timeout_ms: int) -> Mapping[int, Fetched]:
         await self.permits.acquire()
-        return await super().poll(0)
+        return await super().poll(partitions, 0)
 
 
 class Running:

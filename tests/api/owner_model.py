@@ -119,7 +119,7 @@ class Owner:
                 return wire.PartitionOverview(
                     self.partition, self.epoch, self.offset, self.as_of_ms, self.current, len(self.trades), entries
                 )
-            case wire.StatusQuery():
+            case wire.StatusQuery() | wire.SnapshotQuery():
                 return wire.PartitionStatus(
                     self.partition, "shard-0", self.epoch, self.offset, self.offset, self.as_of_ms, self.current,
                     len(self.trades), "incarnation", 0, None, 0, None, self.offset,

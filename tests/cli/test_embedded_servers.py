@@ -21,8 +21,9 @@ from swapstats_cli.supervisor.ownership import Ownership
 from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_cli.supervisor.servers import ServerMissingError
 from swapstats_cli.supervisor.topics import create_topics, topics_of
+from swapstats_core.ownership import Assignment, decode_assignment
 from swapstats_core.spec import Source, SwapStatsResource, Topic
-from swapstats_core.wire import Assignment, Keys, Subjects, decode_assignment
+from swapstats_core.wire import Keys, Subjects
 
 KEYS = Keys("swapstats:", "demo")
 

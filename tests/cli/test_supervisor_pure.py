@@ -14,8 +14,8 @@ from swapstats_cli.supervisor.assignment import deal, owned_by, reissue, shard_n
 from swapstats_cli.supervisor.layout import Endpoints, Ports, check, embed, endpoints, resource_json
 from swapstats_cli.supervisor.ports import PortReservations, candidates, choose
 from swapstats_cli.supervisor.restarts import HEALTHY_AFTER_S, LONGEST_DELAY_S, Backoff
+from swapstats_core.ownership import Assignment
 from swapstats_core.spec import SwapStatsResource
-from swapstats_core.wire import Assignment
 
 SEEDED = Random(1)  # noqa: S311  # no secret
 PORTS = Ports(kafka=1, redis=2, nats=3, clickhouse=4, recorder=5, shards=(6, 7), api=(8,))

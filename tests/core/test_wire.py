@@ -73,17 +73,6 @@ def test_pulses_arrive_as_sent(pulse: wire.Pulse) -> None:
     assert wire.decode_pulse(wire.encode(pulse)) == pulse
 
 
-@given(
-    st.builds(
-        wire.Assignment,
-        COUNTS,
-        st.lists(st.builds(wire.PartitionAssignment, TOKENS, COUNTS, st.just("owned")), max_size=4),
-    )
-)
-def test_assignments_arrive_as_sent(assignment: wire.Assignment) -> None:
-    assert wire.decode_assignment(wire.encode(assignment)) == assignment
-
-
 @pytest.mark.parametrize(
     "message",
     [b"", b"{}", b"null", b'{"op":"drop"}', b'{"op":"token"}', b'{"op":"token","token":1}', b'{"op":"status"', b"\xff"],

@@ -26,6 +26,7 @@ from swapstats_core.wire import (
     Query,
     Refused,
     Reply,
+    SnapshotQuery,
     StatusQuery,
     Subjects,
     TokenQuery,
@@ -199,7 +200,7 @@ class OwnedPartition:
                 return self._answer_token(query, wall_ms)
             case OverviewQuery():
                 return self._answer_overview(query)
-            case StatusQuery():
+            case StatusQuery() | SnapshotQuery():
                 return self._status(shard)
 
     def _answer_token(self, query: TokenQuery, wall_ms: int) -> Reply:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from swapstats_core.wire import Assignment
+from swapstats_core.ownership import Assignment
 
 
 class Unavailable(Exception):  # noqa: N818 - reads as what it is
@@ -118,8 +118,15 @@ class Source(Protocol):
         """
         ...
 
-    async def poll(self, timeout_ms: int) -> Mapping[int, Fetched]:
-        """News of the assigned partitions, by partition; waits at most ``timeout_ms`` for records.
+    async def since(self, partition: int, timestamp_ms: int) -> int:
+        """The offset of the first record whose timestamp is at least this (Unix ms), or an earlier one; the end offset
+        if there is none.
+        """
+        ...
+
+    async def poll(self, partitions: Collection[int], timeout_ms: int) -> Mapping[int, Fetched]:
+        """News of these of the assigned partitions, by partition; waits at most ``timeout_ms`` for records. What the
+        others have is kept for another call.
 
         All of it is known to come from the assigned incarnation, or it isn't returned. Raises OutOfRange, and
         Recreated until another incarnation is assigned.
@@ -139,15 +146,26 @@ class DeadLetters(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the store says to an owner's act: whether it was done, and the epoch in force (0: none has been claimed).
+
+    Not done although ``epoch`` is lower than the owner's: the store has lost writes, and the owner must claim again.
+    """
+
+    done: bool
+    epoch: int
+
+
 class Snapshots(Protocol):
-    """Ownership and snapshots: everything here is fenced by epochs."""
+    """Ownership and snapshots: what an owner does here is fenced by its epoch."""
 
     async def assignment(self) -> Assignment | None:
         """The current assignment, if there is any."""
         ...
 
-    async def claim(self, partition: int, epoch: int, owner: str) -> bool:
-        """Become the owner; False if an equal or higher epoch has been claimed."""
+    async def claim(self, partition: int, epoch: int, owner: str) -> Verdict:
+        """Become the owner; not done if somebody has claimed this epoch or a higher one."""
         ...
 
     async def manifests(self, partition: int) -> Sequence[bytes]:
@@ -162,14 +180,12 @@ class Snapshots(Protocol):
         """Store parts under their names."""
         ...
 
-    async def flip(self, partition: int, epoch: int, manifest: bytes, keep: int) -> bool:
-        """Make ``manifest`` the newest and keep ``keep`` of them; False, and nothing done, if ``epoch`` isn't the
-        owner's.
-        """
+    async def flip(self, partition: int, epoch: int, manifest: bytes, keep: int) -> Verdict:
+        """Make ``manifest`` the newest and keep ``keep`` of them; not done if ``epoch`` isn't the owner's."""
         ...
 
-    async def collect(self, partition: int, keep: Collection[str]) -> int:
-        """Delete stored parts that aren't in ``keep``; returns how many."""
+    async def collect(self, partition: int, epoch: int, keep: Collection[str]) -> int:
+        """Delete stored parts that aren't in ``keep``, if ``epoch`` is the owner's; returns how many."""
         ...
 
 
@@ -188,6 +204,6 @@ class Bus(Protocol):
         """Answer requests on a subject until the returned function is called."""
         ...
 
-    async def listen(self, subject: str, callback: Callable[[], None]) -> None:
-        """Call back on every message."""
+    async def listen(self, subject: str, callback: Callable[[bytes], None]) -> Callable[[], Awaitable[None]]:
+        """Call back with every message's payload until the returned function is called."""
         ...

@@ -123,7 +123,7 @@ class Shard:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set, then take final snapshots. A bug in any task ends the shard."""
-        await self._bus.listen(self._subjects.assignment, self._reassign.set)
+        await self._bus.listen(self._subjects.assignment, lambda _: self._reassign.set())
         self._reassign.set()
         reader = asyncio.create_task(self._read())
         background = [asyncio.create_task(self._compact()), asyncio.create_task(self._snapshot())]
@@ -169,7 +169,7 @@ class Shard:
         """What the source has; nothing while it is away or has another topic than before."""
         try:
             try:
-                return await self._source.poll(_POLL_MS)
+                return await self._source.poll(self._reading, _POLL_MS)
             except OutOfRange as fault:
                 await self._restart_reading([fault.partition], "out_of_range", str(fault))
             except Recreated as fault:
@@ -282,7 +282,7 @@ class Shard:
 
     async def _acquire(self, partition: int, epoch: int) -> None:
         """Claim, restore, serve. Raises Unavailable, and then may be repeated."""
-        if not await self._snapshots.claim(partition, epoch, self._name):
+        if not (await self._snapshots.claim(partition, epoch, self._name)).done:
             self._metrics.fenced.inc()
             self._log.warning("claim_refused", partition=partition, epoch=epoch)
             return

@@ -128,7 +128,7 @@ class Snapshotter:
             longest_minutes=owned.config.longest_minutes,
             chunks=list(stored.values()),
         )
-        if not await self._snapshots.flip(owned.partition, epoch, encode_manifest(manifest), self._keep):
+        if not (await self._snapshots.flip(owned.partition, epoch, encode_manifest(manifest), self._keep)).done:
             self._metrics.fenced.inc()
             raise Fenced(f"partition {owned.partition}: epoch {epoch} isn't the owner's any more")
         self._stored = stored
@@ -157,7 +157,7 @@ class Snapshotter:
         """After the flip, and harmless if it fails: collect what no kept manifest names, tell lag tools the offset."""
         partition = self._owned.partition
         try:
-            await self._snapshots.collect(partition, set().union(*self._kept))
+            await self._snapshots.collect(partition, self._owned.epoch, set().union(*self._kept))
             await self._source.commit({partition: manifest.offset})
         except Unavailable as error:
             self._metrics.unavailable.labels("tidy_up").inc()

@@ -86,7 +86,11 @@ class StatusQuery(msgspec.Struct, frozen=True, tag="status", tag_field="op"):
     """Ask the owner how the partition is."""
 
 
-Query = TokenQuery | OverviewQuery | StatusQuery
+class SnapshotQuery(msgspec.Struct, frozen=True, tag="snapshot", tag_field="op"):
+    """Ask the owner to take a snapshot of the partition soon; the reply is its status now."""
+
+
+Query = TokenQuery | OverviewQuery | StatusQuery | SnapshotQuery
 
 
 class OverviewEntry(msgspec.Struct, frozen=True):
@@ -151,21 +155,6 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="kind"):
 Reply = Found | PartitionOverview | PartitionStatus | Refused
 
 
-class PartitionAssignment(msgspec.Struct, frozen=True):
-    """Who owns a partition."""
-
-    owner: str
-    epoch: int
-    phase: str = "owned"
-
-
-class Assignment(msgspec.Struct, frozen=True):
-    """The assignment of all partitions, in order; ``revision`` only grows."""
-
-    revision: int
-    partitions: list[PartitionAssignment]
-
-
 PULSE_INTERVAL_MS = 250
 """Longest time between two pulses of a healthy partition."""
 CURRENT_WITHIN_MS = 2_000
@@ -178,7 +167,6 @@ decode_query = msgspec.json.Decoder(Query).decode
 decode_reply = msgspec.json.Decoder(Reply).decode
 decode_token_state = msgspec.json.Decoder(TokenState).decode
 decode_pulse = msgspec.json.Decoder(Pulse).decode
-decode_assignment = msgspec.json.Decoder(Assignment).decode
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
 
@@ -206,9 +194,17 @@ class Subjects:
         """Where a partition's `Pulse` is sent."""
         return f"{self._instance}.pulse.p{partition}"
 
+    def handoff(self, partition: int) -> str:
+        """Where the former owner of ``partition`` says its `ownership.Released` and `ownership.Digested`."""
+        return f"{self._instance}.handoff.p{partition}"
+
+    def shard(self, name: str) -> str:
+        """Where a shard answers every request by its `ownership.MemberReport`."""
+        return f"{self._instance}.shard.{subject_token(name)}"
+
     @property
     def assignment(self) -> str:
-        """Where a new `Assignment` is announced (its revision as text)."""
+        """Where a new `ownership.Assignment` is announced (its revision as text)."""
         return f"{self._instance}.assignment"
 
 
@@ -221,7 +217,7 @@ class Keys:
 
     @property
     def assignment(self) -> str:
-        """The current `Assignment`, JSON."""
+        """The current `ownership.Assignment`, JSON."""
         return f"{self._prefix}{self._instance}:assignment"
 
     def _of(self, partition: int, what: str) -> str:

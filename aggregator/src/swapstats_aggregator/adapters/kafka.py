@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -103,6 +103,15 @@ class KafkaSource:
         self._calls.ends()
         return first[at], end[at]
 
+    async def since(self, partition: int, timestamp_ms: int) -> int:
+        at = TopicPartition(self._topic, partition)
+        await self._revive(self._calls)
+        async with reaching():
+            found = (await self._consumer.offsets_for_times({at: timestamp_ms}))[at]
+            end = await self._consumer.end_offsets([at])
+        self._calls.ends()
+        return end[at] if found is None else int(found.offset)
+
     async def _revive(self, silence: Silence) -> None:
         """Go on with a new client if this one has been silent for too long. Raises Unavailable."""
         async with self._replacing:
@@ -129,24 +138,24 @@ class KafkaSource:
         for partition, offset in positions.items():
             self._consumer.seek(TopicPartition(self._topic, partition), offset)
 
-    async def poll(self, timeout_ms: int) -> Mapping[int, Fetched]:
+    async def poll(self, partitions: Collection[int], timeout_ms: int) -> Mapping[int, Fetched]:
         if not self._unverified:
-            self._unverified = await self._read(timeout_ms)
+            self._unverified = await self._read([TopicPartition(self._topic, p) for p in partitions], timeout_ms)
             await self._revive(self._fetches)
         await self._verify()
         news, self._unverified = self._unverified, {}
         self._positions |= {partition: fetched.position for partition, fetched in news.items()}
         return news
 
-    async def _read(self, timeout_ms: int) -> Mapping[int, Fetched]:
+    async def _read(self, partitions: Sequence[TopicPartition], timeout_ms: int) -> Mapping[int, Fetched]:
         try:
-            batches = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=_MAX_RECORDS)
+            batches = await self._consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=_MAX_RECORDS)
         except OffsetOutOfRangeError as error:
             (at, offset), *_ = error.args[0].items()
             raise OutOfRange(at.partition, offset) from error
         except KafkaError as error:
             raise Unavailable(f"Kafka: {error!r}") from error
-        return {at.partition: await self._fetched(at, batches.get(at, [])) for at in self._consumer.assignment()}
+        return {at.partition: await self._fetched(at, batches.get(at, [])) for at in partitions}
 
     async def _verify(self) -> None:
         await self._revive(self._calls)

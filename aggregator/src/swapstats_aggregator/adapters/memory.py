@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from swapstats_aggregator.ports import (
     DeadLetter,
@@ -18,10 +19,13 @@ from swapstats_aggregator.ports import (
     OutOfRange,
     Recreated,
     Unavailable,
+    Verdict,
     excerpt,
     headers,
 )
-from swapstats_core.wire import Assignment
+from swapstats_core.ownership import Assignment
+
+_Callback = TypeVar("_Callback")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +125,16 @@ class MemorySource:
         self._positions = dict(positions)
         self._incarnation = incarnation
 
-    async def poll(self, timeout_ms: int) -> Mapping[int, Fetched]:
-        if not any(self._topic.log(partition).end > at for partition, at in self._positions.items()):
+    async def since(self, partition: int, timestamp_ms: int) -> int:
+        log = self._topic.log(partition)
+        return next((record.offset for record in log.records if record.timestamp >= timestamp_ms), log.end)
+
+    async def poll(self, partitions: Collection[int], timeout_ms: int) -> Mapping[int, Fetched]:
+        if not any(self._topic.log(p).end > self._positions[p] for p in partitions):
             await self._topic.grown(timeout_ms)
         if await self.incarnation() != self._incarnation:
             raise Recreated(self._topic.incarnation)
-        return {partition: self._take(partition, at) for partition, at in tuple(self._positions.items())}
+        return {partition: self._take(partition, self._positions[partition]) for partition in tuple(partitions)}
 
     def _take(self, partition: int, position: int) -> Fetched:
         log = self._topic.log(partition)
@@ -213,12 +221,12 @@ class MemorySnapshots:
             raise Unavailable("memory: the store is down")
         return self._store.assignment
 
-    async def claim(self, partition: int, epoch: int, owner: str) -> bool:
+    async def claim(self, partition: int, epoch: int, owner: str) -> Verdict:
         kept = self._store.of(partition)
         if epoch < kept.epoch or (epoch == kept.epoch and kept.claimant != self._claimant):
-            return False
+            return Verdict(done=False, epoch=kept.epoch)
         kept.epoch, kept.owner, kept.claimant = epoch, owner, self._claimant
-        return True
+        return Verdict(done=True, epoch=epoch)
 
     async def manifests(self, partition: int) -> Sequence[bytes]:
         return tuple(self._store.of(partition).manifests)
@@ -230,19 +238,29 @@ class MemorySnapshots:
     async def store(self, partition: int, parts: Mapping[str, bytes]) -> None:
         self._store.of(partition).parts |= parts
 
-    async def flip(self, partition: int, epoch: int, manifest: bytes, keep: int) -> bool:
+    async def flip(self, partition: int, epoch: int, manifest: bytes, keep: int) -> Verdict:
         kept = self._store.of(partition)
         if (kept.epoch, kept.claimant) != (epoch, self._claimant):
-            return False
+            return Verdict(done=False, epoch=kept.epoch)
         if kept.manifests[:1] != [manifest]:
             kept.manifests = [manifest, *kept.manifests][:keep]
-        return True
+        return Verdict(done=True, epoch=epoch)
 
-    async def collect(self, partition: int, keep: Collection[str]) -> int:
+    async def collect(self, partition: int, epoch: int, keep: Collection[str]) -> int:
         kept = self._store.of(partition)
+        if (kept.epoch, kept.claimant) != (epoch, self._claimant):
+            return 0
         surplus = kept.parts.keys() - set(keep)
         kept.parts = {name: part for name, part in kept.parts.items() if name not in surplus}
         return len(surplus)
+
+
+def _remover(callbacks: list[_Callback], callback: _Callback) -> Callable[[], Awaitable[None]]:
+    async def remove() -> None:
+        with suppress(ValueError):  # the connection was lost before
+            callbacks.remove(callback)
+
+    return remove
 
 
 class MemoryBus:
@@ -252,25 +270,23 @@ class MemoryBus:
         self.heard: list[tuple[str, bytes]] = []
         """Everything that was published, in order."""
         self._handlers: dict[str, list[Handler]] = {}
-        self._listeners: dict[str, list[Callable[[], None]]] = {}
+        self._listeners: dict[str, list[Callable[[bytes], None]]] = {}
 
     async def publish(self, subject: str, payload: bytes) -> None:
         self.heard.append((subject, payload))
-        for callback in self._listeners.get(subject, ()):
-            callback()
+        for callback in tuple(self._listeners.get(subject, ())):
+            callback(payload)
 
     async def serve(self, subject: str, handler: Handler) -> Callable[[], Awaitable[None]]:
         serving = self._handlers.setdefault(subject, [])
         serving.append(handler)
 
-        async def stop() -> None:
-            with suppress(ValueError):  # the connection was lost before
-                serving.remove(handler)
+        return _remover(serving, handler)
 
-        return stop
-
-    async def listen(self, subject: str, callback: Callable[[], None]) -> None:
-        self._listeners.setdefault(subject, []).append(callback)
+    async def listen(self, subject: str, callback: Callable[[bytes], None]) -> Callable[[], Awaitable[None]]:
+        listening = self._listeners.setdefault(subject, [])
+        listening.append(callback)
+        return _remover(listening, callback)
 
     def hang_up(self) -> None:
         """Lose every connection, as a process that dies does: nobody serves and nobody listens any more."""

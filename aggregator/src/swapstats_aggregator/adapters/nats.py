@@ -69,7 +69,16 @@ class NatsBus:
         async def answer(message: Msg) -> None:
             await self.publish(message.reply, handler(message.data))
 
-        subscription = await self._client.subscribe(subject, cb=answer, pending_msgs_limit=4096)
+        return await self._subscribe(subject, answer)
+
+    async def listen(self, subject: str, callback: Callable[[bytes], None]) -> Callable[[], Awaitable[None]]:
+        async def heard(message: Msg) -> None:
+            callback(message.data)
+
+        return await self._subscribe(subject, heard)
+
+    async def _subscribe(self, subject: str, took: Callable[[Msg], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        subscription = await self._client.subscribe(subject, cb=took, pending_msgs_limit=4096)
 
         async def stop() -> None:
             try:
@@ -78,9 +87,3 @@ class NatsBus:
                 log.info("unsubscribe_failed", subject=subject, error=str(error))
 
         return stop
-
-    async def listen(self, subject: str, callback: Callable[[], None]) -> None:
-        async def heard(_: Msg) -> None:
-            callback()
-
-        await self._client.subscribe(subject, cb=heard)

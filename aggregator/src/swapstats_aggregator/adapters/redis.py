@@ -15,32 +15,40 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
-from swapstats_aggregator.ports import Unavailable
+from swapstats_aggregator.ports import Unavailable, Verdict
 from swapstats_aggregator.process import secret
 from swapstats_core import spec
-from swapstats_core.wire import Assignment, Keys, decode_assignment
+from swapstats_core.ownership import Assignment, decode_assignment
+from swapstats_core.wire import Keys
 
+# Each returns {done, epoch in force}.
 # KEYS: owner hash. ARGV: epoch, owner, claimant. A repeat by the same claimant (a retry after a lost reply) succeeds.
 _CLAIM = """
 local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0')
 local wanted = tonumber(ARGV[1])
-if wanted < epoch then return 0 end
-if wanted == epoch and redis.call('HGET', KEYS[1], 'claimant') ~= ARGV[3] then return 0 end
+if wanted < epoch then return {0, epoch} end
+if wanted == epoch and redis.call('HGET', KEYS[1], 'claimant') ~= ARGV[3] then return {0, epoch} end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'owner', ARGV[2], 'claimant', ARGV[3])
-return 1
+return {1, wanted}
 """
 # KEYS: owner hash, manifests. ARGV: epoch, manifest, how many to keep, claimant. Repeating the newest changes nothing.
 _FLIP = """
 local owner = redis.call('HMGET', KEYS[1], 'epoch', 'claimant')
-if owner[1] ~= ARGV[1] or owner[2] ~= ARGV[4] then return 0 end
+if owner[1] ~= ARGV[1] or owner[2] ~= ARGV[4] then return {0, tonumber(owner[1] or '0')} end
 if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[2] then
   redis.call('LPUSH', KEYS[2], ARGV[2])
   redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[3]) - 1)
 end
-return 1
+return {1, tonumber(owner[1])}
+"""
+# KEYS: owner hash, chunks. ARGV: epoch, claimant, names to delete. A former owner deletes nothing of its successor's.
+_COLLECT = """
+local owner = redis.call('HMGET', KEYS[1], 'epoch', 'claimant')
+if owner[1] ~= ARGV[1] or owner[2] ~= ARGV[2] then return 0 end
+return redis.call('HDEL', KEYS[2], unpack(ARGV, 3))
 """
 _PARTS_AT_ONCE = 64
-"""Stored parts loaded by one command: bounds the size of a reply."""
+"""Stored parts loaded or deleted by one command: bounds the size of a reply, and the stack of a script."""
 
 
 def connect(settings: spec.Redis) -> Redis:
@@ -73,6 +81,11 @@ async def _reaching() -> AsyncIterator[None]:
         raise Unavailable(f"Redis: {error}") from error
 
 
+def _verdict(reply: list[int]) -> Verdict:
+    done, epoch = reply
+    return Verdict(bool(done), epoch)
+
+
 def _raw(value: bytes | str) -> bytes:
     assert isinstance(value, bytes), "the client doesn't decode replies"
     return value
@@ -87,16 +100,17 @@ class RedisSnapshots:
         self._claimant = claimant
         self._claim = client.register_script(_CLAIM)
         self._flip = client.register_script(_FLIP)
+        self._collect = client.register_script(_COLLECT)
 
     async def assignment(self) -> Assignment | None:
         async with _reaching():
             stored = await self._client.get(self._keys.assignment)
         return None if stored is None else decode_assignment(stored)
 
-    async def claim(self, partition: int, epoch: int, owner: str) -> bool:
+    async def claim(self, partition: int, epoch: int, owner: str) -> Verdict:
         async with _reaching():
             keys = [self._keys.owner(partition)]
-            return bool(await self._claim(keys=keys, args=[epoch, owner, self._claimant]))
+            return _verdict(await self._claim(keys=keys, args=[epoch, owner, self._claimant]))
 
     async def manifests(self, partition: int) -> Sequence[bytes]:
         async with _reaching():
@@ -118,16 +132,18 @@ class RedisSnapshots:
             for name, part in parts.items():
                 await self._client.hset(self._keys.chunks(partition), name, part)
 
-    async def flip(self, partition: int, epoch: int, manifest: bytes, keep: int) -> bool:
+    async def flip(self, partition: int, epoch: int, manifest: bytes, keep: int) -> Verdict:
         keys = [self._keys.owner(partition), self._keys.manifests(partition)]
         async with _reaching():
-            return bool(await self._flip(keys=keys, args=[epoch, manifest, keep, self._claimant]))
+            return _verdict(await self._flip(keys=keys, args=[epoch, manifest, keep, self._claimant]))
 
-    async def collect(self, partition: int, keep: Collection[str]) -> int:
-        key = self._keys.chunks(partition)
+    async def collect(self, partition: int, epoch: int, keep: Collection[str]) -> int:
+        keys = [self._keys.owner(partition), self._keys.chunks(partition)]
+        deleted = 0
         async with _reaching():
-            stored = {_raw(name).decode() for name in await self._client.hkeys(key)}
-            surplus = stored.difference(keep)
-            if surplus:
-                await self._client.hdel(key, *surplus)
-        return len(surplus)
+            stored = {_raw(name).decode() for name in await self._client.hkeys(keys[1])}
+            surplus = sorted(stored.difference(keep))
+            for start in range(0, len(surplus), _PARTS_AT_ONCE):
+                names = surplus[start : start + _PARTS_AT_ONCE]
+                deleted += int(await self._collect(keys=keys, args=[epoch, self._claimant, *names]))
+        return deleted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from swapstats_core.wire import Assignment, PartitionAssignment
+from swapstats_core.ownership import Assignment, PartitionAssignment
 
 
 def shard_names(replicas: int) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ from nats.errors import Error as NatsError
 from redis.asyncio import Redis
 
 from swapstats_cli.supervisor.assignment import deal, owned_by, reissue, shard_names
+from swapstats_core.ownership import Assignment, decode_assignment
 from swapstats_core.spec import SwapStatsResource
-from swapstats_core.wire import Assignment, Keys, Subjects, decode_assignment, encode
+from swapstats_core.wire import Keys, Subjects, encode
 
 TIMEOUT_S = 2.0
 ANNOUNCEMENTS = 3
