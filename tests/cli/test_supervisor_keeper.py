@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from swapstats_cli.supervisor.journal import Journal, Saying
 from swapstats_cli.supervisor.keeper import Keeper, StartFailedError
 from swapstats_cli.supervisor.leftovers import ChildrenRecord
 from swapstats_cli.supervisor.part import Part, PartState
+from swapstats_cli.supervisor.pool import Pool
 
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
 STUBBORN = [
@@ -107,6 +108,73 @@ async def test_a_part_that_never_gets_ready_fails_with_the_end_of_its_log(tmp_pa
     keeper = _keeper(tmp_path, journal, _part([sys.executable, "-c", "raise SystemExit('no disk')"], probe=never))
     with pytest.raises(StartFailedError, match=r"(?s)doesn't start \(exit code 1\).*no disk"):
         await keeper.run()
+
+
+async def test_a_part_that_is_not_needed_is_started_until_it_works(
+    tmp_path: Path, journal: Journal, spoken: Spoken
+) -> None:
+    tries = tmp_path / "tries"
+    script = f"open({str(tries)!r}, 'a').write('x'); import signal; len(open({str(tries)!r}).read()) > 3 or exit(1)"
+    keeper = Keeper(
+        _part([sys.executable, "-c", f"{script}; signal.pause()"], probe=_yes_after(tries, 4)),
+        *([], tmp_path / "part.log", ChildrenRecord(tmp_path / "children.json"), journal, lambda: None),
+        needed=False,
+    )
+    running = asyncio.create_task(keeper.run())
+    async with asyncio.timeout(20):
+        await keeper.ready.wait()
+    assert sum("died: exit code 1" in text for text in spoken.texts) == 3
+    await _cancel(running)
+    await keeper.stop(asyncio.Event())
+
+
+def _yes_after(tries: Path, starts: int) -> Callable[[], Awaitable[bool]]:
+    async def probe() -> bool:
+        return tries.exists() and len(tries.read_text()) >= starts
+
+    return probe
+
+
+async def test_a_restart_is_orderly_and_no_death(tmp_path: Path, journal: Journal, spoken: Spoken) -> None:
+    changes: list[bool] = []
+    record = ChildrenRecord(tmp_path / "children.json")
+    keeper = Keeper(_part(SLEEPER), [], tmp_path / "part.log", record, journal, lambda: changes.append(keeper.alive))
+    running = asyncio.create_task(keeper.run())
+    await keeper.ready.wait()
+    first = keeper.last_pid
+    await keeper.restart(asyncio.Event())
+    await spoken.until("is back")
+    assert keeper.last_pid != first
+    assert (keeper.status().state, keeper.status().restarts) == (PartState.READY, 1)
+    assert not any("died" in text for text in spoken.texts)
+    assert changes == [True, False, True]
+    await _cancel(running)
+    await keeper.stop(asyncio.Event())
+
+
+async def test_a_pool_grows_and_shrinks_while_it_runs(tmp_path: Path, journal: Journal) -> None:
+    freed: list[int] = []
+
+    def make(name: str, port: int, *, needed: bool) -> Keeper:
+        record = ChildrenRecord(tmp_path / f"{name}.json")
+        part = replace(_part(SLEEPER), name=name, address=str(port))
+        return Keeper(part, [], tmp_path / f"{name}.log", record, journal, lambda: None, needed=needed)
+
+    pool = Pool("shard", make, freed.append)
+    pool.add("shard-2", 20, needed=True)
+    running = asyncio.create_task(pool.run())
+    await pool.keepers[0].ready.wait()
+    pool.add("shard-10", 100, needed=False)
+    pool.add("shard-1", 10, needed=False)
+    assert pool.ports == {"shard-1": 10, "shard-2": 20, "shard-10": 100}
+    for keeper in pool.keepers:
+        await keeper.ready.wait()
+    assert await pool.remove("shard-10", asyncio.Event())
+    assert freed == [100]
+    await _cancel(running)
+    for name in tuple(pool.ports):
+        assert await pool.remove(name, asyncio.Event())
+    assert pool.ports == {}
 
 
 async def test_a_fault_of_ours_in_a_probe_is_not_swallowed(tmp_path: Path, journal: Journal) -> None:

@@ -10,21 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swapstats_cli.supervisor.assignment import deal, owned_by, reissue, shard_names
+from swapstats_cli.supervisor.assignment import deal, owned_by, reissue
 from swapstats_cli.supervisor.layout import Endpoints, Ports, check, embed, endpoints, resource_json
+from swapstats_cli.supervisor.pool import numbered
 from swapstats_cli.supervisor.ports import PortReservations, candidates, choose
 from swapstats_cli.supervisor.restarts import HEALTHY_AFTER_S, LONGEST_DELAY_S, Backoff
 from swapstats_core.ownership import Assignment
 from swapstats_core.spec import SwapStatsResource
 
 SEEDED = Random(1)  # noqa: S311  # no secret
-PORTS = Ports(kafka=1, redis=2, nats=3, clickhouse=4, recorder=5, shards=(6, 7), api=(8,))
+PORTS = Ports(kafka=1, redis=2, nats=3, clickhouse=4, recorder=5, api=8)
 
 
 @st.composite
 def _pasts(draw: st.DrawFn) -> tuple[int, tuple[str, ...], Assignment | None, list[int]]:
     partitions = draw(st.integers(1, 12))
-    shards = shard_names(draw(st.integers(1, partitions)))
+    shards = numbered("shard", draw(st.integers(1, partitions)))
     before = None
     for _ in range(draw(st.integers(0, 3))):
         before = deal(partitions, shards, before, [0] * partitions)
@@ -49,7 +50,7 @@ def test_a_deal_is_even_and_above_every_earlier_epoch(
 
 
 def test_a_reissue_raises_only_the_epochs_of_its_shard() -> None:
-    first = deal(5, shard_names(2), None, [0] * 5)
+    first = deal(5, numbered("shard", 2), None, [0] * 5)
     second = reissue(first, "shard-1")
     assert second.revision == first.revision + 1
     assert [entry.owner for entry in second.partitions] == [entry.owner for entry in first.partitions]
@@ -58,7 +59,7 @@ def test_a_reissue_raises_only_the_epochs_of_its_shard() -> None:
 
 def test_another_partition_count_is_refused() -> None:
     with pytest.raises(ValueError, match="can't change from 4 to 6"):
-        deal(6, shard_names(2), deal(4, shard_names(2), None, [0] * 4), [0] * 6)
+        deal(6, numbered("shard", 2), deal(4, numbered("shard", 2), None, [0] * 4), [0] * 6)
 
 
 def test_delays_double_up_to_a_bound_and_start_over_after_a_healthy_life() -> None:
@@ -142,7 +143,9 @@ def test_nothing_to_run_is_refused(section: str) -> None:
 def test_endpoints_name_every_process() -> None:
     names = ["kafka", "redis", "nats", "clickhouse", "shard-0", "shard-1", "recorder", "api-0"]
     pids = {name: number for number, name in enumerate(names, 100)}
-    content = endpoints(embed(_resource(), PORTS), PORTS, pids, Path("/x/spec.json"), 99)
+    content = endpoints(
+        embed(_resource(), PORTS), PORTS, {"shard-0": 6, "shard-1": 7}, {"api-0": 8}, pids, Path("/x/spec.json"), 99
+    )
     assert isinstance(content, Endpoints)
     assert content.http == "http://127.0.0.1:8"
     assert [(shard.name, shard.pid, shard.http) for shard in content.shards] == [

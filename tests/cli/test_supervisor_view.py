@@ -18,6 +18,8 @@ from swapstats_cli.live.words import count, dollars, ranges, seconds
 from swapstats_cli.supervisor.journal import Saying, Tone
 from swapstats_cli.supervisor.part import PartState, PartStatus
 
+SHARDS = ("shard-0", "shard-1")
+
 
 def _status(name: str, state: PartState = PartState.READY, restarts: int = 0) -> PartStatus:
     return PartStatus(name, f"http://127.0.0.1:{len(name)}", state, 17, restarts, 0.0, 1.0)
@@ -38,7 +40,7 @@ def _view(**changes: object) -> LiveView:
     reading = _reading()
     saying = Saying(datetime(2026, 1, 5, 12, tzinfo=UTC), Tone.WARNING, "shard-0 (pid 3) died: killed by SIGKILL")
     view = LiveView(
-        "demo", "5m", 10.5, 75.0, 4.2, 4.9, 998.7, reading, None, shard_lines(parts, 2, reading), parts, (saying,)
+        "demo", "5m", 10.5, 75.0, 4.2, 4.9, 998.7, reading, None, shard_lines(parts, SHARDS, reading), parts, (saying,)
     )
     return replace(view, **changes)  # type: ignore[arg-type]  # each test changes its own fields
 
@@ -82,7 +84,7 @@ def test_the_view_says_what_is_wrong() -> None:
 
 def test_without_numbers_nothing_is_made_up() -> None:
     parts = _view().parts
-    text = _drawn(_view(reading=None, rate=None, shards=shard_lines(parts, 2, None), first_number_after_s=None))
+    text = _drawn(_view(reading=None, rate=None, shards=shard_lines(parts, SHARDS, None), first_number_after_s=None))
     assert "events/s –" in text
     assert "lag –" in text
     assert "no numbers yet" in text

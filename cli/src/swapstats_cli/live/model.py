@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from swapstats_cli.live.readings import Reading
-from swapstats_cli.supervisor.assignment import shard_names
 from swapstats_cli.supervisor.journal import Saying
 from swapstats_cli.supervisor.part import PartState, PartStatus
 
@@ -56,11 +56,11 @@ class LiveView:
         return 0.0 if self.reading is None else self.now_s - self.reading.at_s
 
 
-def shard_lines(parts: tuple[PartStatus, ...], shards: int, reading: Reading | None) -> tuple[ShardLine, ...]:
+def shard_lines(parts: tuple[PartStatus, ...], shards: Iterable[str], reading: Reading | None) -> tuple[ShardLine, ...]:
     """One line per shard, from its process and what its partitions say."""
     by_name = {part.name: part for part in parts}
     lines = []
-    for name in shard_names(shards):
+    for name in shards:
         mine = () if reading is None else tuple(p for p in reading.partitions if p.shard == name)
         epochs = [partition.epoch for partition in mine]
         lines.append(

@@ -11,7 +11,7 @@ from swapstats_cli.live.model import SHOWN_SAYINGS, LiveView, shard_lines
 from swapstats_cli.live.readings import LiveReader, RateMeter, Reading
 from swapstats_cli.live.words import seconds
 from swapstats_cli.supervisor.journal import Journal, Tone
-from swapstats_cli.supervisor.layout import api_names, http
+from swapstats_cli.supervisor.layout import http
 from swapstats_cli.supervisor.part import PartState
 from swapstats_cli.supervisor.system import System
 
@@ -70,11 +70,8 @@ class Watch:
     def _api_url(self) -> str:
         """The first API process that is ready, else the first."""
         states = {status.name: status.state for status in self._system.statuses()}
-        ports = self._system.ports.api
-        ready = (
-            port for name, port in zip(api_names(len(ports)), ports, strict=True) if states[name] is PartState.READY
-        )
-        return http(next(ready, ports[0]))
+        ready = (port for name, port in self._system.api.ports.items() if states[name] is PartState.READY)
+        return http(next(ready, self._system.ports.api))
 
     def _view(self) -> LiveView:
         parts = self._system.statuses()
@@ -89,7 +86,7 @@ class Watch:
             rate=self._rate,
             reading=self._reading,
             problem=self._problem,
-            shards=shard_lines(parts, len(self._system.ports.shards), self._reading),
+            shards=shard_lines(parts, self._system.shards.ports, self._reading),
             parts=parts,
             sayings=self._journal.recent[-SHOWN_SAYINGS:],
         )

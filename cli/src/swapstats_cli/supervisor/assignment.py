@@ -7,11 +7,6 @@ from collections.abc import Sequence
 from swapstats_core.ownership import Assignment, PartitionAssignment
 
 
-def shard_names(replicas: int) -> tuple[str, ...]:
-    """Names of the shards, as a StatefulSet would number them: ``shard-0``, ``shard-1``, ..."""
-    return tuple(f"shard-{index}" for index in range(replicas))
-
-
 def deal(partitions: int, owners: Sequence[str], before: Assignment | None, claimed: Sequence[int]) -> Assignment:
     """Deal the partitions evenly, each with an epoch above every earlier one.
 

@@ -26,7 +26,8 @@ class StartFailedError(Exception):
 class Keeper:
     """One part and its child. `run` lives until cancelled; `stop` then ends the child.
 
-    ``changed`` is called whenever the child's pid changes.
+    ``changed`` is called whenever a child starts or ends. A part that is ``needed`` and never gets ready fails the
+    system; another is started again and again.
     """
 
     def __init__(
@@ -37,6 +38,8 @@ class Keeper:
         record: ChildrenRecord,
         journal: Journal,
         changed: Callable[[], None],
+        *,
+        needed: bool = True,
     ) -> None:
         self.part = part
         self.ready = asyncio.Event()
@@ -46,6 +49,8 @@ class Keeper:
         self._record = record
         self._journal = journal
         self._changed = changed
+        self._needed = needed
+        self._restarting = False
         self._child: Child | None = None
         self._last_pid = 0
         self._restarts = 0
@@ -57,6 +62,11 @@ class Keeper:
     def last_pid(self) -> int:
         """Process id of the child that runs or, while none does, ran last; 0 before the first start."""
         return self._last_pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether a child runs."""
+        return self._child is not None
 
     def pause(self) -> None:
         """Let the child, if there is one, stand still until `resume`."""
@@ -78,8 +88,8 @@ class Keeper:
     async def run(self) -> None:
         """Start the part and keep it running, until cancelled.
 
-        Raises StartFailedError if it dies `FIRST_START_TRIES` times before it was ever ready, OSError if its command
-        can't be executed at all.
+        Raises StartFailedError if it is needed and dies `FIRST_START_TRIES` times before it was ever ready, OSError if
+        its command can't be executed at all.
         """
         for need in self._needs:
             await need.wait()
@@ -87,11 +97,26 @@ class Keeper:
         while True:
             started_s = monotonic()
             end = await self._live(started_s)
-            backoff = backoff.after_death(monotonic() - started_s)
-            self._bury(end, backoff)
-            await asyncio.sleep(backoff.delay_s)
+            if self._restarting:
+                self._restarting = False
+                backoff = Backoff()
+                self._leave(PartState.DOWN)
+            else:
+                backoff = backoff.after_death(monotonic() - started_s)
+                self._bury(end, backoff)
+                await asyncio.sleep(backoff.delay_s)
             await self.part.before_restart()
             self._restarts += 1
+
+    async def restart(self, hurry: asyncio.Event) -> None:
+        """While `run` runs: end the child in order; the next one is started at once. Returns when the old one is gone.
+
+        A part that is down is being started again anyway.
+        """
+        if self._child is not None:
+            self._restarting = True
+            self._enter(PartState.STOPPING)
+            await self._child.stop(self.part.stop_within_s, hurry)
 
     async def stop(self, hurry: asyncio.Event) -> bool:
         """End the child, after `run` was cancelled. Whether it ended by itself within its time."""
@@ -99,9 +124,7 @@ class Keeper:
         if child is not None:
             self._enter(PartState.STOPPING)
             orderly = await child.stop(self.part.stop_within_s, hurry)
-            self._child = None
-            self._record.discard(self.part.name)
-        self._enter(PartState.STOPPED)
+        self._leave(PartState.STOPPED)
         return orderly
 
     async def _live(self, started_s: float) -> Exit:
@@ -126,6 +149,8 @@ class Keeper:
     async def _become_ready(self, started_s: float) -> None:
         while not await self.part.probe():  # noqa: ASYNC110  # another process's readiness can't be awaited
             await asyncio.sleep(PROBE_INTERVAL_S)
+        if self._restarting:
+            return
         self._took_s = monotonic() - started_s
         self._enter(PartState.READY)
         if self.ready.is_set():
@@ -139,10 +164,8 @@ class Keeper:
         """Account for a death. Raises StartFailedError when there is no point in another try."""
         assert self._child is not None
         name, pid = self.part.name, self._child.pid
-        self._child = None
-        self._record.discard(name)
-        self._enter(PartState.DOWN)
-        if not self.ready.is_set() and backoff.deaths >= FIRST_START_TRIES:
+        self._leave(PartState.DOWN)
+        if self._needed and not self.ready.is_set() and backoff.deaths >= FIRST_START_TRIES:
             shown = "\n".join(f"  {line}" for line in tail(self._log, LOG_LINES_SHOWN))
             raise StartFailedError(f"{name} doesn't start ({end}). The end of {self._log}:\n{shown}")
         self._journal.say(
@@ -154,6 +177,13 @@ class Keeper:
             deaths=backoff.deaths,
             log=str(self._log),
         )
+
+    def _leave(self, state: PartState) -> None:
+        """There is no child any more."""
+        self._child = None
+        self._record.discard(self.part.name)
+        self._enter(state)
+        self._changed()
 
     def _enter(self, state: PartState) -> None:
         self._state = state

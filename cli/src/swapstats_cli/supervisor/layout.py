@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 
-from swapstats_cli.supervisor.assignment import shard_names
 from swapstats_cli.supervisor.ports import HOST
 from swapstats_core.spec import ClickHouse, Nats, Redis, SwapStatsResource, Tls
 
@@ -26,15 +25,14 @@ _MAX_SESSION_MS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Every listening port of the system, on the loopback address."""
+    """Listening ports on the loopback address: those of the servers and the recorder, and the first API process's."""
 
     kafka: int
     redis: int
     nats: int
     clickhouse: int
     recorder: int
-    shards: tuple[int, ...]
-    api: tuple[int, ...]
+    api: int
 
     @property
     def brokers(self) -> str:
@@ -50,11 +48,6 @@ class Ports:
 def http(port: int) -> str:
     """Address of an HTTP port."""
     return f"http://{HOST}:{port}"
-
-
-def api_names(replicas: int) -> tuple[str, ...]:
-    """Names of the API processes."""
-    return tuple(f"api-{index}" for index in range(replicas))
 
 
 def check(resource: SwapStatsResource) -> None:
@@ -130,24 +123,26 @@ class Endpoints(msgspec.Struct, frozen=True):
 
 
 def endpoints(
-    resource: SwapStatsResource, ports: Ports, pids: Mapping[str, int], spec_path: Path, own_pid: int
+    resource: SwapStatsResource,
+    ports: Ports,
+    shards: Mapping[str, int],
+    api: Mapping[str, int],
+    pids: Mapping[str, int],
+    spec_path: Path,
+    own_pid: int,
 ) -> Endpoints:
-    """What ``endpoints.json`` says; ``resource`` is the embedded one, ``pids`` are by part name."""
+    """What ``endpoints.json`` says. ``resource`` is the embedded one; ``shards`` and ``api`` give the ports of these
+    processes and ``pids`` all process ids, by name.
+    """
     stores = resource.spec.stores
     return Endpoints(
-        http=http(ports.api[0]),
+        http=http(ports.api),
         kafka=ports.brokers,
         redis=stores.redis.url,
         nats=stores.nats.url,
         clickhouse=stores.clickhouse.url,
-        shards=[
-            ShardEndpoint(name, pids[name], http(port))
-            for name, port in zip(shard_names(len(ports.shards)), ports.shards, strict=True)
-        ],
-        api=[
-            ProcessEndpoint(pids[name], http(port))
-            for name, port in zip(api_names(len(ports.api)), ports.api, strict=True)
-        ],
+        shards=[ShardEndpoint(name, pids[name], http(port)) for name, port in shards.items()],
+        api=[ProcessEndpoint(pids[name], http(port)) for name, port in api.items()],
         recorder=ProcessEndpoint(pids["recorder"], http(ports.recorder)),
         spec=str(spec_path),
         pid=own_pid,

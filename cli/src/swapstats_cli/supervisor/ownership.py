@@ -9,7 +9,8 @@ import nats
 from nats.errors import Error as NatsError
 from redis.asyncio import Redis
 
-from swapstats_cli.supervisor.assignment import deal, owned_by, reissue, shard_names
+from swapstats_cli.supervisor.assignment import deal, owned_by, reissue
+from swapstats_cli.supervisor.pool import numbered
 from swapstats_core.ownership import Assignment, decode_assignment
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys, Subjects, encode
@@ -36,7 +37,7 @@ class Ownership:
         self._subjects = Subjects(resource.metadata.name)
         self._nats_url = stores.nats.url
         self._partitions = resource.spec.source.topic.partitions
-        self._shards = shard_names(resource.spec.shards.replicas)
+        self._shards = numbered("shard", resource.spec.shards.replicas)
         self._redis = Redis.from_url(stores.redis.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
         self._lock = asyncio.Lock()
         self._current: Assignment | None = None

@@ -13,10 +13,9 @@ from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 
 from swapstats_cli.supervisor import probes, servers
-from swapstats_cli.supervisor.assignment import shard_names
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.supervisor.journal import Journal, Tone
-from swapstats_cli.supervisor.layout import Ports, api_names, http
+from swapstats_cli.supervisor.layout import Ports, http
 from swapstats_cli.supervisor.ownership import Ownership
 from swapstats_cli.supervisor.part import Part
 from swapstats_cli.supervisor.ports import HOST
@@ -91,18 +90,15 @@ def server_parts(
     ]
 
 
-def shard_parts(ports: Ports, data: DataDir, own: Ownership, say: Journal) -> list[Part]:
-    """The aggregator shards."""
-    return [
-        _python_part(
-            name,
-            port,
-            ["swapstats_aggregator", "--spec", str(data.spec), "--shard", name, "--http-port", str(port)],
-            stop_within_s=SNAPSHOT_WITHIN_S,
-            before_restart=partial(_new_epochs, own, name, say),
-        )
-        for name, port in zip(shard_names(len(ports.shards)), ports.shards, strict=True)
-    ]
+def shard_part(name: str, port: int, data: DataDir, own: Ownership, say: Journal) -> Part:
+    """An aggregator shard."""
+    return _python_part(
+        name,
+        port,
+        ["swapstats_aggregator", "--spec", str(data.spec), "--shard", name, "--http-port", str(port)],
+        stop_within_s=SNAPSHOT_WITHIN_S,
+        before_restart=partial(_new_epochs, own, name, say),
+    )
 
 
 def recorder_part(ports: Ports, data: DataDir) -> Part:
@@ -111,12 +107,9 @@ def recorder_part(ports: Ports, data: DataDir) -> Part:
     return _python_part("recorder", ports.recorder, command, stop_within_s=SNAPSHOT_WITHIN_S)
 
 
-def api_parts(ports: Ports, data: DataDir) -> list[Part]:
-    """The API processes."""
-    return [
-        _python_part(name, port, ["swapstats_api", "--spec", str(data.spec), "--host", HOST, "--port", str(port)])
-        for name, port in zip(api_names(len(ports.api)), ports.api, strict=True)
-    ]
+def api_part(name: str, port: int, data: DataDir) -> Part:
+    """An API process."""
+    return _python_part(name, port, ["swapstats_api", "--spec", str(data.spec), "--host", HOST, "--port", str(port)])
 
 
 def producer_part(source: Source, rate: int) -> Part:

@@ -42,18 +42,21 @@ class PortReservations:
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self._held: list[socket.socket] = []
+        self._held: dict[int, socket.socket] = {}
         self._ephemeral_from = int(_EPHEMERAL_RANGE.read_text().split()[0])
 
     def take(self, preferred: int = 0) -> int:
         """Reserve the preferred port if it is free, else another. Raises OSError if none is free."""
         return choose(candidates(preferred, self._ephemeral_from, self._random), self._reserve)
 
+    def give_back(self, port: int) -> None:
+        """Nobody of ours needs the port any more."""
+        self._held.pop(port).close()
+
     def release(self) -> None:
         """Give all reservations back."""
-        for name in self._held:
-            name.close()
-        self._held.clear()
+        for port in tuple(self._held):
+            self.give_back(port)
 
     def _reserve(self, port: int) -> bool:
         name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -65,7 +68,7 @@ class PortReservations:
         if not _nobody_listens(port):
             name.close()
             return False
-        self._held.append(name)
+        self._held[port] = name
         return True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
@@ -83,16 +84,24 @@ async def _run(resource: SwapStatsResource, data: DataDir, demo_rate: int, displ
     reservations = PortReservations(SystemRandom())
     ports = choose_ports(resource, reservations, journal)
     try:
-        system = System(layout.embed(resource, ports), ports, data, journal, demo_rate)
+        system = System(layout.embed(resource, ports), ports, reservations, data, journal, demo_rate)
         orderly = await system.run(stop, Watch(system, display, journal).run)
         code = EXIT_ORDERLY if orderly else EXIT_KILLED_SOMEBODY
     except* (StartFailedError, ServerMissingError) as failures:
-        for failure in failures.exceptions:
+        for failure in _leaves(failures):
             journal.say(str(failure), Tone.WARNING)
         code = EXIT_FAILED
     finally:
         reservations.release()
     return code
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+    for failure in group.exceptions:
+        if isinstance(failure, BaseExceptionGroup):
+            yield from _leaves(failure)
+        else:
+            yield failure
 
 
 def choose_ports(resource: SwapStatsResource, reservations: PortReservations, journal: Journal) -> Ports:
@@ -104,16 +113,13 @@ def choose_ports(resource: SwapStatsResource, reservations: PortReservations, jo
             journal.say(f"port {preferred} is taken: {what} gets {port}", Tone.WARNING)
         return port
 
-    spec = resource.spec
-    first_api = take("the API", spec.api.http.port)
     return Ports(
         kafka=take("kafka", layout.DEFAULT_KAFKA_PORT),
         redis=take("redis", layout.DEFAULT_REDIS_PORT),
         nats=take("nats", layout.DEFAULT_NATS_PORT),
         clickhouse=take("clickhouse", layout.DEFAULT_CLICKHOUSE_PORT),
         recorder=reservations.take(),
-        shards=tuple(reservations.take() for _ in range(spec.shards.replicas)),
-        api=(first_api, *(reservations.take() for _ in range(spec.api.replicas - 1))),
+        api=take("the API", resource.spec.api.http.port),
     )
 
 
