@@ -1,0 +1,172 @@
+"""How a partition changes hands: which steps its entry may take, and which step it must take when.
+
+Two tables. `LEGAL` is what can't be otherwise, whatever is observed; `RULES` is what is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from swapstats_core.observing import PartitionMemory, Policy
+from swapstats_core.ownership import PartitionAssignment, PartitionReport, Phase
+from swapstats_core.remembering import Peer, serves
+
+_Who = Literal["kept", "renewed", "succeeded", "replaced"]
+
+LEGAL: Final[Mapping[tuple[Phase, Phase], frozenset[_Who]]] = {
+    # from, to: who owns it afterwards. Kept: the same in the same epoch. Renewed: the same in a higher one.
+    # Succeeded: the next one, replaced: anybody else, in a higher epoch.
+    ("owned", "owned"): frozenset({"renewed"}),
+    ("owned", "warming"): frozenset({"kept"}),
+    ("owned", "orphaned"): frozenset({"kept"}),
+    ("warming", "owned"): frozenset({"kept", "renewed", "succeeded"}),
+    ("warming", "orphaned"): frozenset({"kept"}),
+    ("orphaned", "owned"): frozenset({"kept", "renewed", "replaced"}),
+}
+
+
+def check(before: PartitionAssignment, after: PartitionAssignment) -> None:
+    """Assert that one entry may follow another."""
+    who: _Who = "replaced"
+    if after.owner == before.owner:
+        who = "kept" if after.epoch == before.epoch else "renewed"
+    elif after.owner == before.next:
+        who = "succeeded"
+    assert who in LEGAL.get((before.phase, after.phase), ()), f"illegal: {before} -> {after}"
+    assert who == "kept" or after.epoch > before.epoch, f"an epoch has one owner and only grows: {before} -> {after}"
+    assert (after.phase == "warming") == (after.next is not None), f"who is next? {after}"
+    assert after.next != after.owner, f"nobody takes over from itself: {after}"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One partition as the rules see it. ``highest_epoch``: of its entry and of all that is reported about it."""
+
+    policy: Policy
+    clock_ms: int
+    number: int
+    weight: int
+    entry: PartitionAssignment
+    past: PartitionMemory
+    owner: Peer
+    next: Peer | None
+    highest_epoch: int
+
+    def owner_gone(self) -> bool:
+        return self.owner.member.gone
+
+    def owner_refused(self) -> bool:
+        report = self._work(self.owner)
+        return report is not None and report.role == "refused"
+
+    def owner_works(self) -> bool:
+        report = self._work(self.owner)
+        return report is not None and report.role in {"restoring", "claiming", "owner"}
+
+    def owner_serves(self) -> bool:
+        report = self._work(self.owner)
+        return report is not None and serves(self.entry, report)
+
+    def owner_deaf(self) -> bool:
+        return self.owner.deaf and not self.owner_works()
+
+    def owner_idle(self) -> bool:
+        """It knows the entry and does nothing about it: this life of it has never claimed the epoch."""
+        return self.owner.knows(self.past.revision) and not self.owner_works()
+
+    def owner_lingers(self) -> bool:
+        since_ms = max(self.past.since_ms, self.past.served_ms)
+        return self.owner_idle() and self.clock_ms - since_ms >= self.policy.failover_after_ms
+
+    def owner_new(self) -> bool:
+        return self.owner_refused() or self.owner_idle()
+
+    def next_warm(self) -> bool:
+        """Whether it can take over now. One that is to be emptied does so only in need."""
+        assert self.next is not None
+        report = self._work(self.next)
+        if (
+            report is None
+            or report.role != "shadow"
+            or report.lag_ms is None
+            or not self.next.knows(self.past.revision)
+        ):
+            return False
+        return report.lag_ms <= self.policy.warm_lag_ms and (self.next.member.staying or self.owner_gone())
+
+    def next_gone(self) -> bool:
+        assert self.next is not None
+        return self.next.member.gone
+
+    def next_leaves(self) -> bool:
+        assert self.next is not None
+        return not self.next.member.staying
+
+    def next_late(self) -> bool:
+        return self.clock_ms - self.past.since_ms >= self.policy.timeout_ms
+
+    def overdue(self) -> bool:
+        """Whether the owner of an orphan has had its time to come back, or two lives in which it never served."""
+        after_ms = self.policy.failover_after_ms
+        lives = self.entry.epoch - self.past.served_epoch
+        hopeless = self.owner_gone() and lives > 1 and self.clock_ms - self.past.served_ms >= after_ms
+        return self.owner.absent_ms >= after_ms or self.owner_deaf() or hopeless
+
+    def _work(self, peer: Peer) -> PartitionReport | None:
+        report = peer.work.get(self.number) if peer.member.here else None
+        return report if report is not None and report.epoch == self.entry.epoch else None
+
+
+def _keep(case: Case) -> PartitionAssignment:
+    return PartitionAssignment(case.entry.owner, case.entry.epoch)
+
+
+def _renew(case: Case) -> PartitionAssignment:
+    return PartitionAssignment(case.entry.owner, case.highest_epoch + 1)
+
+
+def _orphan(case: Case) -> PartitionAssignment:
+    return PartitionAssignment(case.entry.owner, case.entry.epoch, "orphaned")
+
+
+def _succeed(case: Case) -> PartitionAssignment:
+    assert case.entry.next is not None
+    return PartitionAssignment(case.entry.next, case.highest_epoch + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """``why`` may name ``{owner}``, ``{next}`` and ``{epoch}`` of the entry before. ``blames``: it is a setback for
+    the next owner.
+    """
+
+    when: Callable[[Case], bool]
+    then: Callable[[Case], PartitionAssignment]
+    why: str
+    blames: bool = False
+
+
+RULES: Final[Mapping[Phase, tuple[Rule, ...]]] = {
+    # The first rule that holds is applied; none: the entry stays. Two more steps need all partitions at once and are
+    # `planning`'s: an orphan that is `overdue` gets another owner, and a move begins (owned -> warming).
+    "owned": (
+        Rule(Case.owner_gone, _orphan, "{owner} is gone"),
+        Rule(Case.owner_refused, _renew, "{owner} was refused epoch {epoch}"),
+        Rule(Case.owner_deaf, _orphan, "{owner} answers, but doesn't act on the assignment"),
+        Rule(Case.owner_lingers, _renew, "{owner} doesn't claim epoch {epoch}"),
+    ),
+    "warming": (
+        Rule(Case.next_warm, _succeed, "{next} is warm"),
+        Rule(Case.owner_gone, _orphan, "{owner} is gone, and {next} isn't warm"),
+        Rule(Case.owner_refused, _renew, "{owner} was refused epoch {epoch}"),
+        Rule(Case.next_gone, _keep, "{next} is gone"),
+        Rule(Case.next_leaves, _keep, "{next} is to be emptied"),
+        Rule(Case.next_late, _keep, "{next} didn't get warm in time", blames=True),
+    ),
+    "orphaned": (
+        Rule(Case.owner_works, _keep, "{owner} is back, at work on epoch {epoch}"),
+        Rule(Case.owner_new, _renew, "{owner} is back in a new life"),
+    ),
+}

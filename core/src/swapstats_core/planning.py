@@ -1,0 +1,220 @@
+"""Who shall own which partition: ``(policy, observed) -> plan``, pure, to be called about every 100 ms and on news.
+
+A call changes an entry by at most one step of `phases.LEGAL`, so that shards see each of them. `phases.RULES` tells
+for each entry by itself; then what has no owner is placed, and moves are begun. ``docs/protocol.md`` explains it.
+
+Observations may be late or wrong. That costs time, never numbers: shards are fenced by epochs, and no epoch ever gets
+a second owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from swapstats_core.balancing import best_move, lightest
+from swapstats_core.observing import SILENCE_MS, Member, Memory, Observed, Policy
+from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.phases import RULES, Case, check
+from swapstats_core.remembering import Peer, peers, remember
+
+__all__ = ["SILENCE_MS", "Decision", "Member", "Memory", "Observed", "Plan", "Policy", "initial", "plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A change of one partition's entry, and the reason for it."""
+
+    partition: int
+    entry: PartitionAssignment
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The assignment as it shall be: the observed one, or another with a higher revision.
+
+    ``notes``: what isn't done now, and why. ``memory``: to be handed in next time, even if the assignment couldn't be
+    stored.
+    """
+
+    assignment: Assignment
+    decisions: tuple[Decision, ...]
+    notes: tuple[str, ...]
+    memory: Memory
+
+
+def initial(partitions: int) -> Assignment:
+    """Nobody has ever owned anything."""
+    return Assignment(0, [PartitionAssignment("", 0, "orphaned")] * partitions)
+
+
+def plan(policy: Policy, observed: Observed) -> Plan:
+    """Decide. Raises ValueError if the assignment isn't for as many partitions as the policy."""
+    found = len(observed.assignment.partitions)
+    if found != policy.partitions:
+        raise ValueError(
+            f"the stored assignment has {found} partitions, source.topic.partitions says {policy.partitions}: "
+            f"the number can't change; set it back to {found}, or begin anew under another metadata.name"
+        )
+    planner = _Planner(policy, observed, remember(observed))
+    if planner.anybody():
+        planner.settle()
+        planner.place()
+        planner.move()
+    return planner.plan()
+
+
+class _Planner:
+    """One call of `plan`: the entries as they become."""
+
+    def __init__(self, policy: Policy, observed: Observed, memory: Memory) -> None:
+        self._policy = policy
+        self._before = observed.assignment
+        self._memory = memory
+        self._entries = list(observed.assignment.partitions)
+        self._peers = peers(policy, observed, memory)
+        self._cases = _cases(policy, observed.assignment, memory, self._peers)
+        self._decisions: list[Decision] = []
+        self._notes: list[str] = []
+
+    def anybody(self) -> bool:
+        """Whether somebody can be told what to do. If not, most likely it is the decider that can't see."""
+        if any(peer.able for peer in self._peers.values()):
+            return True
+        here = any(peer.member.here for peer in self._peers.values())
+        self._notes.append(f"no member {'acts on the assignment' if here else 'answers'}: nothing is changed")
+        return False
+
+    def settle(self) -> None:
+        """Apply the rules to each entry."""
+        for case in self._cases:
+            entry = case.entry
+            for rule in RULES[entry.phase]:
+                if rule.when(case):
+                    why = rule.why.format(owner=entry.owner, next=entry.next, epoch=entry.epoch)
+                    self._decide(case, rule.then(case), why)
+                    if rule.blames and entry.next is not None:
+                        self._memory = self._memory.set_back(entry.next)
+                    break
+
+    def place(self) -> None:
+        """Give orphans that are overdue, or never had an owner, to members that are here."""
+        orphans = [case for case in self._undecided() if case.entry.phase == "orphaned"]
+        overdue = [case for case in orphans if case.entry.owner and case.overdue()]
+        first = [case for case in orphans if not case.entry.owner]
+        expected = [peer.member.name for peer in self._staying() if self._expected(peer)]
+        if first and expected:
+            self._notes.append(f"the first placement waits for {', '.join(expected)}")
+            first = []
+        loads, refuge = self._loads(), self._refuge()
+        for case in _heaviest_first([*overdue, *first]):
+            name = lightest(loads, refuge)
+            loads[name] += case.weight
+            why = f"{case.entry.owner} didn't come back" if case.entry.owner else "it never had an owner"
+            self._decide(case, PartitionAssignment(name, case.highest_epoch + 1), why)
+
+    def move(self) -> None:
+        """Begin moves: away from members that are to be emptied, then, if nothing else is open, for balance."""
+        targets = [peer.member.name for peer in self._staying() if peer.able and peer.trusted]
+        free = max(self._policy.max_moving - sum(entry.phase == "warming" for entry in self._entries), 0)
+        movable = [case for case in self._undecided() if case.entry.phase == "owned" and case.owner_serves()]
+        leaving = [case for case in movable if not case.owner.member.staying]
+        if leaving and not targets:
+            names = ", ".join(sorted({case.entry.owner for case in leaving}))
+            self._notes.append(f"{names}: to be emptied, but nobody can take over; keeps its partitions")
+            return
+        loads = self._loads()
+        for case in _heaviest_first(leaving)[:free]:
+            name = lightest(loads, targets)
+            loads[name] += case.weight
+            free -= 1
+            self._warm(case, name, f"{case.entry.owner} is to be emptied")
+        if not self._unsettled():
+            self._balance([case for case in movable if case.owner.able], targets, free)
+
+    def plan(self) -> Plan:
+        """What was decided."""
+        known = max((peer.member.report.revision for peer in self._peers.values() if peer.member.report), default=0)
+        revision = self._before.revision
+        if self._decisions or known > revision:
+            revision = max(revision, known) + 1
+        if known > self._before.revision:
+            self._notes.append(
+                f"a member knows revision {known}, the stored one is {self._before.revision}: going above"
+            )
+        return Plan(Assignment(revision, self._entries), tuple(self._decisions), tuple(self._notes), self._memory)
+
+    def _balance(self, movable: list[Case], targets: list[str], free: int) -> None:
+        everyone = self._loads()
+        loads = {peer.member.name: everyone[peer.member.name] for peer in self._staying() if peer.able}
+        for _ in range(free):
+            choice = [(case.number, case.entry.owner, case.weight) for case in movable]
+            best = best_move(loads, choice, targets)
+            if best is None:
+                return
+            case, name = self._cases[best[0]], best[1]
+            loads[case.entry.owner] -= case.weight
+            loads[name] += case.weight
+            movable.remove(case)
+            self._warm(case, name, f"{name} has less to do than {case.entry.owner}")
+
+    def _decide(self, case: Case, entry: PartitionAssignment, why: str) -> None:
+        check(case.entry, entry)
+        self._entries[case.number] = entry
+        self._decisions.append(Decision(case.number, entry, why))
+
+    def _warm(self, case: Case, name: str, why: str) -> None:
+        self._decide(case, PartitionAssignment(case.entry.owner, case.entry.epoch, "warming", name), why)
+
+    def _undecided(self) -> list[Case]:
+        return [case for case in self._cases if self._entries[case.number] is case.entry]
+
+    def _staying(self) -> Iterable[Peer]:
+        return (peer for peer in self._peers.values() if peer.member.staying)
+
+    def _expected(self, peer: Peer) -> bool:
+        """Whether it was never lost, and will probably be here soon."""
+        return not peer.member.here and not peer.setbacks and peer.absent_ms < self._policy.failover_after_ms
+
+    def _refuge(self) -> list[str]:
+        """Who takes what has no owner: without anybody better, also members that are to be emptied."""
+        able = [peer for peer in self._peers.values() if peer.able]
+        staying = [peer for peer in able if peer.member.staying]
+        trusted = [peer for peer in staying if peer.trusted]
+        return [peer.member.name for peer in trusted or staying or able]
+
+    def _loads(self) -> dict[str, int]:
+        """The weight of what each member owns, or will own when it is warm."""
+        loads = dict.fromkeys(self._peers, 0)
+        for case in self._cases:
+            entry = self._entries[case.number]
+            if entry.phase != "orphaned":
+                loads[entry.next or entry.owner] += case.weight
+        return loads
+
+    def _unsettled(self) -> bool:
+        """Whether something comes before balance: a partition without a place, a member that is about to come."""
+        homeless = any(
+            entry.phase == "orphaned" or not self._peers[entry.next or entry.owner].member.staying
+            for entry in self._entries
+        )
+        return homeless or any(self._expected(peer) for peer in self._staying())
+
+
+def _cases(policy: Policy, assignment: Assignment, memory: Memory, known: dict[str, Peer]) -> list[Case]:
+    highest = [entry.epoch for entry in assignment.partitions]
+    for peer in known.values():
+        for number, report in peer.work.items():
+            if 0 <= number < len(highest):
+                highest[number] = max(highest[number], report.epoch, report.highest_epoch)
+    cases = []
+    for number, (entry, past) in enumerate(zip(assignment.partitions, memory.partitions, strict=True)):
+        owner, following = known[entry.owner], None if entry.next is None else known[entry.next]
+        clock_ms, weight = memory.clock_ms, past.weight
+        cases.append(Case(policy, clock_ms, number, weight, entry, past, owner, following, highest[number]))
+    return cases
+
+
+def _heaviest_first(cases: Iterable[Case]) -> list[Case]:
+    return sorted(cases, key=lambda case: (-case.weight, case.number))
