@@ -4,7 +4,7 @@ BIN := .venv/bin
 MEMBERS := core/src aggregator/src api/src cli/src
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test soak check lint types layers pins format bench lock clean
+.PHONY: help install kafka run test soak check lint types layers pins format bench lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -18,6 +18,9 @@ install: ## Make .venv with everything (PYTHON=/path/to/python3 to choose; 3.11 
 	done; \
 	command -v "$$python" >/dev/null || { echo "Python 3.11 or newer is needed: there is no $$python" >&2; exit 1; }; \
 	"$$python" requirements/install.py
+
+kafka: install ## Fetch Apache Kafka for `swapstats dev --broker kafka` and the tests that need it (Java 17, Maven)
+	@$(BIN)/python requirements/kafka/fetch.py
 
 run: install ## Start the whole system on this machine, with a live demo stream
 	@$(BIN)/swapstats dev -f examples/demo.yaml --data-dir .swapstats --demo
@@ -44,6 +47,7 @@ layers: install
 pins: install
 	$(BIN)/python requirements/lock.py --check
 	$(BIN)/python requirements/declared.py
+	$(BIN)/python requirements/kafka/fetch.py --check
 
 format: install ## Format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix-only

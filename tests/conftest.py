@@ -1,12 +1,15 @@
-"""What holds for every test: hypothesis' profiles, and no silent skip in CI."""
+"""What holds for every test: hypothesis' profiles, no silent skip in CI, and servers that several folders share."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from swapstats_cli.supervisor import servers
+from tests.kit.kafka import ApacheKafka
 
 # Deterministic by default: the same examples on every machine. HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,3 +41,23 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _fail_if_skipped(report)
     return report
+
+
+@pytest.fixture(scope="session")
+def kafka_is_installed(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skips where Apache Kafka can't run, naming what is missing."""
+    try:
+        servers.kafka(0, 0, tmp_path_factory.getbasetemp())
+    except servers.ServerMissingError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(kafka_is_installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+    """A real broker for the whole run. A test that has killed it starts it again."""
+    server = ApacheKafka(tmp_path_factory.mktemp("apache-kafka"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()

@@ -161,3 +161,20 @@ def test_redis_comes_from_the_path_without_its_wheel(tmp_path: Path, monkeypatch
     binary = tmp_path / "redis-server"
     binary.symlink_to(sys.executable)
     assert servers.redis(1, tmp_path)[0] == str(binary)
+
+
+def test_without_java_or_jars_it_is_said_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    java = tmp_path / "bin" / "java"
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ServerMissingError, match="needs Java 17 or newer; JAVA_HOME or the PATH has none"):
+        servers.kafka(1, 2, tmp_path)
+    java.parent.mkdir()
+    for version, wanted in (("1.8.0_402", "needs Java 17 or newer"), ("17.0.9", "`make kafka` fetches them")):
+        java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\" 2023-10-17' >&2\n")
+        java.chmod(0o755)
+        servers._java_version.cache_clear()
+        with pytest.raises(ServerMissingError, match=wanted):
+            servers.kafka(1, 2, tmp_path)
+    servers.kafka_folder().mkdir(parents=True)
+    assert str(java) in servers.kafka(1, 2, tmp_path)

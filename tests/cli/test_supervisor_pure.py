@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swapstats_cli.options import Broker
 from swapstats_cli.supervisor.assignment import deal, owned_by, reissue
 from swapstats_cli.supervisor.layout import Endpoints, Ports, check, embed, endpoints, resource_json
 from swapstats_cli.supervisor.pool import numbered
@@ -115,7 +116,7 @@ def test_embedding_replaces_servers_and_credentials_and_keeps_the_rest() -> None
             "clickhouse": {"storagePolicy": "tiered", "database": "d", "username": "u", "batchRows": 7},
         },
     )
-    embedded = embed(resource, PORTS).spec
+    embedded = embed(resource, PORTS, Broker.EMBEDDED).spec
     assert embedded.source.brokers == ["127.0.0.1:1"]
     assert (embedded.source.topic.name, embedded.source.topic.replication) == ("swaps", 1)
     assert embedded.source.sasl is None
@@ -129,8 +130,14 @@ def test_embedding_replaces_servers_and_credentials_and_keeps_the_rest() -> None
     assert embedded.windows == resource.spec.windows
 
 
+def test_only_the_embedded_broker_shortens_the_groups_session() -> None:
+    resource = _resource(source={"sessionTimeout": "45s"})
+    timeouts = [embed(resource, PORTS, broker).spec.source.session_timeout for broker in Broker]
+    assert timeouts == [2_000, 45_000]
+
+
 def test_the_resource_survives_its_file() -> None:
-    resource = embed(_resource(), PORTS)
+    resource = embed(_resource(), PORTS, Broker.EMBEDDED)
     assert SwapStatsResource.model_validate_json(resource_json(resource)) == resource
 
 
@@ -144,7 +151,13 @@ def test_endpoints_name_every_process() -> None:
     names = ["kafka", "redis", "nats", "clickhouse", "shard-0", "shard-1", "recorder", "api-0"]
     pids = {name: number for number, name in enumerate(names, 100)}
     content = endpoints(
-        embed(_resource(), PORTS), PORTS, {"shard-0": 6, "shard-1": 7}, {"api-0": 8}, pids, Path("/x/spec.json"), 99
+        embed(_resource(), PORTS, Broker.EMBEDDED),
+        PORTS,
+        {"shard-0": 6, "shard-1": 7},
+        {"api-0": 8},
+        pids,
+        Path("/x/spec.json"),
+        99,
     )
     assert isinstance(content, Endpoints)
     assert content.http == "http://127.0.0.1:8"

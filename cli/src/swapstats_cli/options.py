@@ -1,4 +1,4 @@
-"""What a user may ask of `swapstats produce`, free of any library, so that the command line's help is quick."""
+"""What a user may ask of the commands, free of any library, so that the command line's help is quick."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
+
+
+class Broker(StrEnum):
+    """Brokers that `swapstats dev` can start."""
+
+    EMBEDDED = "embedded"
+    """From a wheel, in memory."""
+    KAFKA = "kafka"
+    """Apache Kafka, which keeps its records."""
 
 
 class Format(StrEnum):

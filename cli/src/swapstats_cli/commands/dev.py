@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from swapstats_cli.options import Broker
+
 
 def dev(
     file: Annotated[
@@ -15,6 +17,9 @@ def dev(
     data_dir: Annotated[Path, typer.Option(help="Folder for state, logs and endpoints.json.")] = Path(".swapstats"),
     demo: Annotated[bool, typer.Option("--demo", help="Feed it a live demo stream.")] = False,
     rate: Annotated[int, typer.Option(min=1, help="Events per second of the demo stream.")] = 1000,
+    broker: Annotated[
+        Broker, typer.Option(help="The embedded one keeps records in memory; kafka (`make kafka`) keeps them on disk.")
+    ] = Broker.EMBEDDED,
 ) -> None:
     """Run the whole system on this machine, on embedded real servers.
 
@@ -23,4 +28,4 @@ def dev(
     """
     from swapstats_cli.supervisor.run import Options, run  # noqa: PLC0415  # client libraries: only for this command
 
-    raise typer.Exit(run(Options(file, data_dir, rate if demo else 0)))
+    raise typer.Exit(run(Options(file, data_dir, rate if demo else 0, broker)))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from swapstats_cli.options import Broker
 from swapstats_cli.supervisor.ports import HOST
 from swapstats_core.spec import ClickHouse, Nats, Redis, SwapStatsResource, Tls
 
@@ -33,6 +34,8 @@ class Ports:
     clickhouse: int
     recorder: int
     api: int
+    kafka_controller: int = 0
+    """Of Apache Kafka; the embedded broker has none."""
 
     @property
     def brokers(self) -> str:
@@ -57,22 +60,17 @@ def check(resource: SwapStatsResource) -> None:
             raise ValueError(f"spec.{section}.replicas: `swapstats dev` needs at least 1")
 
 
-def embed(resource: SwapStatsResource, ports: Ports) -> SwapStatsResource:
+def embed(resource: SwapStatsResource, ports: Ports, broker: Broker) -> SwapStatsResource:
     """The resource as the processes get it: the embedded servers take the place of the configured ones.
 
     They need no credentials and no TLS, have one node and one disk, so what the resource says of these is left out.
     """
     spec = resource.spec
     topic = spec.source.topic.model_copy(update={"replication": 1})
-    source = spec.source.model_copy(
-        update={
-            "brokers": [ports.brokers],
-            "topic": topic,
-            "tls": Tls(),
-            "sasl": None,
-            "session_timeout": min(spec.source.session_timeout, _MAX_SESSION_MS),
-        }
-    )
+    update = {"brokers": [ports.brokers], "topic": topic, "tls": Tls(), "sasl": None}
+    if broker is Broker.EMBEDDED:
+        update["session_timeout"] = min(spec.source.session_timeout, _MAX_SESSION_MS)
+    source = spec.source.model_copy(update=update)
     stores = spec.stores.model_copy(
         update={
             "redis": Redis(url=f"redis://{HOST}:{ports.redis}/0", prefix=spec.stores.redis.prefix),

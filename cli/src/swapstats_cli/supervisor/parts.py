@@ -7,9 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from secrets import randbelow
-from uuid import uuid4
 
-from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 
 from swapstats_cli.supervisor import probes, servers
@@ -19,7 +17,6 @@ from swapstats_cli.supervisor.layout import Ports, http
 from swapstats_cli.supervisor.ownership import Ownership
 from swapstats_cli.supervisor.part import Part
 from swapstats_cli.supervisor.ports import HOST
-from swapstats_cli.supervisor.topics import create_topics
 from swapstats_core.spec import Source, SwapStatsResource
 
 SNAPSHOT_WITHIN_S = 30.0
@@ -28,44 +25,10 @@ REDIS_RETRY_S = 0.5
 _UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 
 
-def server_parts(
-    resource: SwapStatsResource,
-    ports: Ports,
-    data: DataDir,
-    own: Ownership,
-    say: Journal,
-    hold_producer: Callable[[bool], None],
-) -> list[Part]:
-    """Broker, Redis, NATS and ClickHouse.
-
-    ``hold_producer(True)`` is called before the broker's restart, ``hold_producer(False)`` when it has its topics: the
-    embedded broker gives offsets twice in a topic that is written to while it is being created.
-    """
-
-    async def broker_restarts() -> None:
-        hold_producer(True)
-
-    def broker_command() -> list[str]:
-        cluster_id = str(uuid4())
-        say.say(f"kafka starts with no records, as cluster {cluster_id}")
-        return servers.broker(ports.kafka, cluster_id)
-
-    async def broker_restarted() -> None:
-        hold_producer(False)
-        say.say(
-            "kafka keeps records in memory only: those before its restart are gone, its topics are new", Tone.WARNING
-        )
-
+def store_parts(resource: SwapStatsResource, ports: Ports, data: DataDir, own: Ownership, say: Journal) -> list[Part]:
+    """Redis, NATS and ClickHouse."""
     stores = resource.spec.stores
     return [
-        Part(
-            "kafka",
-            ports.brokers,
-            broker_command,
-            partial(_topics_exist, resource.spec.source, say),
-            before_restart=broker_restarts,
-            after_restart=broker_restarted,
-        ),
         Part(
             "redis",
             stores.redis.url,
@@ -156,17 +119,6 @@ def _python_part(
 
 async def _alive() -> bool:
     """The producer listens nowhere; its process is all there is to see, and the keeper watches that."""
-    return True
-
-
-async def _topics_exist(source: Source, say: Journal) -> bool:
-    """The broker is ready when it has its topics: creating them is the probe, and harmless when repeated."""
-    try:
-        replaced = await create_topics(source)
-    except (KafkaError, OSError):
-        return False
-    for name in replaced:
-        say.say(f"a client had kafka create {name} with other partitions: it is made again as the resource says")
     return True
 
 

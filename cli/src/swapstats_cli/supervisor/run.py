@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from swapstats_cli.live.display import Display, display_for
 from swapstats_cli.live.watch import Watch
+from swapstats_cli.options import Broker
 from swapstats_cli.supervisor import layout
 from swapstats_cli.supervisor.datadir import DataDir, DataDirBusyError, rotate
 from swapstats_cli.supervisor.journal import Journal, Tone
@@ -38,6 +39,7 @@ class Options:
     file: Path
     data_dir: Path
     demo_rate: int
+    broker: Broker = Broker.EMBEDDED
 
 
 class ResourceError(Exception):
@@ -53,7 +55,7 @@ def run(options: Options) -> int:
         with data.locked():
             rotate(data.log("dev"))
             with Journal(data.log("dev"), display.saying) as journal:
-                return asyncio.run(_run(resource, data, options.demo_rate, display, journal))
+                return asyncio.run(_run(resource, data, options, display, journal))
     except (DataDirBusyError, ResourceError, OSError) as error:
         print(f"swapstats dev: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -74,7 +76,7 @@ def load_resource(file: Path) -> SwapStatsResource:
     return resource
 
 
-async def _run(resource: SwapStatsResource, data: DataDir, demo_rate: int, display: Display, journal: Journal) -> int:
+async def _run(resource: SwapStatsResource, data: DataDir, options: Options, display: Display, journal: Journal) -> int:
     stop = StopRequest()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -82,9 +84,10 @@ async def _run(resource: SwapStatsResource, data: DataDir, demo_rate: int, displ
     _say_cleanup(await clean_up(data.children), journal)
     data.endpoints.unlink(missing_ok=True)
     reservations = PortReservations(SystemRandom())
-    ports = choose_ports(resource, reservations, journal)
+    ports = choose_ports(resource, options.broker, reservations, journal)
+    embedded = layout.embed(resource, ports, options.broker)
     try:
-        system = System(layout.embed(resource, ports), ports, reservations, data, journal, demo_rate)
+        system = System(embedded, ports, reservations, data, journal, options.demo_rate, options.broker)
         orderly = await system.run(stop, Watch(system, display, journal).run)
         code = EXIT_ORDERLY if orderly else EXIT_KILLED_SOMEBODY
     except* (StartFailedError, ServerMissingError) as failures:
@@ -104,7 +107,9 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
             yield failure
 
 
-def choose_ports(resource: SwapStatsResource, reservations: PortReservations, journal: Journal) -> Ports:
+def choose_ports(
+    resource: SwapStatsResource, broker: Broker, reservations: PortReservations, journal: Journal
+) -> Ports:
     """Default ports where they are free, others where not, which is said."""
 
     def take(what: str, preferred: int) -> int:
@@ -120,6 +125,7 @@ def choose_ports(resource: SwapStatsResource, reservations: PortReservations, jo
         clickhouse=take("clickhouse", layout.DEFAULT_CLICKHOUSE_PORT),
         recorder=reservations.take(),
         api=take("the API", resource.spec.api.http.port),
+        kafka_controller=reservations.take() if broker is Broker.KAFKA else 0,
     )
 
 

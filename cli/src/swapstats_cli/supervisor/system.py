@@ -10,6 +10,8 @@ from time import monotonic
 import msgspec
 from redis.exceptions import RedisError
 
+from swapstats_cli.options import Broker
+from swapstats_cli.supervisor.brokers import broker_part
 from swapstats_cli.supervisor.datadir import DataDir, bound, rotate, write_atomically
 from swapstats_cli.supervisor.journal import Journal, Tone
 from swapstats_cli.supervisor.keeper import Keeper, StartFailedError
@@ -17,7 +19,7 @@ from swapstats_cli.supervisor.layout import Ports, endpoints, resource_json
 from swapstats_cli.supervisor.leftovers import ChildrenRecord
 from swapstats_cli.supervisor.ownership import Ownership
 from swapstats_cli.supervisor.part import Part, PartState, PartStatus
-from swapstats_cli.supervisor.parts import api_part, producer_part, recorder_part, server_parts, shard_part
+from swapstats_cli.supervisor.parts import api_part, producer_part, recorder_part, shard_part, store_parts
 from swapstats_cli.supervisor.pool import Pool, numbered
 from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_core.spec import SwapStatsResource
@@ -54,6 +56,7 @@ class System:
         data: DataDir,
         journal: Journal,
         rate: int,
+        broker: Broker,
     ) -> None:
         self.resource = resource
         self.ports = ports
@@ -67,7 +70,7 @@ class System:
         self._ownership = Ownership(resource)
         self._assigned = asyncio.Event()
         self._stopping = False
-        self._compose(rate)
+        self._compose(rate, broker)
 
     @property
     def _keepers(self) -> tuple[Keeper, ...]:
@@ -97,11 +100,11 @@ class System:
             orderly = await self._stop(stop.hurry)
         return orderly
 
-    def _compose(self, rate: int) -> None:
+    def _compose(self, rate: int, broker: Broker) -> None:
         """Make the keepers."""
         data, ports, own, say, spec = self._data, self.ports, self._ownership, self._journal, self.resource.spec
-        parts = server_parts(self.resource, ports, data, own, say, self._hold_producer)
-        self._servers = [self._keep(part) for part in parts]
+        kept = broker_part(broker, spec.source, ports, data, say, self._hold_producer)
+        self._servers = [self._keep(part) for part in (kept, *store_parts(self.resource, ports, data, own, say))]
         kafka, redis, nats, clickhouse = (keeper.ready for keeper in self._servers)
         assigned = (kafka, redis, nats, self._assigned)
 

@@ -1,0 +1,80 @@
+"""The broker of a laptop's system: the embedded one, in memory, or Apache Kafka, which keeps its records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from uuid import uuid4
+
+from aiokafka.errors import KafkaError
+
+from swapstats_cli.options import Broker
+from swapstats_cli.supervisor import servers
+from swapstats_cli.supervisor.datadir import DataDir
+from swapstats_cli.supervisor.journal import Journal, Tone
+from swapstats_cli.supervisor.keeper import StartFailedError
+from swapstats_cli.supervisor.layout import Ports
+from swapstats_cli.supervisor.part import Part
+from swapstats_cli.supervisor.topics import TopicMismatchError, create_topics, keep_topics
+from swapstats_core.spec import Source
+
+KAFKA_STOP_S = 20.0
+"""It closes its segments; otherwise the next start would have to look through them."""
+
+
+def broker_part(
+    kind: Broker, source: Source, ports: Ports, data: DataDir, say: Journal, hold_producer: Callable[[bool], None]
+) -> Part:
+    """The part named ``kafka``; ``source`` is the embedded one (`layout.embed`). See `_embedded` for ``hold_producer``.
+
+    It is ready when it has its topics: creating them is the probe, and harmless when repeated.
+    """
+    if kind is Broker.KAFKA:
+        command = partial(servers.kafka, ports.kafka, ports.kafka_controller, data.store("kafka"))
+        return Part("kafka", ports.brokers, command, partial(_topics_kept, source), stop_within_s=KAFKA_STOP_S)
+    return _embedded(source, ports, say, hold_producer)
+
+
+def _embedded(source: Source, ports: Ports, say: Journal, hold_producer: Callable[[bool], None]) -> Part:
+    """The broker that forgets.
+
+    ``hold_producer(True)`` is called before its restart, ``hold_producer(False)`` when it has its topics: it gives
+    offsets twice in a topic that is written to while it is being created.
+    """
+
+    async def restarts() -> None:
+        hold_producer(True)
+
+    def command() -> list[str]:
+        cluster_id = str(uuid4())
+        say.say(f"kafka starts with no records, as cluster {cluster_id}")
+        return servers.broker(ports.kafka, cluster_id)
+
+    async def restarted() -> None:
+        hold_producer(False)
+        say.say(
+            "kafka keeps records in memory only: those before its restart are gone, its topics are new", Tone.WARNING
+        )
+
+    probe = partial(_topics_exist, source, say)
+    return Part("kafka", ports.brokers, command, probe, before_restart=restarts, after_restart=restarted)
+
+
+async def _topics_exist(source: Source, say: Journal) -> bool:
+    try:
+        replaced = await create_topics(source)
+    except (KafkaError, OSError):
+        return False
+    for name in replaced:
+        say.say(f"a client had kafka create {name} with other partitions: it is made again as the resource says")
+    return True
+
+
+async def _topics_kept(source: Source) -> bool:
+    try:
+        await keep_topics(source)
+    except TopicMismatchError as error:
+        raise StartFailedError(str(error)) from error
+    except (KafkaError, OSError):
+        return False
+    return True

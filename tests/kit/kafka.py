@@ -1,0 +1,71 @@
+"""Apache Kafka for tests: started on demand, killed and restarted with its data, gone when the run ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import SystemRandom
+
+from swapstats_cli.supervisor import launch, probes, servers
+from swapstats_cli.supervisor.ports import HOST, PortReservations
+
+READY_WITHIN_S = 60.0
+
+
+class ApacheKafka:
+    """One broker on two ports of its own, with its data in ``folder``. Raises ServerMissingError where it can't run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ports = PortReservations(SystemRandom())
+        port, controller_port = self._ports.take(), self._ports.take()
+        self.brokers = f"{HOST}:{port}"
+        self._log = folder / "log"
+        self._command = servers.kafka(port, controller_port, folder)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and wait until it serves. Blocks, also the event loop: a test has nothing to do meanwhile."""
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-ISE", launch.__file__, str(os.getpid()), *self._command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        with ThreadPoolExecutor(1) as thread:  # this one may be running an event loop
+            thread.submit(asyncio.run, self._serves()).result()
+
+    def kill(self) -> None:
+        """SIGKILL: no segment is closed, no client is told."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def restart(self) -> None:
+        """Kill it and start it on what it has kept."""
+        self.kill()
+        self.start()
+
+    def close(self) -> None:
+        """Kill it for good."""
+        self.kill()
+        self._ports.release()
+
+    async def _serves(self) -> None:
+        deadline = time.monotonic() + READY_WITHIN_S
+        while not await probes.kafka_ok(self.brokers):
+            assert self._process is not None
+            assert self._process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline, self._log.read_text()
+            await asyncio.sleep(0.05)  # another process's readiness can't be awaited
