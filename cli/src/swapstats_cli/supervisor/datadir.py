@@ -34,6 +34,21 @@ class DataDir:
         return self.root / "endpoints.json"
 
     @property
+    def assignment(self) -> Path:
+        """Who owns which partition: the truth, of which Redis has a copy."""
+        return self.root / "assignment.json"
+
+    @property
+    def status(self) -> Path:
+        """How the system is, as a resource's ``status``; of the last run when none is up."""
+        return self.root / "status.json"
+
+    @property
+    def control(self) -> Path:
+        """Unix socket on which `swapstats dev` takes commands."""
+        return self.root / "control.sock"
+
+    @property
     def children(self) -> Path:
         """The processes that run now; outlives only a crash."""
         return self.root / "children.json"
@@ -70,14 +85,22 @@ class DataDir:
             yield
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file; a reader sees the old content or the new, never a part."""
+def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Replace a file; a reader sees the old content or the new, never a part. ``durable``: whatever happens to the
+    machine once this has returned, a reader sees the new.
+    """
     fresh = path.with_name(f".{path.name}.new")
     with fresh.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+    if durable:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def rotate(log: Path) -> None:

@@ -1,0 +1,1 @@
+"""How other commands speak with a running `swapstats dev`: its status, and what it can be asked to do."""

@@ -1,0 +1,121 @@
+"""How the system is: what ``status.json``, the control socket and `swapstats status --json` say, as JSON.
+
+It has what a resource's ``status`` has on a cluster. Times are RFC 3339; ``...Ms`` are milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from swapstats_core.ownership import PartitionAssignment, PartitionReport
+
+ConditionType = Literal["Ready", "Progressing", "Degraded"]
+
+
+class Condition(msgspec.Struct, frozen=True, rename="camel"):
+    """One statement about the system; ``status`` says whether it holds, ``since`` for how long that has been so."""
+
+    type: ConditionType
+    status: bool
+    reason: str
+    message: str
+    since: str
+
+
+class MemberStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """A shard: its process and what it says of its partitions.
+
+    ``state`` is the process' (``ready``, ``starting``, ``down``, ...). ``wanted``: it is one of the replicas;
+    ``draining``: its partitions shall move away. ``heardMsAgo`` is None before it was ever heard; then it has
+    reported nothing either.
+    """
+
+    name: str
+    state: str
+    pid: int | None
+    http: str
+    restarts: int
+    wanted: bool
+    draining: bool
+    heard_ms_ago: int | None
+    partitions: list[PartitionReport]
+    degraded: list[str]
+
+    @property
+    def owned(self) -> tuple[int, ...]:
+        """The partitions that it serves."""
+        return tuple(report.partition for report in self.partitions if report.role == "owner")
+
+
+class AssignmentStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """The assignment in force."""
+
+    revision: int
+    partitions: list[PartitionAssignment]
+
+
+class HandoffStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """A finished move of a partition; see `swapstats_core.ownership.Handoff`.
+
+    ``gapMs``: how long nobody served. ``gapBy``: *released*: from the former owner's last moment; *observed*: it never
+    said, so from when it was last seen to serve; None: no former owner is known, and no gap. ``digestsEqual`` is None
+    while a digest isn't known.
+    """
+
+    partition: int
+    epoch: int
+    former: str = msgspec.field(name="from")
+    owner: str = msgspec.field(name="to")
+    offset: int
+    served_at: str
+    gap_ms: int | None
+    gap_by: Literal["released", "observed"] | None
+    replayed: int
+    digest_former: str | None
+    digest_owner: str | None
+    digests_equal: bool | None
+
+
+class RolloutStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """Shards that are being restarted one after the other.
+
+    ``current`` is being drained or started; ``stalled``: why it went no further.
+    """
+
+    reason: str
+    done: int
+    total: int
+    current: str | None
+    stalled: str | None
+
+
+class Status(msgspec.Struct, frozen=True, rename="camel"):
+    """The system at one moment. ``shards`` and ``partitions`` as in ``2/3``: ready of wanted, served of all.
+
+    ``lagMs`` is that of the partition which is furthest behind the wall clock, ``snapshotAgeMs`` that of the oldest
+    newest snapshot; None: not known. ``lastHandoffs``: oldest first.
+    """
+
+    name: str
+    at: str
+    observed_generation: int
+    replicas: int
+    conditions: list[Condition]
+    shards: str
+    partitions: str
+    lag_ms: int | None
+    snapshot_age_ms: int | None
+    members: list[MemberStatus]
+    assignment: AssignmentStatus | None
+    rollout: RolloutStatus | None
+    last_handoffs: list[HandoffStatus]
+
+    def condition(self, kind: ConditionType) -> Condition:
+        """The condition of this type."""
+        return next(condition for condition in self.conditions if condition.type == kind)
+
+
+encode_status = msgspec.json.Encoder().encode
+decode_status = msgspec.json.Decoder(Status).decode

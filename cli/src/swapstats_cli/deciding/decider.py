@@ -1,0 +1,168 @@
+"""Decides who owns which partition: observe, plan, store, publish; again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from swapstats_cli.deciding.ports import Truth, Unavailable
+from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.planning import Decision, Member, Memory, Observed, Policy, plan
+
+INTERVAL_S = 0.1
+NOTED_AFTER_MS = 2_000
+"""What hinders a plan for less is not worth a line."""
+SETTLED_AFTER_MS = 500
+"""When nothing had to be decided for this long, nothing is about to be."""
+
+
+class Surroundings(Protocol):
+    """What the decider sees, and whom it tells."""
+
+    def now_ms(self) -> int:
+        """A clock that only goes forward."""
+        ...
+
+    def members(self) -> tuple[Member, ...] | None:
+        """The shards at this moment; None: nobody could be heard, so that silence means nothing."""
+        ...
+
+    def publish(self, assignment: Assignment) -> None:
+        """Bring a stored assignment to the shards."""
+        ...
+
+    async def ask_for_snapshot(self, partition: int) -> None:
+        """Of its owner, because another shard is about to restore the partition. Raises `Unavailable`."""
+        ...
+
+    def say(self, text: str, *, bad: bool = False) -> None:
+        """Tell people."""
+        ...
+
+
+class Decider:
+    """The assignment, and the only one who changes it. `run` until cancelled; `wake` it when something has happened.
+
+    Order: the truth, the copy for the shards, the announcement. ``policy`` may be replaced at any time.
+    """
+
+    def __init__(self, policy: Policy, assignment: Assignment, truth: Truth, surroundings: Surroundings) -> None:
+        self.policy = policy
+        self.assignment = assignment
+        """The truth, as last stored."""
+        self.problem: str | None = None
+        """Why nothing can be decided now."""
+        self._truth = truth
+        self._surroundings = surroundings
+        self._memory = Memory()
+        self._noted: dict[str, int] = {}
+        """What isn't done and why, and since when that has been so."""
+        self._told_notes: set[str] = set()
+        self._restless_ms = surroundings.now_ms()
+        self._news = asyncio.Event()
+
+    def wake(self) -> None:
+        """Don't wait for the next round."""
+        self._news.set()
+
+    def settled(self) -> bool:
+        """Whether everything is where it belongs, and all know it."""
+        return self._surroundings.now_ms() - self._restless_ms >= SETTLED_AFTER_MS
+
+    async def run(self) -> None:
+        """Publish what is true, then decide whenever it may be time."""
+        self._surroundings.publish(self.assignment)
+        while True:
+            self._news.clear()
+            await self.decide()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL_S):
+                    await self._news.wait()
+
+    async def decide(self) -> None:
+        """One round."""
+        around = self._surroundings
+        now_ms, members = around.now_ms(), around.members()
+        if members is None:
+            self._face("nats doesn't answer: nobody is seen, so ownership stays as it is")
+            self._restless_ms = now_ms
+            return
+        planned = plan(self.policy, Observed(now_ms, self.assignment, members, self._memory))
+        self._memory = planned.memory
+        if planned.assignment.revision != self.assignment.revision:
+            try:
+                await asyncio.to_thread(self._truth.store, planned.assignment)
+            except OSError as error:
+                self._face(f"the assignment can't be stored, so it stays as it is: {error}")
+                return
+            before, self.assignment = self.assignment, planned.assignment
+            around.publish(planned.assignment)
+            await self._warm(before)
+        self._face(None)
+        for text, bad in told(planned.decisions):
+            around.say(text, bad=bad)
+        self._note(planned.notes, now_ms)
+        if planned.decisions or not is_calm(self.assignment, members):
+            self._restless_ms = now_ms
+
+    async def _warm(self, before: Assignment) -> None:
+        """Ask for snapshots, so that the next owners have little to replay; they can do without."""
+        for number, (old, new) in enumerate(zip(before.partitions, self.assignment.partitions, strict=True)):
+            if new.phase == "warming" and (old.phase, old.next) != (new.phase, new.next):
+                with suppress(Unavailable):
+                    await self._surroundings.ask_for_snapshot(number)
+
+    def _face(self, problem: str | None) -> None:
+        if problem is not None and problem != self.problem:
+            self._surroundings.say(problem, bad=True)
+        if problem is None and self.problem is not None:
+            self._surroundings.say("ownership is decided again")
+        self.problem = problem
+
+    def _note(self, notes: Sequence[str], now_ms: int) -> None:
+        """Tell what has hindered the plan for long enough, once."""
+        since = {note: self._noted.get(note, now_ms) for note in notes}
+        for note, since_ms in since.items():
+            if now_ms - since_ms >= NOTED_AFTER_MS and note not in self._told_notes:
+                self._surroundings.say(note)
+        self._told_notes = {note for note, since_ms in since.items() if now_ms - since_ms >= NOTED_AFTER_MS}
+        self._noted = since
+
+
+def is_calm(assignment: Assignment, members: Sequence[Member]) -> bool:
+    """Whether every partition is served by its owner and not about to move, and every member knows that."""
+    if any(not member.here or member.report is None for member in members):
+        return False
+    serving = {
+        (member.name, work.partition, work.epoch)
+        for member in members
+        if member.report is not None and member.report.revision >= assignment.revision
+        for work in member.report.partitions
+        if work.role == "owner"
+    }
+    wanted = {(entry.owner, number, entry.epoch) for number, entry in enumerate(assignment.partitions)}
+    return serving == wanted and all(entry.phase == "owned" for entry in assignment.partitions)
+
+
+def told(decisions: Sequence[Decision]) -> list[tuple[str, bool]]:
+    """The decisions as people read them, one line for all that are alike; and whether it is a bad sign."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for decision in decisions:
+        groups.setdefault((_what(decision.entry), decision.why), []).append(decision.partition)
+    return [
+        (f"partition{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}: {what}, because {why}", bad)
+        for (what, why), numbers in groups.items()
+        for bad in [what.startswith("without")]
+    ]
+
+
+def _what(entry: PartitionAssignment) -> str:
+    match entry.phase:
+        case "owned":
+            return f"{entry.owner} shall own"
+        case "warming":
+            return f"{entry.next} shall warm up, to follow {entry.owner}"
+        case "orphaned":
+            return f"without an owner until {entry.owner} is back or another takes over"

@@ -1,0 +1,158 @@
+"""Handoffs as the shards tell them, merged, each with its gap. Pure: times are arguments, in Unix milliseconds."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from swapstats_cli.control.status import HandoffStatus
+from swapstats_core.ownership import Handoff, MemberReport
+from swapstats_core.wire import rfc3339
+
+KEPT = 200
+COMPLETE_AFTER_MS = 30_000
+"""A handoff whose digests aren't known by then is told without."""
+_SIGHTINGS = 4
+"""Epochs of a partition of which it is remembered when they were last seen served."""
+
+_Key = tuple[int, int]
+
+
+class Handoffs:
+    """The newest `KEPT` handoffs. `observe` every report; `completed` gives each handoff once, when nothing more is to
+    be learnt of it.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[_Key, HandoffStatus] = {}
+        self._order: deque[_Key] = deque()
+        self._open: dict[_Key, int] = {}
+        """When each handoff that isn't complete was first heard of."""
+        self._forgotten: dict[int, int] = {}
+        """Per partition: the epoch up to which handoffs were dropped from memory; the shards may still tell them."""
+        self._served: dict[int, deque[tuple[int, int]]] = {}
+        """Per partition: epochs, ascending, and when each was last seen served."""
+
+    @property
+    def newest(self) -> list[HandoffStatus]:
+        """Oldest first."""
+        return [self._known[key] for key in self._order]
+
+    def served_at_ms(self, partition: int, epoch: int) -> int | None:
+        """When the partition was last seen served in an epoch below ``epoch``."""
+        return next((at_ms for seen, at_ms in reversed(self._served.get(partition, ())) if seen < epoch), None)
+
+    def awaited_from(self, shard: str) -> bool:
+        """Whether ``shard`` has yet to tell the digest of a state that it gave away."""
+        return any(self._known[key].former == shard for key in self._open)
+
+    def observe(self, report: MemberReport, now_ms: int) -> None:
+        """Take in what a shard says at ``now_ms``."""
+        for handoff in report.handoffs:
+            self._merge(handoff, now_ms)
+        for partition in report.partitions:
+            if partition.role == "owner":
+                self._sight(partition.partition, partition.epoch, now_ms)
+
+    def completed(self, now_ms: int) -> Sequence[HandoffStatus]:
+        """The handoffs that have become complete since the last call, oldest first."""
+        done = [key for key, heard_ms in self._open.items() if self._is_complete(key, now_ms - heard_ms)]
+        for key in done:
+            del self._open[key]
+        completed = [self._known[key] for key in done]
+        self._forget()
+        return completed
+
+    def _sight(self, partition: int, epoch: int, now_ms: int) -> None:
+        seen = self._served.setdefault(partition, deque(maxlen=_SIGHTINGS))
+        if seen and seen[-1][0] == epoch:
+            seen[-1] = (epoch, now_ms)
+        elif not seen or seen[-1][0] < epoch:
+            seen.append((epoch, now_ms))
+
+    def _merge(self, handoff: Handoff, now_ms: int) -> None:
+        key = (handoff.partition, handoff.epoch)
+        known = self._known.get(key)
+        if handoff.epoch <= self._forgotten.get(handoff.partition, 0):
+            return
+        if known is None:
+            self._known[key] = self._begin(handoff)
+            self._order.append(key)
+            self._open[key] = now_ms
+        else:
+            former = known.digest_former or handoff.digest_former
+            owner = known.digest_owner or handoff.digest_owner
+            self._known[key] = msgspec.structs.replace(
+                known, digest_former=former, digest_owner=owner, digests_equal=_equal(former, owner)
+            )
+
+    def _begin(self, handoff: Handoff) -> HandoffStatus:
+        gap_ms = handoff.gap_ms
+        gap_by: Literal["released", "observed"] | None = None if gap_ms is None else "released"
+        if gap_ms is None and handoff.former:
+            seen_ms = self.served_at_ms(handoff.partition, handoff.epoch)
+            if seen_ms is not None:
+                gap_ms, gap_by = max(0, handoff.served_at_ms - seen_ms), "observed"
+        return HandoffStatus(
+            partition=handoff.partition,
+            epoch=handoff.epoch,
+            former=handoff.former,
+            owner=handoff.owner,
+            offset=handoff.offset,
+            served_at=rfc3339(handoff.served_at_ms),
+            gap_ms=gap_ms,
+            gap_by=gap_by,
+            replayed=handoff.replayed,
+            digest_former=handoff.digest_former,
+            digest_owner=handoff.digest_owner,
+            digests_equal=_equal(handoff.digest_former, handoff.digest_owner),
+        )
+
+    def _is_complete(self, key: _Key, age_ms: int) -> bool:
+        """Also when a digest will never come: the former owner didn't say where it stopped, or there was none."""
+        handoff = self._known[key]
+        return handoff.digests_equal is not None or handoff.gap_by != "released" or age_ms >= COMPLETE_AFTER_MS
+
+    def _forget(self) -> None:
+        while len(self._order) > KEPT and self._order[0] not in self._open:
+            partition, epoch = key = self._order.popleft()
+            del self._known[key]
+            self._forgotten[partition] = max(epoch, self._forgotten.get(partition, 0))
+
+
+def _equal(one: str | None, other: str | None) -> bool | None:
+    return None if one is None or other is None else one == other
+
+
+def told(handoffs: Sequence[HandoffStatus]) -> list[tuple[str, bool]]:
+    """The handoffs as people read them: one line for all that have their shards and their kind in common, and whether
+    it is an alarm.
+    """
+    groups: dict[tuple[str, str, str | None, bool | None], list[HandoffStatus]] = {}
+    for handoff in handoffs:
+        key = (handoff.former, handoff.owner, handoff.gap_by, handoff.digests_equal)
+        groups.setdefault(key, []).append(handoff)
+    return [(_line(group), group[0].digests_equal is False) for group in groups.values()]
+
+
+def _line(group: Sequence[HandoffStatus]) -> str:
+    first = group[0]
+    numbers = ", ".join(str(handoff.partition) for handoff in sorted(group, key=lambda handoff: handoff.partition))
+    what = f"partition{'s' if len(group) > 1 else ''} {numbers}"
+    gaps = [handoff.gap_ms for handoff in group if handoff.gap_ms is not None]
+    gap = f"gap {_span(gaps)} ms, " if gaps else ""
+    replayed = f"{sum(handoff.replayed for handoff in group)} records replayed"
+    if not first.former:
+        return f"{what}: {first.owner} serves, {replayed}"
+    if first.gap_by != "released":
+        return f"{what}: {first.owner} took over from {first.former}, which was gone ({gap}{replayed})"
+    digests = {True: "digests equal", False: "DIGESTS DIFFER", None: "digests not known"}[first.digests_equal]
+    return f"{what}: {first.former} -> {first.owner} ({gap}{replayed}, {digests})"
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low}-{high}"

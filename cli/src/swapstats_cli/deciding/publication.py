@@ -1,0 +1,80 @@
+"""Brings the newest assignment to the shards: Redis first, then NATS, so that who hears of a revision finds it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import msgspec
+
+from swapstats_cli.deciding.ports import Copy, Say, Unavailable
+from swapstats_core.ownership import Assignment
+
+RETRY_S = 0.1
+CHECK_INTERVAL_S = 2.0
+"""How often it is made sure that Redis has what it was given. A lost announcement is made good then, too."""
+
+
+class Publication:
+    """The copy in Redis and the news on NATS. `run` until cancelled; `offer` whatever is to be published.
+
+    ``announce`` sends a payload to the shards and may raise `Unavailable`. What befalls the copy is said once.
+    """
+
+    def __init__(self, copy: Copy, announce: Callable[[bytes], Awaitable[None]], say: Say) -> None:
+        self._copy = copy
+        self._announce = announce
+        self._say = say
+        self._offered: Assignment | None = None
+        self._stored: Assignment | None = None
+        self._news = asyncio.Event()
+        self._problem: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why Redis doesn't have the newest assignment; None: it has, as far as is known."""
+        return self._problem
+
+    def offer(self, assignment: Assignment) -> None:
+        """Publish this one from now on; one that was offered before and isn't published yet is skipped."""
+        self._offered = assignment
+        self._news.set()
+
+    async def run(self) -> None:
+        """Publish what is offered, and make sure every `CHECK_INTERVAL_S` that it is still there."""
+        while True:
+            self._news.clear()
+            await self.deliver()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S if self._problem else CHECK_INTERVAL_S):
+                    await self._news.wait()
+
+    async def deliver(self) -> None:
+        """Publish what was offered last, if it isn't published; else look whether it still is."""
+        if (assignment := self._offered) is None:
+            return
+        try:
+            if assignment is self._stored and not await self._still_there(assignment):
+                self._say("redis had lost the assignment: it is written again", bad=True)
+                self._stored = None
+            if assignment is not self._stored:
+                await self._copy.write(assignment)
+        except Unavailable as error:
+            self._stored = None
+            if self._problem is None:
+                self._say(f"the assignment can't be brought to redis, it is tried again and again ({error})", bad=True)
+            self._problem = str(error)
+            return
+        self._stored = assignment
+        if self._problem is not None:
+            self._problem = None
+            self._say(f"redis has the assignment (revision {assignment.revision})")
+        with suppress(Unavailable):  # the shards look by themselves now and then, and the next check announces again
+            await self._announce(str(assignment.revision).encode())
+
+    async def _still_there(self, assignment: Assignment) -> bool:
+        try:
+            return await self._copy.read() == assignment
+        except msgspec.DecodeError:
+            return False

@@ -1,0 +1,53 @@
+"""The assignment's copy in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from swapstats_cli.deciding.ports import Unavailable
+from swapstats_core.ownership import Assignment, decode_assignment, encode
+from swapstats_core.wire import Keys
+
+TIMEOUT_S = 1.0
+
+
+class RedisCopy:
+    """`ports.Copy` in Redis. It doesn't retry: the decider does, at its own pace."""
+
+    def __init__(self, url: str, keys: Keys) -> None:
+        self._keys = keys
+        self._redis = Redis.from_url(
+            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
+        )
+
+    async def read(self) -> Assignment | None:
+        async with _asking():
+            stored = await self._redis.get(self._keys.assignment)
+        return None if stored is None else decode_assignment(stored)
+
+    async def write(self, assignment: Assignment) -> None:
+        async with _asking():
+            await self._redis.set(self._keys.assignment, encode(assignment))
+
+    async def claimed(self, partitions: int) -> list[int]:
+        async with _asking():
+            epochs = [await self._redis.hget(self._keys.owner(partition), "epoch") for partition in range(partitions)]
+        return [0 if epoch is None else int(epoch) for epoch in epochs]
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._redis.aclose()
+
+
+@asynccontextmanager
+async def _asking() -> AsyncIterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise Unavailable(f"redis: {error}") from error

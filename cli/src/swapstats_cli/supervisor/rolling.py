@@ -1,0 +1,103 @@
+"""From the shards that run to those that are wanted, one step at a time. Pure: times are arguments, in milliseconds.
+
+Partitions leave a shard before it is stopped or restarted: the planner sees to that (`wanted`, `draining`), and
+these steps wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from swapstats_cli.supervisor.pool import number_of, numbered
+
+
+class Act(StrEnum):
+    """What can be done to a shard."""
+
+    ADD = "add"  # start a process that wasn't there
+    REMOVE = "remove"  # stop one that nobody needs any more
+    ROLL = "roll"  # begin to drain one that runs with an old configuration
+    RESTART = "restart"  # end that one, which is empty, and start it anew
+    FINISH = "finish"  # it is back: it may have partitions again
+    STALL = "stall"  # it takes too long: it may have partitions again, and no further one is rolled
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One act; ``why`` only where it isn't plain."""
+
+    act: Act
+    name: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard that is kept.
+
+    ``alive``: its process runs. ``ready``: it is ready, and has been heard. ``outdated``: it was started with another
+    configuration than the newest. ``engaged``: it has to do with a partition, or is about to.
+    """
+
+    name: str
+    alive: bool
+    ready: bool
+    outdated: bool
+    engaged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """The shard that is being rolled, and since when."""
+
+    name: str
+    since_ms: int
+
+
+def next_step(
+    replicas: int,
+    drained: Collection[str],
+    shards: Sequence[Shard],
+    rolling: Rolling | None,
+    now_ms: int,
+    timeout_ms: int,
+) -> Step | None:
+    """The step that can be taken now; None: there is nothing to do but to wait."""
+    there = {shard.name: shard for shard in shards}
+    wanted = numbered("shard", replicas)
+    if missing := [name for name in wanted if name not in there]:
+        return Step(Act.ADD, missing[0])
+    if rolling is not None:
+        staying = [there[name] for name in wanted if name != rolling.name and name not in drained]
+        step = _roll_on(there.get(rolling.name), rolling, staying, now_ms, timeout_ms)
+        if step is not None:
+            return step
+    if surplus := [name for name in there if name not in wanted]:
+        last = max(surplus, key=number_of)
+        if not there[last].engaged:
+            return Step(Act.REMOVE, last)
+    outdated = [name for name in wanted if there[name].alive and there[name].outdated]
+    if rolling is None and outdated:
+        last = max(outdated, key=number_of)
+        if all(there[name].ready for name in wanted if name != last):
+            return Step(Act.ROLL, last)
+    return None
+
+
+def _roll_on(
+    shard: Shard | None, rolling: Rolling, staying: Sequence[Shard], now_ms: int, timeout_ms: int
+) -> Step | None:
+    if shard is None:
+        return Step(Act.FINISH, rolling.name, "it is gone")
+    if not shard.outdated and shard.ready:
+        return Step(Act.FINISH, shard.name)
+    if shard.alive and shard.outdated and not shard.engaged:
+        return Step(Act.RESTART, shard.name)
+    if shard.alive and shard.outdated and not any(other.ready for other in staying):
+        return Step(Act.RESTART, shard.name, "nobody else could have its partitions meanwhile")
+    if now_ms - rolling.since_ms >= timeout_ms:
+        what = "didn't get rid of its partitions" if shard.outdated else "didn't get ready with the new configuration"
+        return Step(Act.STALL, shard.name, f"{shard.name} {what} within {timeout_ms // 1000} s")
+    return None
