@@ -31,8 +31,9 @@ from swapstats_aggregator.adapters import nats as nats_adapter
 from swapstats_aggregator.adapters import redis as redis_adapter
 from swapstats_aggregator.adapters.kafka import KafkaDeadLetters, KafkaSource
 from swapstats_aggregator.metrics import ShardMetrics
+from swapstats_aggregator.ports import Ports
 from swapstats_aggregator.process import configure_logging, tune_garbage_collection
-from swapstats_aggregator.shard import Ports, Shard
+from swapstats_aggregator.shard import Shard
 from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
@@ -164,7 +165,7 @@ async def _composed(resource: SwapStatsResource, metrics: ShardMetrics) -> Async
     await source.start()
     await letters.start()
     try:
-        yield Shard("shard-0", resource, ports, metrics), reader
+        yield Shard("shard-0", "bench", resource, ports, metrics), reader
     finally:
         await reader.close()
         await bus.close()

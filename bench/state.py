@@ -25,10 +25,10 @@ from swapstats_aggregator.adapters import nats as nats_adapter
 from swapstats_aggregator.adapters import redis as redis_adapter
 from swapstats_aggregator.adapters.kafka import KafkaSource
 from swapstats_aggregator.metrics import ShardMetrics
-from swapstats_aggregator.owned import Origin, OwnedPartition
 from swapstats_aggregator.process import tune_garbage_collection
+from swapstats_aggregator.replica import Origin, Replica
 from swapstats_aggregator.shard import Shard
-from swapstats_aggregator.snapshotting import Snapshotter
+from swapstats_aggregator.snapshotting import Owner, Snapshotter
 from swapstats_cli.supervisor.topics import create_topics
 from swapstats_core.chunks import compact
 from swapstats_core.partition import BATCH_LIMIT, Config, PartitionState
@@ -86,21 +86,21 @@ async def inspect(where: Running, part: str) -> dict[str, Any]:
     resource = where.resource(1)
     tune_garbage_collection()
     before = _rss_bytes()
-    owned = OwnedPartition(0, 1, 1, PartitionState(Config.of(SwapStatsSpec())), 0, Origin("bench", 0))
+    replica = Replica(0, 1, 1, PartitionState(Config.of(SwapStatsSpec())), 0, Origin("bench", 0))
     swaps = swaps_of_ids(IDS) if part == "ids" else swaps_of_tokens(TOKENS)
     started = time.perf_counter()
-    _fill(owned.state, swaps)
+    _fill(replica.state, swaps)
     seconds = time.perf_counter() - started
     gc.collect()
     rss = _rss_bytes()
-    identities = sum(len(chunk.applied) for chunk in owned.state.chunks)
+    identities = sum(len(chunk.applied) for chunk in replica.state.chunks)
     memory = {
-        "count": identities if part == "ids" else owned.state.known_tokens,
+        "count": identities if part == "ids" else replica.state.known_tokens,
         "fill_s": round(seconds, 1),
         "rss_mb": round(rss / 1e6, 1),
         "rss_growth_mb": round((rss - before) / 1e6, 1),
         "rss_growth_bytes_per_event": round((rss - before) / identities, 1),
-        "id_bytes_per_event": round(sum(chunk.applied.nbytes for chunk in owned.state.chunks) / identities, 1),
+        "id_bytes_per_event": round(sum(chunk.applied.nbytes for chunk in replica.state.chunks) / identities, 1),
     }
 
     await create_topics(resource.spec.source)
@@ -112,15 +112,15 @@ async def inspect(where: Running, part: str) -> dict[str, Any]:
     try:
         await snapshots.claim(0, 1, "bench")
         metrics = ShardMetrics()
-        snapshotter = Snapshotter(owned, snapshots, source, 3, metrics)
+        snapshotter = Snapshotter(replica, Owner("bench", "bench"), snapshots, source, 3, metrics)
         idle_ms, _ = await _stopped_ms(asyncio.sleep(2))
         full_ms, full_s = await _stopped_ms(snapshotter.take(0))
         full_mb = (metrics.registry.get_sample_value("snapshot_bytes_total") or 0) / 1e6
-        owned.state.apply(list(swaps_of_ids(_AFTERWARDS, begin=2 * IDS)))
+        replica.state.apply(list(swaps_of_ids(_AFTERWARDS, begin=2 * IDS)))
         next_ms, next_s = await _stopped_ms(snapshotter.take(0))
         manifest = decode_manifest((await snapshots.manifests(0))[0])
         parts = await snapshots.load(0, manifest.names())
-        restore_s = _restore_s(owned.state, manifest, parts)
+        restore_s = _restore_s(replica.state, manifest, parts)
     finally:
         await source.stop()
         await store.aclose()

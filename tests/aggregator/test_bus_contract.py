@@ -20,9 +20,10 @@ from swapstats_core import spec
 
 @dataclass
 class Site:
-    """A bus, and its other side."""
+    """A bus, another one that reaches it, and what the other side asks."""
 
     bus: Bus
+    other: Bus
     request: Callable[[str, bytes], Awaitable[bytes | None]]
     """The answer, or None when nobody serves the subject."""
 
@@ -35,12 +36,16 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
         async def ask_memory(subject: str, payload: bytes) -> bytes | None:
             return bus.request(subject, payload)
 
-        yield Site(bus, ask_memory)
+        yield Site(bus, bus, ask_memory)
         return
     settings = spec.Nats(url=request.getfixturevalue("nats_url"))
     client, other = await connect(settings, "shard"), await connect(settings, "other")
     try:
-        yield Site(NatsBus(client, _counter()), lambda subject, payload: _ask_nats(client, other, subject, payload))
+        yield Site(
+            NatsBus(client, _counter()),
+            NatsBus(other, _counter()),
+            lambda subject, payload: _ask_nats(client, other, subject, payload),
+        )
     finally:
         await client.close()
         await other.close()
@@ -69,15 +74,19 @@ async def test_requests_are_answered_while_they_are_served(site: Site) -> None:
     assert await site.request("a.query.p0", b"who") is None
 
 
-async def test_a_listener_hears_every_message_of_its_subject(site: Site) -> None:
-    heard = asyncio.Semaphore(0)
-    await site.bus.listen("a.assignment", lambda _: heard.release())
-    for subject in ("a.assignment", "b.assignment", "a.assignment"):
-        await site.bus.publish(subject, b"1")
+async def test_a_listener_hears_every_message_of_its_subject_until_it_stops(site: Site) -> None:
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    stop = await site.bus.listen("a.assignment", heard.put_nowait)
+    await site.request("nobody", b"")  # so that a server knows of the subscription
+    for subject, payload in (("a.assignment", b"1"), ("b.assignment", b"2"), ("a.assignment", b"3")):
+        await site.other.publish(subject, payload)
     async with asyncio.timeout(5):
-        await heard.acquire()
-        await heard.acquire()
-    assert heard.locked()
+        assert [await heard.get(), await heard.get()] == [b"1", b"3"]
+    await stop()
+    await site.request("nobody", b"")
+    await site.other.publish("a.assignment", b"4")
+    await site.request("nobody", b"")
+    assert heard.empty()
 
 
 async def test_publishing_over_a_lost_connection_is_counted_not_raised(nats_url: str) -> None:

@@ -17,8 +17,8 @@ from swapstats_aggregator.adapters.memory import (
     MemoryTopic,
 )
 from swapstats_aggregator.metrics import ShardMetrics
-from swapstats_aggregator.ports import Fetched, Source
-from swapstats_aggregator.shard import Ports, Shard
+from swapstats_aggregator.ports import Fetched, Ports, Source
+from swapstats_aggregator.shard import Shard
 from swapstats_core.oracle import Oracle
 from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.partition import Config
@@ -153,7 +153,7 @@ class World:
             self.bus,
         )
         metrics = ShardMetrics()
-        running = Running(Shard("shard-0", RESOURCE, ports, metrics, self.clock), metrics)
+        running = Running(Shard("shard-0", f"life-{self._epoch}", RESOURCE, ports, metrics, self.clock), metrics)
         try:
             yield running
         finally:

@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,8 @@ from swapstats_cli.event import encode
 from swapstats_cli.importers import uniswap_v3_pool_csv
 from swapstats_cli.noise import NOISE_OF_A_BAD_DAY, Noise, add_noise, blocks_of
 from swapstats_core import partition
-from swapstats_core.chunks import compact
+from swapstats_core.chunks import Part, compact
+from swapstats_core.digest import digest_of
 from swapstats_core.oracle import MOST_BEHIND_MS, Oracle, Outcome, WindowTotals
 from swapstats_core.partition import Applied, Config, PartitionState
 from swapstats_core.snapshot import (
@@ -161,6 +163,8 @@ class Run:
     def __init__(self, config: streams.Config) -> None:
         self.state = PartitionState(engine_config(config))
         self.oracle = oracle_for(config)
+        self.straight = PartitionState(engine_config(config))
+        """Gets the same swaps, one by one, and nothing else."""
         self.stream = Stream()
         self.now_ms = 0
         self.known_before: dict[str, Any] = {}
@@ -188,6 +192,8 @@ class Run:
 
     def apply(self, swaps: Sequence[Swap]) -> None:
         applied = self.state.apply(swaps)
+        for swap in swaps:
+            self.straight.apply([swap])
         expected = [self.oracle.add(swap) for swap in swaps]
         assert counts(applied) == Counter(map(str, expected))
         assert applied.conflicts == [at for at, outcome in enumerate(expected) if outcome is Outcome.CONFLICT]
@@ -235,6 +241,7 @@ def test_every_step_of_every_story(story: list[Step], config: streams.Config) ->
     run = Run(config)
     for step in story:
         run.step(step)
+    assert digest(run.state) == digest(run.straight)
 
 
 @thorough
@@ -248,6 +255,7 @@ def test_batch_boundaries_do_not_matter(swaps: list[Swap], config: streams.Confi
         outcomes += counts(cut.apply(swaps[begin:end]))
     assert outcomes == counts(applied)
     assert_same(whole, cut)
+    assert digest(whole) == digest(cut)
 
 
 @thorough
@@ -264,12 +272,39 @@ def test_a_snapshot_and_a_replay_equal_a_straight_run(
     again.apply(swaps[offset:])
     assert_same(straight, again)
     assert_same(straight, stopped)
+    assert digest(straight) == digest(again) == digest(stopped)
 
 
 def assert_same(one: PartitionState, other: PartitionState) -> None:
     assert (one.newest_ms, one.now_ms) == (other.newest_ms, other.now_ms)
     assert {t: windows_of(one, t) for t in TOKENS} == {t: windows_of(other, t) for t in TOKENS}
     assert one.known_tokens == other.known_tokens
+
+
+def digest(state: PartitionState) -> str:
+    state.freeze()
+    parts: list[Part] = [*state.chunks, *state.frozen]
+    return digest_of(parts, state.token_names, state.newest_ms, state.config.longest_minutes)
+
+
+@thorough
+@given(streams.streams, streams.configs, st.data())
+def test_a_digest_shows_that_an_event_is_missing_or_another(
+    swaps: list[Swap], config: streams.Config, data: st.DataObject
+) -> None:
+    whole, oracle = PartitionState(engine_config(config)), oracle_for(config)
+    whole.apply(swaps)
+    counted = {swap.identity for swap in swaps if oracle.add(swap) is Outcome.APPLIED}
+    remembered = sorted(counted & oracle.remembered())
+    if not remembered:
+        return
+    identity = data.draw(st.sampled_from(remembered))
+    lacking, altered = PartitionState(engine_config(config)), PartitionState(engine_config(config))
+    lacking.apply([swap for swap in swaps if swap.identity != identity])
+    altered.apply(
+        [msgspec.structs.replace(s, usd_micros=s.usd_micros + 1) if s.identity == identity else s for s in swaps]
+    )
+    assert len({digest(whole), digest(lacking), digest(altered)}) == 3
 
 
 def test_tens_of_thousands_of_the_widest_amounts() -> None:

@@ -12,6 +12,7 @@ import uvloop
 from swapstats_aggregator.adapters import nats, redis
 from swapstats_aggregator.adapters.kafka import KafkaDeadLetters, KafkaSource
 from swapstats_aggregator.metrics import ShardMetrics
+from swapstats_aggregator.ports import Ports
 from swapstats_aggregator.process import (
     configure_logging,
     load_resource,
@@ -19,7 +20,7 @@ from swapstats_aggregator.process import (
     stop_on_signals,
     tune_garbage_collection,
 )
-from swapstats_aggregator.shard import Ports, Shard
+from swapstats_aggregator.shard import Shard
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
 
@@ -49,9 +50,10 @@ async def run(resource: SwapStatsResource, name: str, host: str, port: int) -> N
     dead_letters = KafkaDeadLetters(spec.source, name)
     store = redis.connect(spec.stores.redis)
     bus = await nats.connect(spec.stores.nats, name)
-    snapshots = redis.RedisSnapshots(store, Keys(spec.stores.redis.prefix, instance), f"{name}/{uuid.uuid4()}")
+    life = uuid.uuid4().hex
+    snapshots = redis.RedisSnapshots(store, Keys(spec.stores.redis.prefix, instance), f"{name}/{life}")
     ports = Ports(source, dead_letters, snapshots, nats.NatsBus(bus, metrics.bus_dropped))
-    shard = Shard(name, resource, ports, metrics)
+    shard = Shard(name, life, resource, ports, metrics)
     health = await serve_health(port, shard.readiness, metrics.registry, host)
     try:
         await source.start()

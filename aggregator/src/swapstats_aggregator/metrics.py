@@ -41,6 +41,12 @@ class ShardMetrics:
         self.snapshot_age = Gauge(
             "snapshot_age_seconds", "Age of a partition's newest snapshot.", by_partition, registry=registry
         )
+        self.rebuilding = Gauge(
+            "rebuild_progress",
+            "Share read of what replaces a lost snapshot; 1: nothing is rebuilt.",
+            by_partition,
+            registry=registry,
+        )
         self.apply_ms = Histogram(
             "window_apply_latency_ms", "Time to decode and count one batch.", buckets=_MILLISECONDS, registry=registry
         )
@@ -54,10 +60,24 @@ class ShardMetrics:
         self.fenced = Counter(
             "fenced", "Refused claims and flips: somebody newer owns the partition.", registry=registry
         )
+        self.lost_writes = Counter(
+            "store_lost_writes", "Refused flips because the store had lost what it had stored.", registry=registry
+        )
+        self.digest_mismatches = Counter(
+            "handoff_digest_mismatches", "Handoffs between two different states: a bug.", registry=registry
+        )
         self.unavailable = Counter("unavailable", "Calls that a server didn't answer.", ("server",), registry=registry)
         self.bus_dropped = Counter("bus_dropped_msgs", "Messages not sent for want of a connection.", registry=registry)
 
     def forget(self, partition: int) -> None:
         """Drop the gauges of a partition that isn't owned any more."""
-        for gauge in (self.lag_seconds, self.lag_records, self.epoch, self.offset, self.tokens, self.snapshot_age):
+        for gauge in (
+            self.lag_seconds,
+            self.lag_records,
+            self.epoch,
+            self.offset,
+            self.tokens,
+            self.snapshot_age,
+            self.rebuilding,
+        ):
             gauge.remove(str(partition))

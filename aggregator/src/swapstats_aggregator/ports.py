@@ -148,13 +148,16 @@ class DeadLetters(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the store says to an owner's act: whether it was done, and the epoch in force (0: none has been claimed).
+    """What the store says to an owner's act: whether it was done, and which claim was in force before.
 
-    Not done although ``epoch`` is lower than the owner's: the store has lost writes, and the owner must claim again.
+    ``epoch`` 0 and ``owner`` "": there was none. Not done although ``epoch`` is lower than the owner's: the store has
+    lost writes, and the owner must claim again. Not done with ``missing``: it has lost these parts.
     """
 
     done: bool
     epoch: int
+    owner: str = ""
+    missing: tuple[str, ...] = ()
 
 
 class Snapshots(Protocol):
@@ -180,8 +183,10 @@ class Snapshots(Protocol):
         """Store parts under their names."""
         ...
 
-    async def flip(self, partition: int, epoch: int, manifest: bytes, keep: int) -> Verdict:
-        """Make ``manifest`` the newest and keep ``keep`` of them; not done if ``epoch`` isn't the owner's."""
+    async def flip(self, partition: int, epoch: int, manifest: bytes, names: Collection[str], keep: int) -> Verdict:
+        """Make ``manifest`` the newest and keep ``keep`` of them; not done if ``epoch`` isn't the owner's, or if one of
+        the parts that it ``names`` isn't there.
+        """
         ...
 
     async def collect(self, partition: int, epoch: int, keep: Collection[str]) -> int:
@@ -205,5 +210,15 @@ class Bus(Protocol):
         ...
 
     async def listen(self, subject: str, callback: Callable[[bytes], None]) -> Callable[[], Awaitable[None]]:
-        """Call back with every message's payload until the returned function is called."""
+        """Call back with the payload of every message of others, until the returned function is called."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The world of a shard."""
+
+    source: Source
+    dead_letters: DeadLetters
+    snapshots: Snapshots
+    bus: Bus

@@ -1,89 +1,154 @@
-"""From a claim to a running partition: which snapshot, and where to go on reading."""
+"""From stored snapshots to a running state: which snapshot, and where to go on reading."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
-from swapstats_aggregator.owned import Origin
-from swapstats_aggregator.ports import Snapshots, Source
+from swapstats_aggregator.ports import Snapshots, Source, Unavailable
+from swapstats_aggregator.replica import Origin
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.snapshot import Manifest, UnreadableSnapshot, decode_manifest, restore
+from swapstats_core.spec import MINUTE_MS
+from swapstats_core.swap import FUTURE_MS
 
 log = structlog.get_logger()
+
+_TRIES: Final = 5
+"""Loads while newer snapshots take the place of the one that is being loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One partition of the topic as it is: its first and end offset, and the first offset whose record can still count
+    (``counting``; never below ``first``).
+    """
+
+    incarnation: str
+    first: int
+    end: int
+    counting: int
+
+    @property
+    def reaches_back(self) -> bool:
+        """Whether the broker still has every record that can count."""
+        return self.counting > self.first or self.first == 0
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where reading goes on, and why it isn't simply where the snapshot ends (None: it is)."""
+    """Where reading goes on, with the restored state or (``anew``) with an empty one; and what a person must know
+    about it (``notice``).
+    """
 
     offset: int
     origin: Origin
+    anew: bool = False
     notice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A state ready to go on, and the manifests that stand behind it, newest first."""
+    """A state ready to go on, and the newest manifest behind it."""
 
     state: PartitionState
     start: Start
-    manifests: tuple[Manifest, ...]
+    manifest: Manifest | None
 
 
-def start_of(manifest: Manifest | None, incarnation: str, first: int, end: int, start: str) -> Start:
-    """Where to go on after a snapshot (or none) in the topic as it is now.
+def start_of(manifest: Manifest | None, topic: Topic, begin: str, *, is_first: bool) -> Start:
+    """Where to go on after a snapshot, or none, in the topic as it is now.
 
-    ``first`` and ``end`` bound the topic; ``start`` is the resource's ``source.start``. A recreated topic, or one
-    that has lost the records after the snapshot, is read from its beginning, with the state kept.
+    ``begin`` is the resource's ``source.start``, for a partition that never had an owner (``is_first``). One that had,
+    and has no snapshot any more, is rebuilt.
     """
-    if manifest is None:
-        offset = first if start == "earliest" else end
-        return Start(offset, Origin(incarnation, offset))
-    if manifest.incarnation != incarnation:
-        notice = (
-            f"the topic was recreated ({manifest.incarnation} is now {incarnation}): state kept, reading from {first}"
-        )
-        return Start(first, Origin(incarnation, first, manifest.newest_ms), notice)
-    if manifest.offset < first:
-        notice = f"records {manifest.offset} to {first - 1} are gone from the broker: state kept, reading from {first}"
-        return Start(first, Origin(incarnation, first, manifest.newest_ms), notice)
-    origin = Origin(manifest.incarnation, manifest.first_offset, manifest.carried_until_ms)
-    return Start(manifest.offset, origin)
+    if manifest is not None:
+        origin = Origin(manifest.incarnation, manifest.first_offset, manifest.carried_until_ms, manifest.rebuild_until)
+        return resume(manifest.offset, origin, manifest.newest_ms, topic)
+    if not is_first:
+        return _anew(topic, "there is no readable snapshot")
+    offset = topic.first if begin == "earliest" else topic.end
+    return Start(offset, Origin(topic.incarnation, offset))
+
+
+def resume(offset: int, origin: Origin, newest_ms: int, topic: Topic, *, out_of_range: bool = False) -> Start:
+    """Where to go on with a state at ``offset`` in the topic as it is now; ``newest_ms`` is its newest event time.
+
+    If its next records are gone, it is rebuilt from all that can still count, as long as the broker has that. Else the
+    state is kept and reading goes on at the beginning: less is missing that way. ``out_of_range``: the broker says that
+    it has no such offset.
+    """
+    kept = Origin(topic.incarnation, topic.first, newest_ms)
+    if origin.incarnation != topic.incarnation:
+        why = f"the topic was recreated ({origin.incarnation} is now {topic.incarnation})"
+    elif offset < topic.first:
+        why = f"records {offset} to {topic.first - 1} are gone from the broker"
+        if topic.reaches_back:
+            return _anew(topic, why)
+    elif out_of_range:
+        why = f"offset {offset} lies beyond the end: the broker has lost records"
+    else:
+        return Start(offset, origin)
+    return Start(topic.first, kept, notice=f"{why}: state kept, reading from {topic.first}")
+
+
+def _anew(topic: Topic, why: str) -> Start:
+    offset = topic.counting
+    lacking = "" if topic.reaches_back else "; what the broker has forgotten before it is missing"
+    notice = f"{why}: rebuilding from the broker, offsets {offset} to {topic.end}{lacking}"
+    return Start(offset, Origin(topic.incarnation, offset, rebuild_until=topic.end), anew=True, notice=notice)
+
+
+async def topic_of(partition: int, config: Config, source: Source, wall_ms: int) -> Topic:
+    """The partition as the broker has it. Raises Unavailable.
+
+    A record's event may be `FUTURE_MS` ahead of the record. One that is a window, the grace and that much older than
+    now can count in no window, nor make an event late that can.
+    """
+    incarnation = await source.incarnation()
+    first, end = await source.bounds(partition)
+    span_ms = config.longest_minutes * MINUTE_MS + config.grace_ms + FUTURE_MS
+    return Topic(incarnation, first, end, max(first, await source.since(partition, wall_ms - span_ms)))
 
 
 async def restore_partition(
-    partition: int, config: Config, snapshots: Snapshots, source: Source, start: str
+    partition: int, config: Config, snapshots: Snapshots, topic: Topic, begin: str, *, is_first: bool
 ) -> Restored:
-    """The newest readable state of a claimed partition. Raises Unavailable."""
-    manifests = [decode_manifest(stored) for stored in await snapshots.manifests(partition)]
-    manifest, state = await _newest_readable(partition, config, snapshots, manifests)
-    incarnation = await source.incarnation()
-    first, end = await source.bounds(partition)
-    begin = start_of(manifest, incarnation, first, end, start)
-    if begin.notice:
-        log.warning("restarted_reading", partition=partition, notice=begin.notice)
-    return Restored(state, begin, tuple(manifests))
+    """The newest readable state. Raises Unavailable."""
+    manifests, manifest, state = await _newest_readable(partition, config, snapshots)
+    start = start_of(manifest, topic, begin, is_first=is_first and not manifests)
+    if start.notice:
+        log.warning("restarted_reading", partition=partition, notice=start.notice)
+    return Restored(PartitionState(config) if start.anew else state, start, manifest)
 
 
 async def _newest_readable(
-    partition: int, config: Config, snapshots: Snapshots, manifests: Sequence[Manifest]
-) -> tuple[Manifest | None, PartitionState]:
-    for manifest in manifests:
-        parts = await snapshots.load(partition, manifest.names())
-        try:
-            state = await asyncio.to_thread(restore, config, manifest, parts)
-        except UnreadableSnapshot as error:
-            log.warning("unreadable_snapshot", partition=partition, seq=manifest.seq, error=str(error))
-            continue
-        if manifest.longest_minutes < config.longest_minutes:
-            log.warning(
-                "longest_window_grew",
-                partition=partition,
-                notice=f"the snapshot holds {manifest.longest_minutes} minutes; longer windows fill up as time passes",
-            )
-        return manifest, state
-    return None, PartitionState(config)
+    partition: int, config: Config, snapshots: Snapshots
+) -> tuple[Sequence[bytes], Manifest | None, PartitionState]:
+    for _ in range(_TRIES):
+        manifests = await snapshots.manifests(partition)
+        for manifest in map(decode_manifest, manifests):
+            parts = await snapshots.load(partition, manifest.names())
+            try:
+                state = await asyncio.to_thread(restore, config, manifest, parts)
+            except UnreadableSnapshot as error:
+                log.warning("unreadable_snapshot", partition=partition, seq=manifest.seq, error=str(error))
+                continue
+            _say_if_shorter(manifest, config)
+            return manifests, manifest, state
+        if await snapshots.manifests(partition) == manifests:
+            return manifests, None, PartitionState(config)
+    raise Unavailable(f"partition {partition}: its owner stores snapshots faster than they can be loaded here")
+
+
+def _say_if_shorter(manifest: Manifest, config: Config) -> None:
+    if manifest.longest_minutes < config.longest_minutes:
+        log.warning(
+            "longest_window_grew",
+            partition=manifest.partition,
+            notice=f"the snapshot holds {manifest.longest_minutes} minutes; longer windows fill up as time passes",
+        )

@@ -1,39 +1,31 @@
-"""A shard: it owns the partitions that the assignment gives it, reads them, answers for them and snapshots them.
+"""A shard: it reads the partitions that its tenancy holds, answers for those that it owns, and snapshots them.
 
-Three tasks share the owned partitions within one event loop: the reader (assignment, records, deltas), the compactor
-and the snapshotter. Nothing is buffered without bound: the reader takes one bounded batch at a time, and waits when
-compaction or the dead-letter topic is behind.
+Four tasks share the holdings within one event loop: the follower of the assignment, the reader (records, deltas), the
+compactor and the snapshotter. Nothing is buffered without bound: the reader takes one bounded batch at a time, and
+waits when compaction or the dead-letter topic is behind.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 import structlog
 
+from swapstats_aggregator.holding import Holding
 from swapstats_aggregator.metrics import ShardMetrics
-from swapstats_aggregator.owned import Origin, OwnedPartition
-from swapstats_aggregator.ports import (
-    Bus,
-    DeadLetter,
-    DeadLetters,
-    Fetched,
-    OutOfRange,
-    Recreated,
-    Snapshots,
-    Source,
-    Unavailable,
-)
-from swapstats_aggregator.restoring import restore_partition
-from swapstats_aggregator.snapshotting import Fenced, Snapshotter, compact_once
-from swapstats_core.partition import Config, Outcome
+from swapstats_aggregator.ports import DeadLetter, Fetched, OutOfRange, Ports, Recreated, Unavailable
+from swapstats_aggregator.replica import Replica
+from swapstats_aggregator.restoring import resume, topic_of
+from swapstats_aggregator.snapshotting import Fenced, Owner, compact_once
+from swapstats_aggregator.tenancy import Tenancy
+from swapstats_core.ownership import MemberReport
+from swapstats_core.partition import Applied, Config, Outcome
 from swapstats_core.spec import SwapStatsResource
-from swapstats_core.wire import Refused, Reply, Subjects, decode_query, encode
+from swapstats_core.wire import Refused, Reply, SnapshotQuery, Subjects, decode_query, encode
 
 log = structlog.get_logger()
 
@@ -49,6 +41,8 @@ _FROZEN_LIMIT: Final = 16
 _ASSIGNMENT_POLL_S: Final = 2.0
 _RETRY_S: Final = 0.5
 _FINAL_SNAPSHOT_S: Final = 20.0
+_OLD_SNAPSHOT_MS: Final = 60_000
+"""A snapshot of this age, and ten times the interval, is a fault."""
 
 
 def wall_clock_ms() -> int:
@@ -56,55 +50,40 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@dataclass(slots=True)
-class _Holding:
-    """What belongs to an owned partition."""
-
-    owned: OwnedPartition
-    snapshotter: Snapshotter
-    unserve: Callable[[], Awaitable[None]]
-    in_step: asyncio.Lock
-    """Held while records are applied whose dead letters aren't stored yet: no snapshot may fall in between."""
-    ticked_at_ms: int = 0
-    observed_at_ms: int = 0
-    snapshot_due_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """The world of a shard."""
-
-    source: Source
-    dead_letters: DeadLetters
-    snapshots: Snapshots
-    bus: Bus
-
-
 class Shard:
-    """See the module. ``clock`` gives Unix milliseconds."""
+    """See the module. ``life`` tells apart two processes with one name; ``clock`` gives Unix milliseconds."""
 
     def __init__(
         self,
         name: str,
+        life: str,
         resource: SwapStatsResource,
         ports: Ports,
         metrics: ShardMetrics,
         clock: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        self._name = name
+        self._owner = Owner(name, life)
         self._spec = resource.spec
         self._config = Config.of(resource.spec)
         self._subjects = Subjects(resource.metadata.name)
-        self._source = ports.source
-        self._dead_letters = ports.dead_letters
-        self._snapshots = ports.snapshots
-        self._bus = ports.bus
+        self._ports = ports
         self._metrics = metrics
         self._clock = clock
-        self._holdings: dict[int, _Holding] = {}
+        self._tenancy = Tenancy(
+            self._owner,
+            resource,
+            ports,
+            metrics,
+            clock,
+            answer=self._answer,
+            bury=self._bury,
+            wake=self._wake,
+        )
+        self._holdings = self._tenancy.holdings
         self._revision = -1
-        self._reading: frozenset[int] = frozenset()
+        self._positioned: frozenset[Holding] = frozenset()
         self._reassign = asyncio.Event()
+        self._woken = asyncio.Event()
         self._applied = asyncio.Event()
         self._compacted = asyncio.Event()
         self._snapshot_soon = asyncio.Event()
@@ -113,103 +92,169 @@ class Shard:
         self._log = log.bind(shard=name)
 
     def readiness(self) -> str | None:
-        """None once the assigned partitions are restored and have caught up, else the reason why not."""
+        """None once the assigned partitions were restored and had caught up, else the reason why not."""
         if self._revision < 0:
             return "no assignment yet"
-        if not self._caught_up:
-            behind = [partition for partition, held in self._holdings.items() if not held.owned.current]
-            return f"catching up: partitions {behind}" if behind else "restoring"
+        if not self._caught_up and (behind := self._tenancy.not_current()):
+            return f"not current yet: partitions {behind}"
+        self._caught_up = True
         return None
+
+    def report(self) -> MemberReport:
+        """What the decider of assignments must know."""
+        return MemberReport(
+            self._owner.name,
+            self._owner.life,
+            self._revision,
+            self._tenancy.reports(),
+            self._degraded(),
+            self._tenancy.handoffs,
+        )
+
+    def _degraded(self) -> list[str]:
+        old_ms = max(_OLD_SNAPSHOT_MS, 10 * self._spec.snapshots.interval)
+        ages = [
+            (partition, self._clock() - held.replica.snapshot_at_ms)
+            for partition, held in self._holdings.items()
+            if held.owned is not None and held.replica.snapshot_at_ms is not None
+        ]
+        return [
+            f"partition {partition}: no snapshot could be stored for {age_ms // 1000} s"
+            for partition, age_ms in ages
+            if age_ms > old_ms
+        ]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set, then take final snapshots. A bug in any task ends the shard."""
-        await self._bus.listen(self._subjects.assignment, lambda _: self._reassign.set())
-        self._reassign.set()
-        reader = asyncio.create_task(self._read())
-        background = [asyncio.create_task(self._compact()), asyncio.create_task(self._snapshot())]
-        stopped = asyncio.create_task(stop.wait())
+        bus, subjects, loop = self._ports.bus, self._subjects, asyncio.get_running_loop()
+        await bus.listen(subjects.assignment, lambda _: self._reassign.set())
+        unserve = await bus.serve(subjects.shard(self._owner.name), lambda _: encode(self.report()))
+        follower = loop.create_task(self._follow())
+        reader = loop.create_task(self._read())
+        background = [loop.create_task(self._compact()), loop.create_task(self._snapshot())]
+        stopped = loop.create_task(stop.wait())
+        tasks: tuple[asyncio.Future[Any], ...] = (stopped, follower, reader, *background)
         try:
-            done, _ = await asyncio.wait((stopped, reader, *background), return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopped}:
-                task.result()
-            self._stopping = True
-            self._reassign.set()
-            async with asyncio.timeout(_FINAL_SNAPSHOT_S):
-                await reader
-            await self._release(tuple(self._holdings))
+            done, _ = await asyncio.wait((*tasks, self._tenancy.failed), return_when=asyncio.FIRST_COMPLETED)
+            for ended in done - {stopped}:
+                ended.result()
+            await unserve()
+            await self._stop(follower, reader)
         except TimeoutError:
             self._log.error("stopped_without_snapshots", reason="a batch could not be finished in time")
         finally:
-            for task in (stopped, reader, *background):
+            self._tenancy.abandon()
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(stopped, reader, *background, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _stop(self, follower: asyncio.Task[None], reader: asyncio.Task[None]) -> None:
+        self._stopping = True
+        follower.cancel()
+        self._wake()
+        async with asyncio.timeout(_FINAL_SNAPSHOT_S):
+            await asyncio.gather(follower, return_exceptions=True)
+            await reader
+        await self._tenancy.leave(_FINAL_SNAPSHOT_S)
+
+    # -- the assignment ---------------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        while True:
+            self._reassign.clear()
+            try:
+                assignment = await self._ports.snapshots.assignment()
+            except Unavailable as error:
+                self._metrics.unavailable.labels("snapshots").inc()
+                self._log.warning("assignment_unavailable", error=str(error))
+            else:
+                if assignment is not None and assignment.revision > self._revision:
+                    await self._tenancy.follow(assignment)
+                    self._revision = assignment.revision
+            await _wait(self._reassign, _ASSIGNMENT_POLL_S)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
+    def _wake(self) -> None:
+        self._woken.set()
+
     async def _read(self) -> None:
-        next_check = 0.0
         while not self._stopping:
-            if self._reassign.is_set() or time.monotonic() >= next_check:
-                self._reassign.clear()
-                await self._follow_assignment()
-                next_check = time.monotonic() + _ASSIGNMENT_POLL_S
-            if not self._holdings:
-                await _wait(self._reassign, next_check - time.monotonic())
-                continue
-            if self._reading != self._holdings.keys():
+            self._woken.clear()
+            if self._positioned != frozenset(self._holdings.values()):
                 self._position()
-            for partition, fetched in (await self._news()).items():
-                if (held := self._holdings.get(partition)) is not None:
-                    await self._ingest(held, fetched)
+            hungry = [partition for partition, held in self._holdings.items() if held.feed.is_empty]
+            for partition, fetched in (await self._news(hungry)).items():
+                if (held := self._holdings.get(partition)) in self._positioned and held is not None:
+                    held.feed.offer(fetched)
+            for held in tuple(self._holdings.values()):
+                await self._ingest(held)
             self._applied.set()
             await self._publish()
             await self._breathe()
+            if not hungry:
+                await _wait(self._woken, _POLL_MS / 1000)
 
-    async def _news(self) -> Mapping[int, Fetched]:
+    async def _news(self, hungry: Sequence[int]) -> Mapping[int, Fetched]:
         """What the source has; nothing while it is away or has another topic than before."""
+        if not hungry:
+            return {}
         try:
             try:
-                return await self._source.poll(self._reading, _POLL_MS)
+                return await self._ports.source.poll(hungry, _POLL_MS)
             except OutOfRange as fault:
-                await self._restart_reading([fault.partition], "out_of_range", str(fault))
+                await self._restart_reading([fault.partition], "out_of_range")
             except Recreated as fault:
                 changed = [
-                    p for p, held in self._holdings.items() if held.owned.origin.incarnation != fault.incarnation
+                    p for p, held in self._holdings.items() if held.replica.origin.incarnation != fault.incarnation
                 ]
-                await self._restart_reading(changed, "recreated", str(fault))
+                await self._restart_reading(changed, "recreated")
         except Unavailable as error:
             for held in self._holdings.values():
-                held.owned.doubt()
+                held.replica.doubt()
             await self._later("source", error)
         return {}
 
-    async def _ingest(self, held: _Holding, fetched: Fetched) -> None:
-        owned, metrics = held.owned, self._metrics
-        for start in range(0, len(fetched.records), _APPLY_AT_ONCE):
-            records = fetched.records[start : start + _APPLY_AT_ONCE]
+    async def _ingest(self, held: Holding) -> None:
+        """Use what the holding's feed has, as far as it may be used."""
+        feed, replica = held.feed, held.replica
+        while records := feed.take(_APPLY_AT_ONCE):
             async with held.in_step:
+                if held.is_over:  # since the lock was waited for
+                    break
                 started = time.perf_counter()
-                decoded = owned.decode(records)
-                applied, conflicts = owned.apply(decoded)
-                owned.offset = records[-1].offset + 1
-                metrics.apply_ms.observe((time.perf_counter() - started) * 1000)
-                await self._bury(decoded.letters + conflicts)
-            outcomes = applied.outcomes
-            metrics.ingested.inc(len(records))
-            metrics.applied.inc(outcomes[Outcome.APPLIED])
-            metrics.duplicates.inc(outcomes[Outcome.DUPLICATE])
-            metrics.late.inc(outcomes[Outcome.LATE])
-            metrics.removed.inc(outcomes[Outcome.REMOVED])
-            metrics.tombstones.inc(outcomes[Outcome.TOMBSTONE])
-            owned.events_applied += outcomes[Outcome.APPLIED]
+                applied, letters = replica.apply(records)
+                self._metrics.apply_ms.observe((time.perf_counter() - started) * 1000)
+                if held.owned is None:
+                    held.unsent.keep(letters)
+                else:
+                    self._count(applied, len(records))
+                    await self._bury(letters)
+                    held.letters_offset = replica.offset
+            held.changed.set()
             await asyncio.sleep(0)  # let queries in
-        owned.reached(fetched, self._clock())
+        if held.is_over:
+            return
+        if (fetched := feed.used_up()) is not None:
+            replica.reached(fetched, self._clock())
+        elif not feed.is_empty and feed.limit is not None:
+            replica.stand(feed.limit)
+        held.changed.set()
+
+    def _count(self, applied: Applied, records: int) -> None:
+        metrics, outcomes = self._metrics, applied.outcomes
+        metrics.ingested.inc(records)
+        metrics.applied.inc(outcomes[Outcome.APPLIED])
+        metrics.duplicates.inc(outcomes[Outcome.DUPLICATE])
+        metrics.late.inc(outcomes[Outcome.LATE])
+        metrics.removed.inc(outcomes[Outcome.REMOVED])
+        metrics.tombstones.inc(outcomes[Outcome.TOMBSTONE])
 
     async def _bury(self, letters: Sequence[DeadLetter]) -> None:
         """Store dead letters, however long it takes: the reader doesn't go on without them."""
         while letters:
             try:
-                await self._dead_letters.send(letters)
+                await self._ports.dead_letters.send(letters)
             except Unavailable as error:
                 await self._later("dead_letters", error)
             else:
@@ -220,29 +265,31 @@ class Shard:
     async def _publish(self) -> None:
         now = self._clock()
         for held in tuple(self._holdings.values()):
-            if now - held.ticked_at_ms < (_TICK_MS if held.owned.current else _TICK_BEHIND_MS):
-                continue
-            held.ticked_at_ms = now
-            for subject, payload in held.owned.tick(self._subjects, now):
-                await self._bus.publish(subject, payload)
+            owned, replica = held.owned, held.replica
             if now - held.observed_at_ms >= _OBSERVE_MS:
-                held.observed_at_ms = now
-                self._observe(held.owned, now)
-        self._caught_up = self._caught_up or all(held.owned.current for held in self._holdings.values())
+                held.observe(now)
+                if owned is not None:
+                    self._observe(replica, now)
+            if owned is None or now - owned.ticked_at_ms < (_TICK_MS if replica.current else _TICK_BEHIND_MS):
+                continue
+            owned.ticked_at_ms = now
+            for subject, payload in replica.tick(self._subjects, now):
+                await self._ports.bus.publish(subject, payload)
 
-    def _observe(self, owned: OwnedPartition, now: int) -> None:
-        metrics, label = self._metrics, str(owned.partition)
-        lag_ms = 0 if owned.current else max(0, now - owned.state.now_ms)
+    def _observe(self, replica: Replica, now: int) -> None:
+        metrics, label = self._metrics, str(replica.partition)
+        lag_ms = 0 if replica.current else max(0, now - replica.state.now_ms)
         metrics.lag_seconds.labels(label).set(lag_ms / 1000)
-        metrics.lag_records.labels(label).set(owned.end_offset - owned.offset)
-        metrics.offset.labels(label).set(owned.offset)
-        metrics.tokens.labels(label).set(owned.state.known_tokens)
-        if owned.snapshot_at_ms is not None:
-            metrics.snapshot_age.labels(label).set((now - owned.snapshot_at_ms) / 1000)
+        metrics.lag_records.labels(label).set(replica.end_offset - replica.offset)
+        metrics.offset.labels(label).set(replica.offset)
+        metrics.tokens.labels(label).set(replica.state.known_tokens)
+        metrics.rebuilding.labels(label).set(1 if replica.rebuilding is None else replica.rebuilding)
+        if replica.snapshot_at_ms is not None:
+            metrics.snapshot_age.labels(label).set((now - replica.snapshot_at_ms) / 1000)
 
     async def _breathe(self) -> None:
         """Backpressure: wait until no partition has too many heads to compact."""
-        while any(len(held.owned.state.frozen) > _FROZEN_LIMIT for held in self._holdings.values()):
+        while any(len(held.replica.state.frozen) > _FROZEN_LIMIT for held in self._holdings.values()):
             self._compacted.clear()
             await self._compacted.wait()
 
@@ -251,129 +298,63 @@ class Shard:
         self._log.warning("unavailable", server=server, error=str(error))
         await asyncio.sleep(_RETRY_S)  # the bound on how often a server that is away is asked
 
-    # -- ownership --------------------------------------------------------------------------------------------------
-
-    async def _follow_assignment(self) -> None:
-        """Own what the assignment gives this shard, and nothing else."""
-        try:
-            assignment = await self._snapshots.assignment()
-        except Unavailable as error:
-            self._metrics.unavailable.labels("snapshots").inc()
-            self._log.warning("assignment_unavailable", error=str(error))
-            return
-        if assignment is None or assignment.revision == self._revision:
-            return
-        mine = {
-            partition: assigned.epoch
-            for partition, assigned in enumerate(assignment.partitions)
-            if assigned.owner == self._name
-        }
-        await self._release([p for p, held in self._holdings.items() if mine.get(p) != held.owned.epoch])
-        wanted = {partition: epoch for partition, epoch in mine.items() if partition not in self._holdings}
-        acquired = await asyncio.gather(*(self._acquire(*each) for each in wanted.items()), return_exceptions=True)
-        for fault in acquired:
-            if fault is not None and not isinstance(fault, Unavailable):
-                raise fault
-        if missed := [fault for fault in acquired if isinstance(fault, Unavailable)]:
-            await self._later("acquire", missed[0])
-            self._reassign.set()
-        else:
-            self._revision = assignment.revision
-
-    async def _acquire(self, partition: int, epoch: int) -> None:
-        """Claim, restore, serve. Raises Unavailable, and then may be repeated."""
-        if not (await self._snapshots.claim(partition, epoch, self._name)).done:
-            self._metrics.fenced.inc()
-            self._log.warning("claim_refused", partition=partition, epoch=epoch)
-            return
-        spec = self._spec
-        restored = await restore_partition(partition, self._config, self._snapshots, self._source, spec.source.start)
-        owned = OwnedPartition(
-            partition,
-            spec.source.topic.partitions,
-            epoch,
-            restored.state,
-            restored.start.offset,
-            restored.start.origin,
-        )
-        snapshotter = Snapshotter(
-            owned, self._snapshots, self._source, spec.snapshots.keep, self._metrics, restored.manifests
-        )
-        if not restored.manifests:  # so that a crash before the first interval doesn't move the start
-            try:
-                await snapshotter.take(self._clock())
-            except Fenced as error:
-                self._log.warning("fenced", partition=partition, error=str(error))
-                return
-        else:
-            owned.snapshot_at_ms = restored.manifests[0].taken_at_ms
-        unserve = await self._bus.serve(self._subjects.query(partition), lambda request: self._answer(owned, request))
-        stagger_ms = spec.snapshots.interval * (partition + 1) // spec.source.topic.partitions
-        due = self._clock() + stagger_ms
-        self._holdings[partition] = _Holding(owned, snapshotter, unserve, asyncio.Lock(), snapshot_due_ms=due)
-        self._metrics.epoch.labels(str(partition)).set(epoch)
-        self._log.info(
-            "acquired", partition=partition, epoch=epoch, offset=owned.offset, tokens=owned.state.known_tokens
-        )
-
-    def _answer(self, owned: OwnedPartition, request: bytes) -> bytes:
-        reply: Reply
-        try:
-            query = decode_query(request)
-        except msgspec.DecodeError as error:
-            reply = Refused("bad_query", str(error), owned.partition, owned.epoch)
-        else:
-            reply = owned.answer(query, self._clock(), self._name)
-        return encode(reply)
-
-    async def _restart_reading(self, partitions: Sequence[int], why: str, fault: str) -> None:
-        """The broker has lost the places: keep the states, go on from the topic's beginning, and say so.
+    async def _restart_reading(self, partitions: Sequence[int], why: str) -> None:
+        """The broker has lost the places. A shadow restores again; an owner goes on as `restoring.resume` says.
 
         Raises Unavailable, and then nothing has moved: the source will say the same again.
         """
-        for held in self._holdings.values():
-            held.owned.doubt()
+        for each in self._holdings.values():
+            each.replica.doubt()
         # If the topic changes again between these calls, the next poll finds that the incarnation isn't this one.
-        incarnation = await self._source.incarnation()
-        firsts = {partition: (await self._source.bounds(partition))[0] for partition in partitions}
-        for partition, first in firsts.items():
-            if partition not in self._holdings:
+        topics = {p: await topic_of(p, self._config, self._ports.source, self._clock()) for p in partitions}
+        for partition, topic in topics.items():
+            if (held := self._holdings.get(partition)) is None:
                 continue
-            held = self._holdings[partition]
-            owned = held.owned
-            notice = f"{fault}: state up to offset {owned.offset} kept, reading from {first}"
-            self._log.warning("restarted_reading", partition=partition, why=why, notice=notice)
+            if held.owned is None:
+                await self._tenancy.begin_again(partition)
+                continue
+            replica = held.replica
+            start = resume(
+                replica.offset, replica.origin, replica.state.newest_ms, topic, out_of_range=why == "out_of_range"
+            )
+            self._log.warning("restarted_reading", partition=partition, why=why, notice=start.notice)
             self._metrics.restarts.labels(why).inc()
-            owned.restart(Origin(incarnation, first, owned.state.newest_ms))
-            held.snapshot_due_ms = self._clock()  # so that the new origin is durable soon
+            replica.restart(start.origin, anew=start.anew)
+            held.owned.snapshot_due_ms = self._clock()  # so that the new origin is durable soon
         self._snapshot_soon.set()
         self._position()
 
     def _position(self) -> None:
         """Tell the source what to read and from where."""
         holdings = self._holdings
-        self._reading = frozenset(holdings)
-        incarnations = {held.owned.origin.incarnation for held in holdings.values()}
+        self._positioned = frozenset(holdings.values())
+        incarnations = {held.replica.origin.incarnation for held in holdings.values()}
         # Two of them, if the topic changed between two claims: the source refuses the empty one and names the topic.
         incarnation = incarnations.pop() if len(incarnations) == 1 else ""
-        self._source.assign({partition: held.owned.offset for partition, held in holdings.items()}, incarnation)
+        for held in holdings.values():
+            held.feed.forget()
+        positions = {partition: held.replica.offset for partition, held in holdings.items()}
+        self._ports.source.assign(positions, incarnation)
 
-    async def _release(self, partitions: Sequence[int]) -> None:
-        """Give partitions up, each with a last snapshot if it can still be had."""
-        dropped: Mapping[int, _Holding] = {partition: self._holdings.pop(partition) for partition in partitions}
-        await asyncio.gather(*(self._leave(held) for held in dropped.values()))
+    # -- answering --------------------------------------------------------------------------------------------------
 
-    async def _leave(self, held: _Holding) -> None:
-        partition = held.owned.partition
-        await held.unserve()
-        self._metrics.forget(partition)
+    def _answer(self, replica: Replica, request: bytes) -> bytes:
+        reply: Reply
         try:
-            async with asyncio.timeout(_FINAL_SNAPSHOT_S), held.in_step:
-                manifest = await held.snapshotter.take(self._clock())
-        except (Fenced, Unavailable, TimeoutError) as error:
-            self._log.warning("left_without_snapshot", partition=partition, error=repr(error))
+            query = decode_query(request)
+        except msgspec.DecodeError as error:
+            reply = Refused("bad_query", str(error), replica.partition, replica.epoch)
         else:
-            self._log.info("left", partition=partition, offset=manifest.offset)
+            if isinstance(query, SnapshotQuery):
+                self._snapshot_now(replica.partition)
+            reply = replica.answer(query, self._clock(), self._owner.name)
+        return encode(reply)
+
+    def _snapshot_now(self, partition: int) -> None:
+        held = self._holdings.get(partition)
+        if held is not None and held.owned is not None:
+            held.owned.snapshot_due_ms = self._clock()
+            self._snapshot_soon.set()
 
     # -- beside the reader ------------------------------------------------------------------------------------------
 
@@ -381,34 +362,38 @@ class Shard:
         while True:
             await self._applied.wait()
             self._applied.clear()
-            while any([await compact_once(held.owned) for held in tuple(self._holdings.values())]):
+            while any([await compact_once(held.replica) for held in tuple(self._holdings.values())]):
                 self._compacted.set()
 
     async def _snapshot(self) -> None:
         while True:
-            for partition, held in tuple(self._holdings.items()):
-                if held.snapshot_due_ms <= self._clock():
-                    held.snapshot_due_ms = self._clock() + self._spec.snapshots.interval
-                    await self._snapshot_one(partition, held)
+            for held in tuple(self._holdings.values()):
+                owned = held.owned
+                if owned is not None and owned.snapshot_due_ms <= self._clock():
+                    owned.snapshot_due_ms = self._clock() + self._spec.snapshots.interval
+                    await self._snapshot_one(held)
             due_ms = min(
-                (held.snapshot_due_ms for held in self._holdings.values()), default=self._clock() + _OBSERVE_MS
+                (held.owned.snapshot_due_ms for held in self._holdings.values() if held.owned is not None),
+                default=self._clock() + _OBSERVE_MS,
             )
             await _wait(self._snapshot_soon, max(_POLL_MS, due_ms - self._clock()) / 1000)
             self._snapshot_soon.clear()
 
-    async def _snapshot_one(self, partition: int, held: _Holding) -> None:
+    async def _snapshot_one(self, held: Holding) -> None:
+        partition, owned = held.replica.partition, held.owned
+        assert owned is not None, "only an owner takes snapshots"
         try:
             async with held.in_step:
-                frozen = held.snapshotter.freeze()
-            await held.snapshotter.store(frozen, self._clock())
+                if held.is_over:
+                    return
+                frozen = owned.snapshotter.freeze()
+            await owned.snapshotter.store(frozen, self._clock())
         except Unavailable as error:
             self._metrics.unavailable.labels("snapshots").inc()
             self._log.warning("snapshot_failed", partition=partition, error=str(error))
         except Fenced as error:
-            self._log.error("fenced", partition=partition, error=str(error))
-            if self._holdings.pop(partition, None) is held:
-                await held.unserve()
-                self._metrics.forget(partition)
+            if not held.is_over:
+                await self._tenancy.fenced(partition, error)
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Compaction and snapshots of owned partitions, beside the loop that reads.
+"""Snapshots of owned partitions, beside the loop that reads.
 
 The order is what makes a crash harmless: freeze the state at an offset, store its chunks, flip the manifest, and
 only then tell the group's offset. Only freezing happens in the loop's time; the rest works on immutable pieces, the
@@ -9,47 +9,85 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
+from typing import Final
 
 import structlog
 
 from swapstats_aggregator.metrics import ShardMetrics
-from swapstats_aggregator.owned import Origin, OwnedPartition
 from swapstats_aggregator.ports import Snapshots, Source, Unavailable
+from swapstats_aggregator.replica import Origin, Replica
 from swapstats_core.chunks import Chunk, Part, compact
-from swapstats_core.snapshot import ChunkRef, Manifest, encode_cells, encode_ids, encode_manifest
+from swapstats_core.digest import digest_of
+from swapstats_core.snapshot import ChunkRef, Manifest, decode_manifest, encode_cells, encode_ids, encode_manifest
 
 log = structlog.get_logger()
 
+_TRIES: Final = 4
+"""Attempts at one snapshot while the store turns out to have lost something."""
+
 
 class Fenced(Exception):  # noqa: N818 - reads as what it is
-    """A flip was refused: the partition has another owner now."""
+    """The partition has another owner now, with epoch ``epoch``."""
+
+    def __init__(self, partition: int, ours: int, epoch: int) -> None:
+        super().__init__(f"partition {partition}: epoch {ours} isn't the owner's any more, {epoch} is")
+        self.epoch = epoch
 
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """A state at one offset."""
+    """A state at one offset. Immutable, so that other threads may read it."""
 
     parts: tuple[Part, ...]
     names: Sequence[str]
     first_minute: int
+    longest_minutes: int
     offset: int
     origin: Origin
     newest_ms: int
     now_ms: int
 
+    async def digest(self) -> str:
+        """Its digest (`swapstats_core.digest`), computed in another thread."""
+        return await asyncio.to_thread(digest_of, self.parts, self.names, self.newest_ms, self.longest_minutes)
 
-async def compact_once(owned: OwnedPartition) -> bool:
+
+def freeze(replica: Replica) -> Frozen:
+    """The state as it is now."""
+    state = replica.state
+    state.freeze()
+    return Frozen(
+        (*state.chunks, *state.frozen),
+        state.token_names,
+        state.first_minute,
+        state.config.longest_minutes,
+        replica.offset,
+        replica.origin,
+        state.newest_ms,
+        state.now_ms,
+    )
+
+
+async def compact_once(replica: Replica) -> bool:
     """Do one pending compaction, if there is any. One at a time for a partition."""
-    parts = owned.state.pending_compaction()
+    parts = replica.state.pending_compaction()
     if not parts:
-        owned.state.forget_unknown_tokens()
+        replica.state.forget_unknown_tokens()
         return False
-    merged = await asyncio.to_thread(compact, parts, owned.state.first_minute)
-    owned.state.replace(parts, merged)
+    merged = await asyncio.to_thread(compact, parts, replica.state.first_minute)
+    replica.state.replace(parts, merged)
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who takes snapshots: the shard's name, and its life, which tells apart two processes with one name."""
+
+    name: str
+    life: str
 
 
 class Snapshotter:
@@ -57,20 +95,21 @@ class Snapshotter:
 
     def __init__(
         self,
-        owned: OwnedPartition,
+        replica: Replica,
+        owner: Owner,
         snapshots: Snapshots,
         source: Source,
         keep: int,
         metrics: ShardMetrics,
-        kept: tuple[Manifest, ...] = (),
     ) -> None:
-        self._owned = owned
+        self._replica = replica
+        self._owner = owner
         self._snapshots = snapshots
         self._source = source
         self._keep = keep
         self._metrics = metrics
-        self._kept = deque((manifest.names() for manifest in reversed(kept)), maxlen=keep)
         self._stored: dict[Chunk, ChunkRef] = {}
+        self._numbers = count(1)
         self._one_at_a_time = asyncio.Lock()
 
     async def take(self, taken_at_ms: int) -> Manifest:
@@ -80,17 +119,7 @@ class Snapshotter:
     def freeze(self) -> Frozen:
         """The state as it is now; the only part of a snapshot that holds up the loop."""
         started = time.perf_counter()
-        owned, state = self._owned, self._owned.state
-        state.freeze()
-        frozen = Frozen(
-            (*state.chunks, *state.frozen),
-            state.token_names,
-            state.first_minute,
-            owned.offset,
-            owned.origin,
-            state.newest_ms,
-            state.now_ms,
-        )
+        frozen = freeze(self._replica)
         self._metrics.snapshot_pause_ms.observe((time.perf_counter() - started) * 1000)
         return frozen
 
@@ -102,62 +131,85 @@ class Snapshotter:
         async with self._one_at_a_time:
             started = time.perf_counter()
             manifest = await self._store(frozen, taken_at_ms)
+            self._replica.snapshot_at_ms = taken_at_ms
             self._metrics.snapshot_ms.observe((time.perf_counter() - started) * 1000)
+            await self._tidy_up(manifest)
             return manifest
 
     async def _store(self, frozen: Frozen, taken_at_ms: int) -> Manifest:
-        owned = self._owned
-        epoch, seq = owned.epoch, owned.snapshot_seq + 1
+        partition, epoch = self._replica.partition, self._replica.epoch
         chunks = [await self._chunk(part, frozen) for part in frozen.parts]
-        stored: dict[Chunk, ChunkRef] = {}
-        for number, chunk in enumerate(chunks):
-            stored[chunk] = self._stored.get(chunk) or await self._upload(
-                chunk, frozen.names, f"{epoch}-{seq}-{number}"
-            )
-        manifest = Manifest(
-            partition=owned.partition,
-            epoch=epoch,
-            seq=seq,
+        self._stored = {chunk: ref for chunk in chunks if (ref := self._stored.get(chunk)) is not None}
+        for _ in range(_TRIES):
+            for chunk in chunks:
+                if chunk not in self._stored:
+                    self._stored[chunk] = await self._upload(chunk, frozen.names)
+            manifest = self._manifest(frozen, [self._stored[chunk] for chunk in chunks], taken_at_ms)
+            names = manifest.names()
+            verdict = await self._snapshots.flip(partition, epoch, encode_manifest(manifest), names, self._keep)
+            if verdict.done:
+                return manifest
+            await self._recover(verdict.epoch, set(verdict.missing))
+        raise Unavailable(f"partition {partition}: the store loses what it has stored")
+
+    async def _recover(self, in_force: int, missing: set[str]) -> None:
+        """After a refused flip: find out what the store has lost. Raises Fenced if it is right."""
+        partition, epoch = self._replica.partition, self._replica.epoch
+        if not missing:
+            fenced_by = in_force
+            if in_force < epoch:
+                verdict = await self._snapshots.claim(partition, epoch, self._owner.name)
+                fenced_by = 0 if verdict.done else verdict.epoch
+            if fenced_by:
+                raise Fenced(partition, epoch, fenced_by)
+        log.warning("store_lost_writes", partition=partition, epoch=epoch, in_force=in_force, missing=len(missing))
+        self._metrics.lost_writes.inc()
+        self._stored = {c: ref for c, ref in self._stored.items() if missing.isdisjoint((ref.cells, ref.ids))}
+
+    def _manifest(self, frozen: Frozen, chunks: list[ChunkRef], taken_at_ms: int) -> Manifest:
+        """A new number for every attempt: one whose reply was lost may have succeeded."""
+        replica, origin = self._replica, frozen.origin
+        replica.snapshot_seq += 1
+        return Manifest(
+            partition=replica.partition,
+            epoch=replica.epoch,
+            seq=replica.snapshot_seq,
             offset=frozen.offset,
-            incarnation=frozen.origin.incarnation,
-            first_offset=frozen.origin.first_offset,
-            carried_until_ms=frozen.origin.carried_until_ms,
+            incarnation=origin.incarnation,
+            first_offset=origin.first_offset,
+            carried_until_ms=origin.carried_until_ms,
             newest_ms=frozen.newest_ms,
             now_ms=frozen.now_ms,
             taken_at_ms=taken_at_ms,
-            longest_minutes=owned.config.longest_minutes,
-            chunks=list(stored.values()),
+            longest_minutes=frozen.longest_minutes,
+            chunks=chunks,
+            rebuild_until=origin.rebuild_until,
         )
-        if not (await self._snapshots.flip(owned.partition, epoch, encode_manifest(manifest), self._keep)).done:
-            self._metrics.fenced.inc()
-            raise Fenced(f"partition {owned.partition}: epoch {epoch} isn't the owner's any more")
-        self._stored = stored
-        owned.snapshot_seq = seq
-        owned.snapshot_at_ms = taken_at_ms
-        self._kept.append(manifest.names())
-        await self._tidy_up(manifest)
-        return manifest
 
     async def _chunk(self, part: Part, frozen: Frozen) -> Chunk:
         if isinstance(part, Chunk):
             return part
         chunk = await asyncio.to_thread(compact, (part,), frozen.first_minute)
-        self._owned.state.replace((part,), chunk)
+        self._replica.state.replace((part,), chunk)
         return chunk
 
-    async def _upload(self, chunk: Chunk, names: Sequence[str], name: str) -> ChunkRef:
+    async def _upload(self, chunk: Chunk, names: Sequence[str]) -> ChunkRef:
+        """Under a name that nobody has used or will use: what a manifest names never changes."""
+        name = f"{self._replica.epoch}-{self._owner.life[:8]}-{next(self._numbers)}"
         cells = await asyncio.to_thread(encode_cells, chunk, names)
         ids = await asyncio.to_thread(encode_ids, chunk)
         parts = {f"{name}c": cells} | ({f"{name}i": ids} if ids else {})
-        await self._snapshots.store(self._owned.partition, parts)
+        await self._snapshots.store(self._replica.partition, parts)
         self._metrics.snapshot_bytes.inc(sum(map(len, parts.values())))
         return ChunkRef(chunk.generation, f"{name}c", f"{name}i" if ids else "")
 
     async def _tidy_up(self, manifest: Manifest) -> None:
-        """After the flip, and harmless if it fails: collect what no kept manifest names, tell lag tools the offset."""
-        partition = self._owned.partition
+        """After the flip, and harmless if it fails: collect what no manifest names, tell lag tools the offset."""
+        partition = self._replica.partition
         try:
-            await self._snapshots.collect(partition, self._owned.epoch, set().union(*self._kept))
+            kept = map(decode_manifest, await self._snapshots.manifests(partition))
+            named = set().union(*(each.names() for each in kept))
+            await self._snapshots.collect(partition, self._replica.epoch, named)
             await self._source.commit({partition: manifest.offset})
         except Unavailable as error:
             self._metrics.unavailable.labels("tidy_up").inc()

@@ -150,6 +150,10 @@ class Oracle:
         """Return the highest event time of a token (Unix milliseconds), -1 if it was never seen."""
         return self._newest_of.get(token, -1)
 
+    def remembered(self) -> set[str]:
+        """Return the identities of adds that haven't been forgotten."""
+        return {key for key, add in self._applied.items() if not self._is_forgotten(add.generation, self._newest_ms)}
+
     def known_tokens(self) -> set[str]:
         """Return the tokens that a query must find."""
         return {token for token in self._newest_of if self.is_known(token)}

@@ -101,13 +101,18 @@ class MemberReport(msgspec.Struct, frozen=True):
 
 
 class Released(msgspec.Struct, frozen=True, tag="released", tag_field="kind"):
-    """The former owner's last word: it stopped at ``offset`` of topic ``incarnation``, at ``at_ms`` by its clock."""
+    """The former owner's last word: it stopped at ``offset`` of topic ``incarnation``, at ``at_ms`` by its wall clock.
+
+    ``now_ms`` is the engine's clock then. The dead letters of the records below ``letters_offset`` are stored.
+    """
 
     partition: int
     epoch: int
     owner: str
     offset: int
     incarnation: str
+    now_ms: int
+    letters_offset: int
     at_ms: int
 
 

@@ -46,8 +46,9 @@ class Manifest(msgspec.Struct, frozen=True):
 
     ``seq`` counts the manifests of an epoch from 1. ``incarnation`` names the topic that the offsets belong to,
     ``first_offset`` where reading of it began; ``carried_until_ms`` is the newest event time of what the state holds
-    from earlier incarnations (None: nothing). ``now_ms`` is the engine's clock, ``taken_at_ms`` the wall clock (Unix
-    ms).
+    from earlier incarnations (None: nothing). ``rebuild_until`` is an offset if the state was begun anew at
+    ``first_offset`` in place of a lost one: before it is reached, windows lack records. ``now_ms`` is the engine's
+    clock, ``taken_at_ms`` the wall clock (Unix ms).
     """
 
     partition: int
@@ -62,6 +63,7 @@ class Manifest(msgspec.Struct, frozen=True):
     taken_at_ms: int
     longest_minutes: int
     chunks: list[ChunkRef]
+    rebuild_until: int | None = None
 
     def names(self) -> set[str]:
         """Names of all the stored parts."""

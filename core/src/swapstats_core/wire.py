@@ -47,6 +47,8 @@ class TokenState(msgspec.Struct, frozen=True):
     windows: msgspec.Raw
     current: bool
     """Whether the owner had read up to the broker's end at ``as_of_ms``."""
+    rebuilding: float | None = None
+    """While a lost snapshot is replaced by reading: the share read, 0 to 1. Windows lack what hasn't been read yet."""
 
 
 class Pulse(msgspec.Struct, frozen=True):
@@ -65,6 +67,7 @@ class Pulse(msgspec.Struct, frozen=True):
     as_of_ms: int
     current: bool
     changed: list[str]
+    rebuilding: float | None = None
 
 
 class TokenQuery(msgspec.Struct, frozen=True, tag="token", tag_field="op"):
@@ -133,6 +136,7 @@ class PartitionStatus(msgspec.Struct, frozen=True, tag="status", tag_field="kind
     snapshot_seq: int
     snapshot_at_ms: int | None
     events_applied: int
+    rebuilding: float | None = None
 
 
 class Found(msgspec.Struct, frozen=True, tag="token", tag_field="kind"):

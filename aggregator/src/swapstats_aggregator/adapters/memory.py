@@ -223,10 +223,11 @@ class MemorySnapshots:
 
     async def claim(self, partition: int, epoch: int, owner: str) -> Verdict:
         kept = self._store.of(partition)
-        if epoch < kept.epoch or (epoch == kept.epoch and kept.claimant != self._claimant):
-            return Verdict(done=False, epoch=kept.epoch)
-        kept.epoch, kept.owner, kept.claimant = epoch, owner, self._claimant
-        return Verdict(done=True, epoch=epoch)
+        done = epoch > kept.epoch or (epoch == kept.epoch and kept.claimant == self._claimant)
+        verdict = Verdict(done, kept.epoch, kept.owner)
+        if done:
+            kept.epoch, kept.owner, kept.claimant = epoch, owner, self._claimant
+        return verdict
 
     async def manifests(self, partition: int) -> Sequence[bytes]:
         return tuple(self._store.of(partition).manifests)
@@ -238,13 +239,14 @@ class MemorySnapshots:
     async def store(self, partition: int, parts: Mapping[str, bytes]) -> None:
         self._store.of(partition).parts |= parts
 
-    async def flip(self, partition: int, epoch: int, manifest: bytes, keep: int) -> Verdict:
+    async def flip(self, partition: int, epoch: int, manifest: bytes, names: Collection[str], keep: int) -> Verdict:
         kept = self._store.of(partition)
         if (kept.epoch, kept.claimant) != (epoch, self._claimant):
-            return Verdict(done=False, epoch=kept.epoch)
-        if kept.manifests[:1] != [manifest]:
+            return Verdict(done=False, epoch=kept.epoch, owner=kept.owner)
+        missing = tuple(name for name in names if name not in kept.parts)
+        if not missing and kept.manifests[:1] != [manifest]:
             kept.manifests = [manifest, *kept.manifests][:keep]
-        return Verdict(done=True, epoch=epoch)
+        return Verdict(not missing, kept.epoch, kept.owner, missing)
 
     async def collect(self, partition: int, epoch: int, keep: Collection[str]) -> int:
         kept = self._store.of(partition)

@@ -44,6 +44,7 @@ async def connect(settings: spec.Nats, name: str) -> Client:
         reconnect_time_wait=0.25,
         connect_timeout=2,
         ping_interval=10,
+        no_echo=True,  # a shard publishes to subjects to which it listens for what others say
         pending_size=_PENDING_BYTES,
         error_cb=on_error,
         disconnected_cb=on_disconnect,

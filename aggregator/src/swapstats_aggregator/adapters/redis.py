@@ -21,25 +21,31 @@ from swapstats_core import spec
 from swapstats_core.ownership import Assignment, decode_assignment
 from swapstats_core.wire import Keys
 
-# Each returns {done, epoch in force}.
+# The first two return {done, epoch and owner in force before, missing parts ...}.
 # KEYS: owner hash. ARGV: epoch, owner, claimant. A repeat by the same claimant (a retry after a lost reply) succeeds.
 _CLAIM = """
-local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0')
-local wanted = tonumber(ARGV[1])
-if wanted < epoch then return {0, epoch} end
-if wanted == epoch and redis.call('HGET', KEYS[1], 'claimant') ~= ARGV[3] then return {0, epoch} end
+local held = redis.call('HMGET', KEYS[1], 'epoch', 'claimant', 'owner')
+local epoch, wanted, owner = tonumber(held[1] or '0'), tonumber(ARGV[1]), held[3] or ''
+if wanted < epoch or (wanted == epoch and held[2] ~= ARGV[3]) then return {0, epoch, owner} end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'owner', ARGV[2], 'claimant', ARGV[3])
-return {1, wanted}
+return {1, epoch, owner}
 """
-# KEYS: owner hash, manifests. ARGV: epoch, manifest, how many to keep, claimant. Repeating the newest changes nothing.
+# KEYS: owner hash, manifests, chunks. ARGV: epoch, claimant, manifest, how many to keep, the parts that it names.
+# Repeating the newest changes nothing.
 _FLIP = """
-local owner = redis.call('HMGET', KEYS[1], 'epoch', 'claimant')
-if owner[1] ~= ARGV[1] or owner[2] ~= ARGV[4] then return {0, tonumber(owner[1] or '0')} end
-if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[2] then
-  redis.call('LPUSH', KEYS[2], ARGV[2])
-  redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[3]) - 1)
+local held = redis.call('HMGET', KEYS[1], 'epoch', 'claimant', 'owner')
+local reply = {0, tonumber(held[1] or '0'), held[3] or ''}
+if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return reply end
+for i = 5, #ARGV do
+  if redis.call('HEXISTS', KEYS[3], ARGV[i]) == 0 then reply[#reply + 1] = ARGV[i] end
 end
-return {1, tonumber(owner[1])}
+if #reply > 3 then return reply end
+if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[3] then
+  redis.call('LPUSH', KEYS[2], ARGV[3])
+  redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[4]) - 1)
+end
+reply[1] = 1
+return reply
 """
 # KEYS: owner hash, chunks. ARGV: epoch, claimant, names to delete. A former owner deletes nothing of its successor's.
 _COLLECT = """
@@ -81,9 +87,9 @@ async def _reaching() -> AsyncIterator[None]:
         raise Unavailable(f"Redis: {error}") from error
 
 
-def _verdict(reply: list[int]) -> Verdict:
-    done, epoch = reply
-    return Verdict(bool(done), epoch)
+def _verdict(reply: list[Any]) -> Verdict:
+    done, epoch, owner, *missing = reply
+    return Verdict(bool(done), epoch, _raw(owner).decode(), tuple(_raw(name).decode() for name in missing))
 
 
 def _raw(value: bytes | str) -> bytes:
@@ -132,10 +138,10 @@ class RedisSnapshots:
             for name, part in parts.items():
                 await self._client.hset(self._keys.chunks(partition), name, part)
 
-    async def flip(self, partition: int, epoch: int, manifest: bytes, keep: int) -> Verdict:
-        keys = [self._keys.owner(partition), self._keys.manifests(partition)]
+    async def flip(self, partition: int, epoch: int, manifest: bytes, names: Collection[str], keep: int) -> Verdict:
+        keys = [self._keys.owner(partition), self._keys.manifests(partition), self._keys.chunks(partition)]
         async with _reaching():
-            return _verdict(await self._flip(keys=keys, args=[epoch, manifest, keep, self._claimant]))
+            return _verdict(await self._flip(keys=keys, args=[epoch, self._claimant, manifest, keep, *names]))
 
     async def collect(self, partition: int, epoch: int, keep: Collection[str]) -> int:
         keys = [self._keys.owner(partition), self._keys.chunks(partition)]

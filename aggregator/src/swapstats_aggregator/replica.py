@@ -1,4 +1,7 @@
-"""One partition in the hands of its owner: records in; answers, deltas and pulses out. No I/O, time as an argument."""
+"""One partition's state in a shard, its owner's or a shadow's: records in; answers, deltas and pulses out.
+
+No I/O; time is an argument.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import msgspec
 
 from swapstats_aggregator.ports import DeadLetter, Fetched, SourceRecord
 from swapstats_core.cells import Sums
-from swapstats_core.partition import Applied, Config, PartitionState
+from swapstats_core.partition import Applied, Config, Outcome, PartitionState
 from swapstats_core.routing import partition_of
 from swapstats_core.swap import Reason, Reject, Swap, decode, format_token, format_usd
 from swapstats_core.wire import (
@@ -44,16 +47,18 @@ _MOST_FOLLOWED: Final = 100_000
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Which records a state holds: those of topic ``incarnation`` from ``first_offset`` on, and what it carried over
-    before.
+    before. ``rebuild_until``: the end of the log when the state was begun anew in place of a lost one (None: it
+    wasn't).
     """
 
     incarnation: str
     first_offset: int
     carried_until_ms: int | None = None
+    rebuild_until: int | None = None
 
 
 @dataclass(slots=True)
-class Decoded:
+class _Decoded:
     """A batch of records: the swaps, the record of each, and the dead letters."""
 
     swaps: list[Swap] = field(default_factory=list)
@@ -61,7 +66,7 @@ class Decoded:
     letters: list[DeadLetter] = field(default_factory=list)
 
 
-class OwnedPartition:
+class Replica:
     """The state of a partition and its position, and the protocol around it (``docs/protocol.md``)."""
 
     def __init__(
@@ -75,6 +80,8 @@ class OwnedPartition:
         self.origin = origin
         self.current = False
         """Whether the clock follows the wall clock, having been confirmed to be at the end of the log."""
+        self.records = 0
+        """Records applied since this object was made."""
         self.events_applied = 0
         self.snapshot_seq = 0
         self.snapshot_at_ms: int | None = None
@@ -90,11 +97,23 @@ class OwnedPartition:
         """The engine's configuration."""
         return self.state.config
 
+    @property
+    def rebuilding(self) -> float | None:
+        """Share of what must be read in place of a lost state, 0 to 1; None: nothing is being rebuilt."""
+        begin, end = self.origin.first_offset, self.origin.rebuild_until
+        if end is None or self.offset >= end:
+            return None
+        return (self.offset - begin) / (end - begin)
+
+    def own(self, epoch: int) -> None:
+        """Begin an ownership: its pulses are numbered from 1 again."""
+        self.epoch = epoch
+        self._pulse = self._pulse_at_ms = 0
+
     # -- records ----------------------------------------------------------------------------------------------------
 
-    def decode(self, records: Sequence[SourceRecord]) -> Decoded:
-        """Sort records into swaps and dead letters."""
-        decoded = Decoded()
+    def _decode(self, records: Sequence[SourceRecord]) -> _Decoded:
+        decoded = _Decoded()
         swaps, kept = decoded.swaps, decoded.records
         here, partitions = self.partition, self._partitions
         for record in records:
@@ -109,9 +128,13 @@ class OwnedPartition:
                 kept.append(record)
         return decoded
 
-    def apply(self, decoded: Decoded) -> tuple[Applied, list[DeadLetter]]:
-        """Count a decoded batch; returns what happened and the removals that disagree with their adds."""
+    def apply(self, records: Sequence[SourceRecord]) -> tuple[Applied, list[DeadLetter]]:
+        """Count records and move the position; returns what happened and the dead letters."""
+        decoded = self._decode(records)
         applied = self.state.apply(decoded.swaps)
+        self.offset = records[-1].offset + 1
+        self.records += len(records)
+        self.events_applied += applied.outcomes[Outcome.APPLIED]
         letters = [
             DeadLetter(
                 self.partition,
@@ -121,7 +144,7 @@ class OwnedPartition:
             )
             for at in applied.conflicts
         ]
-        return applied, letters
+        return applied, decoded.letters + letters
 
     def reached(self, fetched: Fetched, wall_ms: int) -> None:
         """All of ``fetched`` has been applied: move position and clock.
@@ -136,14 +159,21 @@ class OwnedPartition:
         self.current = wall_ms - self._confirmed_ms <= _HOLD_MS
         self.state.advance(self._confirmed_ms if self.current else self.state.newest_ms)
 
+    def stand(self, offset: int) -> None:
+        """All records below ``offset`` have been applied; those after it must wait."""
+        self.offset = max(self.offset, offset)
+        self.current = False
+
     def doubt(self) -> None:
         """The topic isn't known to be the one that was read: every confirmation is worth nothing, the clock stands."""
         self._confirmed_ms = 0
         self.current = False
 
-    def restart(self, origin: Origin) -> None:
-        """Go on at the beginning of ``origin``, with the state as it is."""
+    def restart(self, origin: Origin, *, anew: bool) -> None:
+        """Go on at the beginning of ``origin``, with the state as it is or (``anew``) with an empty one."""
         self.doubt()
+        if anew:
+            self.state = PartitionState(self.config)
         self.origin = origin
         self.offset = self.end_offset = origin.first_offset
 
@@ -170,6 +200,7 @@ class OwnedPartition:
             self.state.now_ms,
             self.current,
             changed,
+            self.rebuilding,
         )
         messages.append((subjects.pulse(self.partition), encode(pulse)))
         return messages
@@ -189,6 +220,7 @@ class OwnedPartition:
             watermark_ms=read.watermark_ms,
             windows=msgspec.Raw(encode(windows)),
             current=self.current,
+            rebuilding=self.rebuilding,
         )
 
     # -- queries ----------------------------------------------------------------------------------------------------
@@ -243,6 +275,7 @@ class OwnedPartition:
             snapshot_seq=self.snapshot_seq,
             snapshot_at_ms=self.snapshot_at_ms,
             events_applied=self.events_applied,
+            rebuilding=self.rebuilding,
         )
 
     def _refuse(self, code: str, detail: str) -> Refused:

@@ -1,0 +1,79 @@
+"""What a shard holds of a partition while it has a state of it: as its owner, or as a shadow that may become it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from swapstats_aggregator.feed import Feed
+from swapstats_aggregator.ports import DeadLetter
+from swapstats_aggregator.replica import Replica
+from swapstats_aggregator.snapshotting import Snapshotter
+
+_LETTERS_KEPT: Final = 10_000
+
+
+class Unsent:
+    """Dead letters of a shadow: its owner sends them, and whoever takes over must send those that it may not have sent.
+
+    Bounded: beyond the bound the oldest are forgotten, and the shadow can only take over what is covered.
+    """
+
+    def __init__(self) -> None:
+        self._letters: deque[DeadLetter] = deque(maxlen=_LETTERS_KEPT)
+        self._covered_from = 0
+
+    def keep(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep letters, in offset order."""
+        for letter in letters:
+            if len(self._letters) == _LETTERS_KEPT:
+                self._covered_from = self._letters[0].record.offset + 1
+            self._letters.append(letter)
+
+    def since(self, offset: int) -> Sequence[DeadLetter] | None:
+        """The letters of records from ``offset`` on; None if some of them were forgotten."""
+        if offset < self._covered_from:
+            return None
+        return [letter for letter in self._letters if letter.record.offset >= offset]
+
+
+@dataclass(slots=True, eq=False)
+class Ownership:
+    """What only an owner does with a partition: it answers, publishes and takes snapshots."""
+
+    snapshotter: Snapshotter
+    unserve: Callable[[], Awaitable[None]]
+    snapshot_due_ms: int
+    ticked_at_ms: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Holding:
+    """A replica and what feeds it. ``owned`` is None while it is a shadow's or is being taken over."""
+
+    replica: Replica
+    feed: Feed
+    owned: Ownership | None = None
+    is_over: bool = False
+    """Set when it has been given up: whoever is still working on it must stop."""
+    letters_offset: int = 0
+    """The dead letters of the records below it are stored."""
+    unsent: Unsent = field(default_factory=Unsent)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set after each step of the replica."""
+    in_step: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while records are applied whose dead letters aren't stored yet: no snapshot may fall in between."""
+    observed_at_ms: int = 0
+    observed_records: int = 0
+    records_per_s: int = 0
+
+    def observe(self, now_ms: int) -> None:
+        """Measure the rate of records, smoothed over some ten calls."""
+        records, elapsed_ms = self.replica.records, now_ms - self.observed_at_ms
+        if self.observed_at_ms and elapsed_ms > 0:
+            rate = (records - self.observed_records) * 1000 // elapsed_ms
+            self.records_per_s += (rate - self.records_per_s) // 8 if self.records_per_s else rate
+        self.observed_at_ms, self.observed_records = now_ms, records

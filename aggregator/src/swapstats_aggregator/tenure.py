@@ -1,0 +1,89 @@
+"""The rules of a shard's tenure of a partition: the next step, by what it does now and what the assignment wants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from swapstats_core.ownership import PartitionAssignment
+
+
+class Have(Enum):
+    """What the shard does with a partition now."""
+
+    NOTHING = auto()
+    SHADOW = auto()  # it restores and follows another's state
+    OWNER = auto()  # it claims, restores, serves
+    REFUSED = auto()  # somebody has claimed a higher epoch: this one is worth nothing any more
+
+
+class Want(Enum):
+    """What the assignment wants of the shard; for the last two, in an epoch."""
+
+    NOTHING = auto()
+    SHADOW = auto()
+    OWN = auto()
+    KEEP = auto()  # the decider had lost sight of it: hold on if the epoch is held, else wait for a new one
+
+
+class Step(Enum):
+    """What to do."""
+
+    STAY = auto()
+    BEGIN = auto()  # a tenure, as the assignment wants it
+    FOLLOW = auto()  # go on as the shadow of the owner's new epoch
+    PROMOTE = auto()  # the shadow takes over
+    END = auto()  # an owner says where it stopped
+    REPLACE = auto()  # end, then begin
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the assignment wants, and the epoch it is about."""
+
+    what: Want
+    epoch: int
+
+
+def wanted(entry: PartitionAssignment, shard: str) -> Wanted:
+    """What an entry of the assignment wants of a shard."""
+    what = Want.NOTHING
+    if entry.owner == shard:
+        what = Want.KEEP if entry.phase == "orphaned" else Want.OWN
+    elif entry.phase == "warming" and entry.next == shard:
+        what = Want.SHADOW
+    return Wanted(what, entry.epoch)
+
+
+def step(have: Have, epoch: int, want: Wanted) -> Step:
+    """The next step of a tenure in ``epoch`` (of nothing: any)."""
+    return (_SAME_EPOCH if epoch == want.epoch else _OTHER_EPOCH)[have, want.what]
+
+
+_ALWAYS: Final = {
+    (Have.NOTHING, Want.NOTHING): Step.STAY,
+    (Have.NOTHING, Want.SHADOW): Step.BEGIN,
+    (Have.NOTHING, Want.OWN): Step.BEGIN,
+    (Have.NOTHING, Want.KEEP): Step.STAY,
+    (Have.SHADOW, Want.NOTHING): Step.END,
+    (Have.SHADOW, Want.SHADOW): Step.FOLLOW,
+    (Have.SHADOW, Want.OWN): Step.PROMOTE,
+    (Have.SHADOW, Want.KEEP): Step.END,
+    (Have.OWNER, Want.NOTHING): Step.END,
+    (Have.OWNER, Want.SHADOW): Step.REPLACE,
+    (Have.REFUSED, Want.NOTHING): Step.END,
+    (Have.REFUSED, Want.SHADOW): Step.REPLACE,
+}
+_SAME_EPOCH: Final = _ALWAYS | {
+    (Have.OWNER, Want.OWN): Step.STAY,
+    (Have.OWNER, Want.KEEP): Step.STAY,
+    (Have.REFUSED, Want.OWN): Step.STAY,
+    (Have.REFUSED, Want.KEEP): Step.STAY,
+}
+_OTHER_EPOCH: Final = _ALWAYS | {
+    (Have.OWNER, Want.OWN): Step.REPLACE,
+    (Have.OWNER, Want.KEEP): Step.END,
+    (Have.REFUSED, Want.OWN): Step.REPLACE,
+    (Have.REFUSED, Want.KEEP): Step.END,
+}
