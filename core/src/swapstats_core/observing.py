@@ -15,8 +15,8 @@ from swapstats_core.spec import SwapStatsSpec
 
 SILENCE_MS: Final = 1_000
 """A member that hasn't answered for this long is gone."""
-_FORGIVEN_AFTER_MS: Final = 600_000
-"""A member that has been steady for so long has no setbacks."""
+_FORGIVEN_AFTER: Final = 60
+"""A member that has been steady for so many times ``failover_after_ms`` has no setbacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +108,16 @@ class MemberMemory:
     setbacks: int = 0
     revision: int = -1
 
-    def forgiven(self, clock_ms: int) -> bool:
-        return clock_ms - self.steady_ms >= _FORGIVEN_AFTER_MS
+    def forgiven(self, policy: Policy, clock_ms: int) -> bool:
+        return clock_ms - self.steady_ms >= policy.failover_after_ms * _FORGIVEN_AFTER
 
     def trusted(self, policy: Policy, clock_ms: int) -> bool:
         """Whether partitions may be moved to it: after a setback it must be steady first, longer after each one."""
         if not self.setbacks:
             return self.here
-        probation_ms = min(policy.failover_after_ms << min(self.setbacks - 1, 10), _FORGIVEN_AFTER_MS)
-        return self.here and clock_ms - self.steady_ms >= probation_ms
+        probation_ms = policy.failover_after_ms << min(self.setbacks - 1, 10)
+        steady = clock_ms - self.steady_ms >= probation_ms or self.forgiven(policy, clock_ms)
+        return self.here and steady
 
 
 @dataclass(frozen=True, slots=True)

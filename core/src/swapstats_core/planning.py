@@ -57,7 +57,7 @@ def plan(policy: Policy, observed: Observed) -> Plan:
             f"the stored assignment has {found} partitions, source.topic.partitions says {policy.partitions}: "
             f"the number can't change; set it back to {found}, or begin anew under another metadata.name"
         )
-    planner = _Planner(policy, observed, remember(observed))
+    planner = _Planner(policy, observed, remember(policy, observed))
     if planner.anybody():
         planner.settle()
         planner.place()
@@ -118,8 +118,7 @@ class _Planner:
         """Begin moves: away from members that are to be emptied, then, if nothing else is open, for balance."""
         targets = [peer.member.name for peer in self._staying() if peer.able and peer.trusted]
         free = max(self._policy.max_moving - sum(entry.phase == "warming" for entry in self._entries), 0)
-        movable = [case for case in self._undecided() if case.entry.phase == "owned" and case.owner_serves()]
-        leaving = [case for case in movable if not case.owner.member.staying]
+        leaving = [case for case in self._movable() if not case.owner.member.staying]
         if leaving and not targets:
             names = ", ".join(sorted({case.entry.owner for case in leaving}))
             self._notes.append(f"{names}: to be emptied, but nobody can take over; keeps its partitions")
@@ -131,7 +130,7 @@ class _Planner:
             free -= 1
             self._warm(case, name, f"{case.entry.owner} is to be emptied")
         if not self._unsettled():
-            self._balance([case for case in movable if case.owner.able], targets, free)
+            self._balance(targets, free)
 
     def plan(self) -> Plan:
         """What was decided."""
@@ -145,18 +144,17 @@ class _Planner:
             )
         return Plan(Assignment(revision, self._entries), tuple(self._decisions), tuple(self._notes), self._memory)
 
-    def _balance(self, movable: list[Case], targets: list[str], free: int) -> None:
-        everyone = self._loads()
-        loads = {peer.member.name: everyone[peer.member.name] for peer in self._staying() if peer.able}
+    def _balance(self, targets: list[str], free: int) -> None:
         for _ in range(free):
-            choice = [(case.number, case.entry.owner, case.weight) for case in movable]
-            best = best_move(loads, choice, targets)
+            everyone = self._loads()
+            loads = {peer.member.name: everyone[peer.member.name] for peer in self._staying() if peer.able}
+            movable = [
+                (case.number, case.entry.owner, case.weight) for case in self._movable() if case.entry.owner in loads
+            ]
+            best = best_move(loads, movable, targets)
             if best is None:
                 return
             case, name = self._cases[best[0]], best[1]
-            loads[case.entry.owner] -= case.weight
-            loads[name] += case.weight
-            movable.remove(case)
             self._warm(case, name, f"{name} has less to do than {case.entry.owner}")
 
     def _decide(self, case: Case, entry: PartitionAssignment, why: str) -> None:
@@ -169,6 +167,9 @@ class _Planner:
 
     def _undecided(self) -> list[Case]:
         return [case for case in self._cases if self._entries[case.number] is case.entry]
+
+    def _movable(self) -> list[Case]:
+        return [case for case in self._undecided() if case.entry.phase == "owned" and case.owner_serves()]
 
     def _staying(self) -> Iterable[Peer]:
         return (peer for peer in self._peers.values() if peer.member.staying)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from swapstats_core.balancing import weigh
-from swapstats_core.observing import Member, MemberMemory, Memory, Observed, PartitionMemory, Policy
+from swapstats_core.observing import SILENCE_MS, Member, MemberMemory, Memory, Observed, PartitionMemory, Policy
 from swapstats_core.ownership import PartitionAssignment, PartitionReport
 from swapstats_core.wire import CURRENT_WITHIN_MS
 
@@ -44,7 +44,7 @@ class Peer:
         return self.member.here and self.member.report is not None and self.member.report.revision >= revision
 
 
-def remember(observed: Observed) -> Memory:
+def remember(policy: Policy, observed: Observed) -> Memory:
     """The memory, with this observation in it. The clock stands still while nobody is here."""
     before = observed.memory
     watched = any(member.here for member in observed.members)
@@ -52,7 +52,7 @@ def remember(observed: Observed) -> Memory:
     clock_ms = before.clock_ms + elapsed_ms
     revision = observed.assignment.revision
     members = {
-        member.name: _member(before.members.get(member.name), member, revision, clock_ms)
+        member.name: _member(policy, before.members.get(member.name), member, revision, clock_ms)
         for member in everyone(observed)
     }
     owners = {member.name: _work(member) for member in observed.members if member.here}
@@ -83,14 +83,14 @@ def everyone(observed: Observed) -> tuple[Member, ...]:
 def peers(policy: Policy, observed: Observed, memory: Memory) -> dict[str, Peer]:
     """Everyone by name."""
     found = {}
-    newest = observed.assignment.revision
+    newest = observed.assignment.revision or -1  # the initial one isn't published
     for member in everyone(observed):
         past = memory.members[member.name]
         behind = member.here and past.revision < newest
         found[member.name] = Peer(
             member,
             _work(member),
-            deaf=behind and memory.clock_ms - past.acted_ms >= policy.failover_after_ms,
+            deaf=behind and memory.clock_ms - past.acted_ms >= SILENCE_MS + policy.failover_after_ms,
             trusted=past.trusted(policy, memory.clock_ms),
             absent_ms=0 if member.here else memory.clock_ms - past.heard_ms,
             setbacks=past.setbacks,
@@ -119,7 +119,7 @@ def _served(past: PartitionMemory, report: PartitionReport, clock_ms: int, elaps
     return replace(past, served_epoch=report.epoch, served_ms=clock_ms, rate_milli=rate_milli)
 
 
-def _member(past: MemberMemory | None, member: Member, revision: int, clock_ms: int) -> MemberMemory:
+def _member(policy: Policy, past: MemberMemory | None, member: Member, revision: int, clock_ms: int) -> MemberMemory:
     report = member.report
     if past is None:
         past = MemberMemory(here=False, heard_ms=clock_ms, steady_ms=clock_ms, acted_ms=clock_ms)
@@ -138,4 +138,4 @@ def _member(past: MemberMemory | None, member: Member, revision: int, clock_ms: 
         setbacks=past.setbacks + (restarted and member.staying),
         revision=report.revision,
     )
-    return replace(seen, setbacks=0) if seen.forgiven(clock_ms) else seen
+    return replace(seen, setbacks=0) if seen.forgiven(policy, clock_ms) else seen
