@@ -12,7 +12,7 @@ import pytest
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry, Counter
 
-from swapstats_aggregator.adapters.memory import MemoryBus
+from swapstats_aggregator.adapters.memory import MemoryNetwork
 from swapstats_aggregator.adapters.nats import NatsBus, connect
 from swapstats_aggregator.ports import Bus
 from swapstats_core import spec
@@ -31,12 +31,12 @@ class Site:
 @pytest.fixture(params=["memory", "nats"])
 async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     if request.param == "memory":
-        bus = MemoryBus()
+        network = MemoryNetwork()
 
         async def ask_memory(subject: str, payload: bytes) -> bytes | None:
-            return bus.request(subject, payload)
+            return network.request(subject, payload)
 
-        yield Site(bus, bus, ask_memory)
+        yield Site(network.connect(), network.connect(), ask_memory)
         return
     settings = spec.Nats(url=request.getfixturevalue("nats_url"))
     client, other = await connect(settings, "shard"), await connect(settings, "other")

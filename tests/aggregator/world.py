@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from itertools import count
 
 from swapstats_aggregator.adapters.memory import (
     MemoryBus,
     MemoryDeadLetters,
+    MemoryNetwork,
     MemoryRecord,
     MemorySnapshots,
     MemorySource,
@@ -20,7 +22,7 @@ from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Fetched, Ports, Source
 from swapstats_aggregator.shard import Shard
 from swapstats_core.oracle import Oracle
-from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignment, decode_report
 from swapstats_core.partition import Config
 from swapstats_core.routing import partition_of
 from swapstats_core.snapshot import Manifest, decode_manifest
@@ -75,11 +77,12 @@ class SteppedSource(MemorySource):
 
 
 class Running:
-    """A shard at work."""
+    """A shard at work, on a bus of its own."""
 
-    def __init__(self, shard: Shard, metrics: ShardMetrics) -> None:
+    def __init__(self, shard: Shard, metrics: ShardMetrics, bus: MemoryBus) -> None:
         self.shard = shard
         self.metrics = metrics
+        self.bus = bus
         self._stop = asyncio.Event()
         self._task = asyncio.create_task(shard.run(self._stop))
 
@@ -87,6 +90,7 @@ class Running:
         """Drop it where it stands."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        self.bus.hang_up()
 
     async def stop(self) -> None:
         """End it in order; raises what ended it."""
@@ -106,12 +110,15 @@ class World:
         self.now_ms = START_MS
         self.topic = MemoryTopic(PARTITIONS)
         self.store = MemoryStore()
-        self.bus = MemoryBus()
+        self.network = MemoryNetwork()
+        self.bus = self.network.connect()
+        """Everybody else's."""
         self.letters = MemoryDeadLetters("raw-swaps")
         self.subjects = Subjects("test")
         self.history: dict[int, list[MemoryRecord]] = {partition: [] for partition in range(PARTITIONS)}
         """All records ever produced, those of earlier topics too."""
         self._epoch = 0
+        self._lives = count(1)
 
     # -- producing --------------------------------------------------------------------------------------------------
 
@@ -144,21 +151,44 @@ class World:
     async def shard(self, source: Source | None = None) -> AsyncIterator[Running]:
         """A new life of the shard that owns all partitions, in a new epoch. At the end it crashes, if it still runs."""
         self._epoch += 1
-        owned = [PartitionAssignment("shard-0", self._epoch) for _ in range(PARTITIONS)]
-        self.store.assignment = Assignment(self._epoch, owned)
+        await self.assign([PartitionAssignment("shard-0", self._epoch) for _ in range(PARTITIONS)])
+        async with self.member("shard-0", source) as running:
+            yield running
+
+    @contextlib.asynccontextmanager
+    async def member(
+        self, name: str, source: Source | None = None, snapshots: MemorySnapshots | None = None
+    ) -> AsyncIterator[Running]:
+        """A new life of a shard, which does what the assignment says. At the end it crashes, if it still runs."""
+        life = f"{name}-{next(self._lives)}"
+        bus = self.network.connect()
         ports = Ports(
             source or MemorySource(self.topic, self.clock),
             self.letters,
-            MemorySnapshots(self.store, f"life-{self._epoch}"),
-            self.bus,
+            snapshots or MemorySnapshots(self.store, life),
+            bus,
         )
         metrics = ShardMetrics()
-        running = Running(Shard("shard-0", f"life-{self._epoch}", RESOURCE, ports, metrics, self.clock), metrics)
+        running = Running(Shard(name, life, RESOURCE, ports, metrics, self.clock), metrics, bus)
         try:
             yield running
         finally:
             await running.crash()
-            self.bus.hang_up()
+
+    async def assign(self, entries: list[PartitionAssignment]) -> None:
+        """Store and announce the next assignment."""
+        revision = 1 + (self.store.assignment.revision if self.store.assignment is not None else 0)
+        self.store.assignment = Assignment(revision, entries)
+        await self.bus.publish(self.subjects.assignment, str(revision).encode())
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let time go on until something has happened."""
+
+        def in_time() -> bool:
+            self.now_ms += 5
+            return condition()
+
+        await until(in_time)
 
     def clock(self) -> int:
         return self.now_ms
@@ -167,8 +197,18 @@ class World:
 
     def ask(self, partition: int, query: Query) -> Reply | None:
         """The owner's reply, or None when nobody owns the partition."""
-        reply = self.bus.request(self.subjects.query(partition), encode(query))
+        reply = self.network.request(self.subjects.query(partition), encode(query))
         return None if reply is None else decode_reply(reply)
+
+    def report(self, name: str) -> MemberReport | None:
+        """How a shard says it is, or None when it doesn't answer."""
+        reply = self.network.request(self.subjects.shard(name), b"")
+        return None if reply is None else decode_report(reply)
+
+    def role(self, name: str, partition: int) -> str | None:
+        """What a shard does with a partition."""
+        report = self.report(name)
+        return next((p.role for p in report.partitions if p.partition == partition), None) if report else None
 
     def status(self, partition: int) -> PartitionStatus | None:
         status = self.ask(partition, StatusQuery())
@@ -203,7 +243,7 @@ class World:
     def pulses(self, partition: int) -> list[Pulse]:
         """All that were heard."""
         subject = self.subjects.pulse(partition)
-        return [decode_pulse(payload) for heard, payload in self.bus.heard if heard == subject]
+        return [decode_pulse(payload) for heard, payload in self.network.heard if heard == subject]
 
     def assert_exact(self) -> None:
         """Every token's windows are those of all records ever produced, up to the position that the reply names."""

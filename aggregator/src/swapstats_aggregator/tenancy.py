@@ -168,10 +168,13 @@ class Tenancy:
             await self._do(step(have, epoch, want), partition, want)
 
     async def begin_again(self, partition: int) -> None:
-        """Drop a shadow's state and restore it once more."""
+        """Drop the state of a shadow, or of one that is taking over, and restore it once more."""
         tenure = self._tenures[partition]
-        assert tenure.have is Have.SHADOW, "an owner's state is never dropped"
-        await self._do(Step.REPLACE, partition, Wanted(Want.SHADOW, tenure.epoch))
+        assert tenure.role != "owner", "an owner's state is never dropped"
+        await self._close(tenure)
+        self._drop(tenure)
+        what = Want.SHADOW if tenure.have is Have.SHADOW else Want.OWN
+        await self._begin(partition, Wanted(what, tenure.epoch), former=tenure.former)
 
     async def _do(self, what: Step, partition: int, want: Wanted) -> None:
         match what:
@@ -191,9 +194,9 @@ class Tenancy:
                 await self._end(partition)
                 await self._begin(partition, want)
 
-    async def _begin(self, partition: int, want: Wanted) -> None:
+    async def _begin(self, partition: int, want: Wanted, former: str | None = None) -> None:
         shadow = want.what is Want.SHADOW
-        tenure = Tenure(partition, want.epoch, Have.SHADOW if shadow else Have.OWNER)
+        tenure = Tenure(partition, want.epoch, Have.SHADOW if shadow else Have.OWNER, former=former)
         self._tenures[partition] = tenure
         if shadow:
             tenure.follow(want.epoch)
@@ -392,19 +395,23 @@ class Tenancy:
     async def _take_over(self, tenure: Tenure, held: Holding) -> bool:
         """Make a shadow's holding an owner's: go on exactly where the former owner stopped, if it says so.
 
-        False, and it is dropped, if dead letters may be lost: a replay from the snapshot finds them again. Raises
+        False, and it is dropped, if the newest snapshot is a better beginning: dead letters may have been lost, which a
+        replay finds again, or the topic was recreated, and the former owner had read more of the one before. Raises
         Unavailable.
         """
         tenure.role = "claiming"
         replica, before = held.replica, held.replica.records
-        released = await self._last_word(tenure, replica)
+        released = await self._last_word(tenure)
+        stored = await self._ports.snapshots.manifests(tenure.partition)
+        newest = decode_manifest(stored[0]) if stored else None
+        told = [each.incarnation for each in (released, newest) if each is not None]
+        is_recreated = any(incarnation != replica.origin.incarnation for incarnation in told)
         frozen = None
-        if released is not None and await self._catch_up(held, released.offset):
+        if released is not None and not is_recreated and await self._catch_up(held, released.offset):
             frozen = freeze(replica)
             replica.state.advance(released.now_ms)
-        stored = await self._ports.snapshots.manifests(tenure.partition)
-        letters = held.unsent.since(_covered(decode_manifest(stored[0]) if stored else None, released, replica))
-        if letters is None:
+        letters = held.unsent.since(_covered(newest, released))
+        if letters is None or is_recreated:
             self._drop(tenure)
             return False
         async with held.in_step:  # no record is applied, and no snapshot taken, before these letters are stored
@@ -418,16 +425,15 @@ class Tenancy:
             await self._compare(tenure, frozen)
         return True
 
-    async def _last_word(self, tenure: Tenure, replica: Replica) -> Released | None:
-        """What the former owner said, if this replica can go on exactly there."""
+    async def _last_word(self, tenure: Tenure) -> Released | None:
         if tenure.released is None:
             await _within(_PARTING_S, tenure.parted.wait())
-        word = tenure.released
-        if word is None or word.incarnation != replica.origin.incarnation or word.offset < replica.offset:
-            return None
-        return word
+        return tenure.released
 
     async def _catch_up(self, held: Holding, offset: int) -> bool:
+        """Read exactly up to an offset; False if that isn't possible (any more)."""
+        if held.replica.offset > offset:
+            return False
         held.feed.limit = offset
         self._wake()
         return await _within(_CATCH_UP_S, self._until(held, lambda: held.replica.offset >= offset))
@@ -525,14 +531,12 @@ class Tenancy:
             task.cancel()
 
 
-def _covered(newest: Manifest | None, released: Released | None, replica: Replica) -> int:
+def _covered(newest: Manifest | None, released: Released | None) -> int:
     """The dead letters of the records below it are stored: the former owner says so, or has flipped a snapshot behind
     them.
     """
-    covered = [0 if released is None else released.letters_offset]
-    if newest is not None and newest.incarnation == replica.origin.incarnation:
-        covered.append(newest.offset)
-    return max(covered)
+    said = 0 if released is None else released.letters_offset
+    return said if newest is None else max(said, newest.offset)
 
 
 async def _within(seconds: float, work: Awaitable[object]) -> bool:

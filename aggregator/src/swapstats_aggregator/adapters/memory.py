@@ -7,7 +7,7 @@ a shard's connections to them. All pass the contract tests of the real adapters.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -265,24 +265,46 @@ def _remover(callbacks: list[_Callback], callback: _Callback) -> Callable[[], Aw
     return remove
 
 
-class MemoryBus:
-    """`ports.Bus`, and what the other side of it does: `request` and `heard`."""
+class MemoryNetwork:
+    """What the buses in memory are connected to; hears everything that is published."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, bytes]] = []
-        """Everything that was published, in order."""
+        """Everything, in order."""
+        self._buses: list[MemoryBus] = []
+
+    def connect(self) -> MemoryBus:
+        """A new connection."""
+        bus = MemoryBus(self)
+        self._buses.append(bus)
+        return bus
+
+    def deliver(self, sender: MemoryBus, subject: str, payload: bytes) -> None:
+        """To all but the sender."""
+        self.heard.append((subject, payload))
+        for bus in self._buses:
+            if bus is not sender:
+                bus.hear(subject, payload)
+
+    def request(self, subject: str, payload: bytes) -> bytes | None:
+        """The first answer, or None when nobody serves the subject."""
+        return next((answer for bus in self._buses for answer in bus.answers(subject, payload)), None)
+
+
+class MemoryBus:
+    """`ports.Bus`: a connection to a `MemoryNetwork`."""
+
+    def __init__(self, network: MemoryNetwork) -> None:
+        self._network = network
         self._handlers: dict[str, list[Handler]] = {}
         self._listeners: dict[str, list[Callable[[bytes], None]]] = {}
 
     async def publish(self, subject: str, payload: bytes) -> None:
-        self.heard.append((subject, payload))
-        for callback in tuple(self._listeners.get(subject, ())):
-            callback(payload)
+        self._network.deliver(self, subject, payload)
 
     async def serve(self, subject: str, handler: Handler) -> Callable[[], Awaitable[None]]:
         serving = self._handlers.setdefault(subject, [])
         serving.append(handler)
-
         return _remover(serving, handler)
 
     async def listen(self, subject: str, callback: Callable[[bytes], None]) -> Callable[[], Awaitable[None]]:
@@ -291,10 +313,16 @@ class MemoryBus:
         return _remover(listening, callback)
 
     def hang_up(self) -> None:
-        """Lose every connection, as a process that dies does: nobody serves and nobody listens any more."""
+        """Lose the connection, as a process that dies does: it serves and hears nothing any more."""
         self._handlers.clear()
         self._listeners.clear()
 
-    def request(self, subject: str, payload: bytes) -> bytes | None:
-        """The first answer, or None when nobody serves the subject."""
-        return next((handler(payload) for handler in self._handlers.get(subject, ())), None)
+    def hear(self, subject: str, payload: bytes) -> None:
+        """Call the listeners of a subject."""
+        for callback in tuple(self._listeners.get(subject, ())):
+            callback(payload)
+
+    def answers(self, subject: str, payload: bytes) -> Iterator[bytes]:
+        """What this bus answers, if it serves the subject."""
+        for handler in tuple(self._handlers.get(subject, ())):
+            yield handler(payload)
