@@ -174,10 +174,12 @@ class Deaf(MemorySnapshots):
             raise Unavailable("cut")
         return await super().assignment()
 
-    async def flip(self, partition: int, epoch: int, manifest: bytes, names: Collection[str], keep: int) -> Verdict:
+    async def flip(
+        self, partition: int, epoch: int, seq: int, manifest: bytes, names: Collection[str], keep: int
+    ) -> Verdict:
         if self.deaf:
             raise Unavailable("cut")
-        return await super().flip(partition, epoch, manifest, names, keep)
+        return await super().flip(partition, epoch, seq, manifest, names, keep)
 
 
 async def test_a_former_owner_that_hears_another_serve_drops_the_partition(world: World) -> None:

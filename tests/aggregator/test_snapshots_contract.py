@@ -56,15 +56,15 @@ async def test_a_claim_needs_a_higher_epoch(site: Site) -> None:
 
 async def test_only_the_owner_flips(site: Site) -> None:
     one, two = site.connected("a"), site.connected("b")
-    assert not (await one.flip(0, 1, b"unclaimed", (), 3)).done
+    assert not (await one.flip(0, 1, 1, b"unclaimed", (), 3)).done
     await one.claim(0, 1, "a")
-    assert (await one.flip(0, 1, b"first", (), 3)).done
-    assert not (await one.flip(0, 2, b"too high", (), 3)).done
-    assert not (await two.flip(0, 1, b"not its own", (), 3)).done
+    assert (await one.flip(0, 1, 1, b"first", (), 3)).done
+    assert not (await one.flip(0, 2, 1, b"too high", (), 3)).done
+    assert not (await two.flip(0, 1, 1, b"not its own", (), 3)).done
     await two.claim(0, 5, "b")
-    assert not (await one.flip(0, 1, b"late", (), 3)).done
-    assert not (await one.flip(0, 5, b"zombie", (), 3)).done
-    assert (await two.flip(0, 5, b"second", (), 3)).done
+    assert not (await one.flip(0, 1, 1, b"late", (), 3)).done
+    assert not (await one.flip(0, 5, 1, b"zombie", (), 3)).done
+    assert (await two.flip(0, 5, 1, b"second", (), 3)).done
     assert list(await one.manifests(0)) == [b"second", b"first"]
     assert list(await two.manifests(0)) == [b"second", b"first"]
 
@@ -75,8 +75,22 @@ async def test_the_last_manifests_are_kept_and_a_repeat_changes_nothing(site: Si
     await one.claim(7, 1, "a")
     for number in range(5):
         for _ in range(2):
-            assert (await one.flip(7, 1, b"%d" % number, (), 3)).done
+            assert (await one.flip(7, 1, number + 1, b"%d" % number, (), 3)).done
     assert list(await one.manifests(7)) == [b"4", b"3", b"2"]
+
+
+async def test_a_flip_that_comes_after_a_later_one_changes_nothing(site: Site) -> None:
+    one, two = site.connected("a"), site.connected("b")
+    await one.claim(0, 1, "a")
+    for seq in (1, 3, 2, 3, 1):
+        assert (await one.flip(0, 1, seq, b"%d" % seq, (), 3)).done
+    assert list(await one.manifests(0)) == [b"3", b"1"]
+    await one.claim(0, 1, "a")
+    await one.flip(0, 1, 2, b"late", (), 3)
+    assert list(await one.manifests(0)) == [b"3", b"1"], "a repeated claim doesn't begin anew"
+    await two.claim(0, 2, "b")
+    await two.flip(0, 2, 1, b"successor", (), 3)
+    assert list(await one.manifests(0)) == [b"successor", b"3", b"1"]
 
 
 async def test_parts_are_kept_by_name_until_they_are_collected(site: Site) -> None:
@@ -101,19 +115,19 @@ async def test_a_flip_needs_the_parts_that_it_names(site: Site) -> None:
     one = site.connected("a")
     await one.claim(0, 1, "shard-0")
     await one.store(0, {"1c": b"", "2c": b""})
-    verdict = await one.flip(0, 1, b"first", ["1c", "lost", "2c", "gone"], 3)
+    verdict = await one.flip(0, 1, 1, b"first", ["1c", "lost", "2c", "gone"], 3)
     assert verdict == Verdict(done=False, epoch=1, owner="shard-0", missing=("lost", "gone"))
     assert list(await one.manifests(0)) == []
-    assert (await one.flip(0, 1, b"first", ["1c", "2c"], 3)).done
+    assert (await one.flip(0, 1, 1, b"first", ["1c", "2c"], 3)).done
 
 
 async def test_a_verdict_names_the_epoch_in_force(site: Site) -> None:
     one, two = site.connected("a"), site.connected("b")
-    assert await one.flip(0, 4, b"lost", (), 3) == Verdict(done=False, epoch=0), "a store that has lost everything"
+    assert await one.flip(0, 4, 1, b"lost", (), 3) == Verdict(done=False, epoch=0), "a store that has lost everything"
     assert await two.claim(0, 3, "b") == Verdict(done=True, epoch=0)
-    assert await one.flip(0, 4, b"lost", (), 3) == Verdict(done=False, epoch=3, owner="b")
+    assert await one.flip(0, 4, 1, b"lost", (), 3) == Verdict(done=False, epoch=3, owner="b")
     assert await one.claim(0, 2, "a") == Verdict(done=False, epoch=3, owner="b")
-    assert await two.flip(0, 3, b"", (), 3) == Verdict(done=True, epoch=3, owner="b")
+    assert await two.flip(0, 3, 1, b"", (), 3) == Verdict(done=True, epoch=3, owner="b")
     assert await one.claim(0, 5, "a") == Verdict(done=True, epoch=3, owner="b"), "whom it follows"
 
 
@@ -130,7 +144,7 @@ async def test_a_store_in_memory_that_is_away_is_unavailable() -> None:
     store = MemoryStore()
     store.down = True
     snapshots = MemorySnapshots(store, "a")
-    for call in (snapshots.assignment(), snapshots.claim(0, 1, "a"), snapshots.flip(0, 1, b"", (), 3)):
+    for call in (snapshots.assignment(), snapshots.claim(0, 1, "a"), snapshots.flip(0, 1, 1, b"", (), 3)):
         with pytest.raises(Unavailable):
             await call
 

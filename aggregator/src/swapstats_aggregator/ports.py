@@ -183,9 +183,14 @@ class Snapshots(Protocol):
         """Store parts under their names."""
         ...
 
-    async def flip(self, partition: int, epoch: int, manifest: bytes, names: Collection[str], keep: int) -> Verdict:
+    async def flip(
+        self, partition: int, epoch: int, seq: int, manifest: bytes, names: Collection[str], keep: int
+    ) -> Verdict:
         """Make ``manifest`` the newest and keep ``keep`` of them; not done if ``epoch`` isn't the owner's, or if one of
         the parts that it ``names`` isn't there.
+
+        Within an epoch ``seq`` only grows: a flip that comes again, or after a later one (the client gave it up, the
+        server hadn't), is done and changes nothing.
         """
         ...
 

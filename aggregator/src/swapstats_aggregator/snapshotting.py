@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Final
 
 import structlog
@@ -91,7 +90,10 @@ class Owner:
 
 
 class Snapshotter:
-    """Takes the snapshots of one owned partition, one after the other."""
+    """Takes the snapshots of one owned partition, one after the other.
+
+    ``numbers`` ascend, and nobody else in the replica's epoch gets one of them: they name manifests and parts.
+    """
 
     def __init__(
         self,
@@ -101,6 +103,7 @@ class Snapshotter:
         source: Source,
         keep: int,
         metrics: ShardMetrics,
+        numbers: Iterator[int],
     ) -> None:
         self._replica = replica
         self._owner = owner
@@ -109,7 +112,7 @@ class Snapshotter:
         self._keep = keep
         self._metrics = metrics
         self._stored: dict[Chunk, ChunkRef] = {}
-        self._numbers = count(1)
+        self._numbers = numbers
         self._one_at_a_time = asyncio.Lock()
 
     async def take(self, taken_at_ms: int) -> Manifest:
@@ -145,8 +148,8 @@ class Snapshotter:
                 if chunk not in self._stored:
                     self._stored[chunk] = await self._upload(chunk, frozen.names)
             manifest = self._manifest(frozen, [self._stored[chunk] for chunk in chunks], taken_at_ms)
-            names = manifest.names()
-            verdict = await self._snapshots.flip(partition, epoch, encode_manifest(manifest), names, self._keep)
+            names, encoded = manifest.names(), encode_manifest(manifest)
+            verdict = await self._snapshots.flip(partition, epoch, manifest.seq, encoded, names, self._keep)
             if verdict.done:
                 return manifest
             await self._recover(verdict.epoch, set(verdict.missing))
@@ -169,7 +172,7 @@ class Snapshotter:
     def _manifest(self, frozen: Frozen, chunks: list[ChunkRef], taken_at_ms: int) -> Manifest:
         """A new number for every attempt: one whose reply was lost may have succeeded."""
         replica, origin = self._replica, frozen.origin
-        replica.snapshot_seq += 1
+        replica.snapshot_seq = next(self._numbers)
         return Manifest(
             partition=replica.partition,
             epoch=replica.epoch,

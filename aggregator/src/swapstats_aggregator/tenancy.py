@@ -7,8 +7,9 @@ for the reader or makes it wait: it sees only the finished holdings. ADR 0008 ex
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final
 
 import msgspec
@@ -69,6 +70,8 @@ class Tenure:
     """Who had claimed the partition before; None before the claim."""
     task: asyncio.Task[None] | None = None
     unlisten: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    """Of its manifests and parts; an attempt that failed may have used some."""
 
     def follow(self, epoch: int) -> None:
         """Follow the owner of ``epoch``: what a former one said is of no interest any more."""
@@ -383,7 +386,7 @@ class Tenancy:
         restored = await self._restore(tenure)
         replica = self._replica(tenure, restored)
         held = Holding(replica, Feed())
-        snapshotter = self._snapshotter(replica)
+        snapshotter = self._snapshotter(tenure, replica)
         if restored.manifest is None or restored.start.anew:  # so that a crash doesn't move the start
             await snapshotter.take(self._clock())
         await self._serve(tenure, held, snapshotter)
@@ -415,7 +418,7 @@ class Tenancy:
             self._drop(tenure)
             return False
         async with held.in_step:  # no record is applied, and no snapshot taken, before these letters are stored
-            await self._serve(tenure, held, self._snapshotter(replica))
+            await self._serve(tenure, held, self._snapshotter(tenure, replica))
             held.feed.limit = None
             self._record(tenure, replica, replica.records - before, released if frozen is not None else None)
             await self._bury(letters)
@@ -443,9 +446,9 @@ class Tenancy:
             held.changed.clear()
             await held.changed.wait()
 
-    def _snapshotter(self, replica: Replica) -> Snapshotter:
+    def _snapshotter(self, tenure: Tenure, replica: Replica) -> Snapshotter:
         ports, keep = self._ports, self._spec.snapshots.keep
-        return Snapshotter(replica, self._owner, ports.snapshots, ports.source, keep, self._metrics)
+        return Snapshotter(replica, self._owner, ports.snapshots, ports.source, keep, self._metrics, tenure.numbers)
 
     async def _serve(self, tenure: Tenure, held: Holding, snapshotter: Snapshotter) -> None:
         partition, replica, spec = tenure.partition, held.replica, self._spec

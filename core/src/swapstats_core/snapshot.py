@@ -44,7 +44,7 @@ class ChunkRef(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     """One consistent state of a partition: everything read before ``offset`` and nothing else.
 
-    ``seq`` counts the manifests of an epoch from 1. ``incarnation`` names the topic that the offsets belong to,
+    ``seq`` grows with every manifest of an epoch. ``incarnation`` names the topic that the offsets belong to,
     ``first_offset`` where reading of it began; ``carried_until_ms`` is the newest event time of what the state holds
     from earlier incarnations (None: nothing). ``rebuild_until`` is an offset if the state was begun anew at
     ``first_offset`` in place of a lost one: before it is reached, windows lack records. ``now_ms`` is the engine's

@@ -190,6 +190,7 @@ class _Kept:
     epoch: int = 0
     owner: str = ""
     claimant: str = ""
+    seq: int = 0
     manifests: list[bytes] = field(default_factory=list)
     parts: dict[str, bytes] = field(default_factory=dict)
 
@@ -226,6 +227,7 @@ class MemorySnapshots:
         done = epoch > kept.epoch or (epoch == kept.epoch and kept.claimant == self._claimant)
         verdict = Verdict(done, kept.epoch, kept.owner)
         if done:
+            kept.seq = kept.seq if epoch == kept.epoch else 0
             kept.epoch, kept.owner, kept.claimant = epoch, owner, self._claimant
         return verdict
 
@@ -239,12 +241,15 @@ class MemorySnapshots:
     async def store(self, partition: int, parts: Mapping[str, bytes]) -> None:
         self._store.of(partition).parts |= parts
 
-    async def flip(self, partition: int, epoch: int, manifest: bytes, names: Collection[str], keep: int) -> Verdict:
+    async def flip(
+        self, partition: int, epoch: int, seq: int, manifest: bytes, names: Collection[str], keep: int
+    ) -> Verdict:
         kept = self._store.of(partition)
         if (kept.epoch, kept.claimant) != (epoch, self._claimant):
             return Verdict(done=False, epoch=kept.epoch, owner=kept.owner)
         missing = tuple(name for name in names if name not in kept.parts)
-        if not missing and kept.manifests[:1] != [manifest]:
+        if not missing and seq > kept.seq:
+            kept.seq = seq
             kept.manifests = [manifest, *kept.manifests][:keep]
         return Verdict(not missing, kept.epoch, kept.owner, missing)
 

@@ -27,22 +27,24 @@ _CLAIM = """
 local held = redis.call('HMGET', KEYS[1], 'epoch', 'claimant', 'owner')
 local epoch, wanted, owner = tonumber(held[1] or '0'), tonumber(ARGV[1]), held[3] or ''
 if wanted < epoch or (wanted == epoch and held[2] ~= ARGV[3]) then return {0, epoch, owner} end
+if wanted > epoch then redis.call('HDEL', KEYS[1], 'seq') end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'owner', ARGV[2], 'claimant', ARGV[3])
 return {1, epoch, owner}
 """
-# KEYS: owner hash, manifests, chunks. ARGV: epoch, claimant, manifest, how many to keep, the parts that it names.
-# Repeating the newest changes nothing.
+# KEYS: owner hash, manifests, chunks. ARGV: epoch, claimant, seq, manifest, how many to keep, the parts that it names.
+# One that comes again, or after a later one, changes nothing.
 _FLIP = """
-local held = redis.call('HMGET', KEYS[1], 'epoch', 'claimant', 'owner')
+local held = redis.call('HMGET', KEYS[1], 'epoch', 'claimant', 'owner', 'seq')
 local reply = {0, tonumber(held[1] or '0'), held[3] or ''}
 if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return reply end
-for i = 5, #ARGV do
+for i = 6, #ARGV do
   if redis.call('HEXISTS', KEYS[3], ARGV[i]) == 0 then reply[#reply + 1] = ARGV[i] end
 end
 if #reply > 3 then return reply end
-if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[3] then
-  redis.call('LPUSH', KEYS[2], ARGV[3])
-  redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[4]) - 1)
+if tonumber(ARGV[3]) > tonumber(held[4] or '0') then
+  redis.call('HSET', KEYS[1], 'seq', ARGV[3])
+  redis.call('LPUSH', KEYS[2], ARGV[4])
+  redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[5]) - 1)
 end
 reply[1] = 1
 return reply
@@ -138,10 +140,12 @@ class RedisSnapshots:
             for name, part in parts.items():
                 await self._client.hset(self._keys.chunks(partition), name, part)
 
-    async def flip(self, partition: int, epoch: int, manifest: bytes, names: Collection[str], keep: int) -> Verdict:
+    async def flip(
+        self, partition: int, epoch: int, seq: int, manifest: bytes, names: Collection[str], keep: int
+    ) -> Verdict:
         keys = [self._keys.owner(partition), self._keys.manifests(partition), self._keys.chunks(partition)]
         async with _reaching():
-            return _verdict(await self._flip(keys=keys, args=[epoch, self._claimant, manifest, keep, *names]))
+            return _verdict(await self._flip(keys=keys, args=[epoch, self._claimant, seq, manifest, keep, *names]))
 
     async def collect(self, partition: int, epoch: int, keep: Collection[str]) -> int:
         keys = [self._keys.owner(partition), self._keys.chunks(partition)]
