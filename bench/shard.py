@@ -29,7 +29,8 @@ from bench.servers import Running, running
 from bench.stream import produce, token_name
 from swapstats_aggregator.adapters import nats as nats_adapter
 from swapstats_aggregator.adapters import redis as redis_adapter
-from swapstats_aggregator.adapters.kafka import KafkaDeadLetters, KafkaSource
+from swapstats_aggregator.adapters.kafka import KafkaSource
+from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports
 from swapstats_aggregator.process import configure_logging, tune_garbage_collection

@@ -4,58 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from swapstats_aggregator.adapters import kafka_client
+from swapstats_aggregator.adapters import kafka, kafka_client
 from swapstats_aggregator.adapters.memory import MemoryRecord, MemorySource, MemoryTopic
-from swapstats_aggregator.ports import DeadLetter, Fetched, OutOfRange, Recreated, Source, Unavailable
+from swapstats_aggregator.ports import DeadLetter, OutOfRange, Recreated, Source, Unavailable
+from tests.aggregator.reading import Reading
 from tests.aggregator.servers import broker, free_port
-from tests.aggregator.topics import MAX_BYTES, MemorySite, Site, kafka_site, wall_ms
+from tests.aggregator.topics import MAX_BYTES, MemorySite, Site, embedded_site, kafka_site, wall_ms
 
 
-@pytest.fixture(params=["memory", "kafka"])
+@pytest.fixture(params=["memory", "embedded", "kafka"])
 async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     if request.param == "memory":
         yield MemorySite()
+    elif request.param == "embedded":
+        async with embedded_site(request.getfixturevalue("kafka")) as site:
+            yield site
     else:
-        async with kafka_site(request.getfixturevalue("kafka")) as at_broker:
-            yield at_broker
-
-
-class Reading:
-    """What polls have returned so far."""
-
-    def __init__(self, source: Source, *partitions: int) -> None:
-        self._partitions = partitions
-        self.values: dict[int, list[bytes | None]] = {}
-        self.last: Mapping[int, Fetched] = {}
-        self._source = source
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(15):
-            while not condition():
-                self.last = await self._source.poll(self._partitions, 20)
-                for partition, fetched in self.last.items():
-                    values = self.values.setdefault(partition, [])
-                    values += [record.value for record in fetched.records]
-
-    async def patiently(self) -> None:
-        """Poll on through outages until something else is raised."""
-        async with asyncio.timeout(15):
-            while True:
-                with contextlib.suppress(Unavailable):
-                    await self.until(lambda: False)
-                await asyncio.sleep(0.05)  # a broker that comes up can't be awaited
-
-    async def until_confirmed(self, since_ms: int, *partitions: int) -> None:
-        def confirmed() -> bool:
-            news = [self.last.get(partition) for partition in partitions]
-            return all(each is not None and (each.confirmed_ms or 0) > since_ms for each in news)
-
-        await self.until(confirmed)
+        async with kafka_site(request.getfixturevalue("apache_kafka").brokers) as site:
+            yield site
 
 
 async def test_assigned_partitions_are_read_from_their_positions_to_a_confirmed_end(site: Site) -> None:
@@ -118,7 +89,37 @@ async def test_bounds_and_commit(site: Site) -> None:
     assert await source.bounds(0) == (0, 2)
     source.assign({0: 2}, await source.incarnation())
     await source.poll([0], 20)
-    await source.commit({0: 2, 1: 5})
+    await _committed(source, {0: 2, 1: 5})
+    assert await site.committed() == {0: 2}
+
+
+async def _committed(source: Source, positions: dict[int, int]) -> None:
+    async with asyncio.timeout(15):
+        while True:
+            with contextlib.suppress(Unavailable):  # Kafka makes its topic of offsets at the first one
+                return await source.commit(positions)
+            await asyncio.sleep(0.05)
+
+
+async def test_since_names_no_offset_beyond_the_first_record_of_that_time(site: Site) -> None:
+    source, began_ms = site.source, wall_ms() - 100_000
+    assert await source.since(0, began_ms) == 0
+    for second in (0, 10, 30, 20, 40):
+        await site.append(0, b"x", timestamp_ms=began_ms + second * 1000)
+    by_time = {second: await source.since(0, began_ms + second * 1000) for second in (-5, 0, 5, 15, 30, 35, 45)}
+    exact = {-5: 0, 0: 0, 5: 1, 15: 2, 30: 2, 35: 4, 45: 5}
+    if site.searches_by_time:
+        assert by_time == exact
+    else:
+        assert all(by_time[second] <= exact[second] for second in exact)
+
+
+async def test_since_goes_by_the_records_times_not_by_those_of_their_arrival(site: Site) -> None:
+    await site.append(0, b"early", timestamp_ms=wall_ms() + 30_000)
+    await asyncio.sleep(0.01)  # so that the next one arrives in another millisecond
+    between_ms = wall_ms()
+    await site.append(0, b"x")
+    assert await site.source.since(0, between_ms) == 0
 
 
 async def test_a_recreated_topic_is_noticed_while_it_is_read_and_its_records_wait(site: Site) -> None:
@@ -154,7 +155,7 @@ async def test_a_restarted_broker_is_noticed_before_its_records_are_returned(tmp
     lives = contextlib.ExitStack()
     with lives:
         lives.enter_context(broker(port, log))
-        async with kafka_site(f"127.0.0.1:{port}", "swaps") as site:
+        async with embedded_site(f"127.0.0.1:{port}", "swaps") as site:
             await site.append(0, b"a", b"b")
             source = site.source
             source.assign({0: 0}, await source.incarnation())
@@ -164,7 +165,7 @@ async def test_a_restarted_broker_is_noticed_before_its_records_are_returned(tmp
             with pytest.raises(Unavailable):
                 await source.incarnation()
             lives.enter_context(broker(port, log))
-            async with kafka_site(f"127.0.0.1:{port}", "swaps") as again:
+            async with embedded_site(f"127.0.0.1:{port}", "swaps") as again:
                 await again.append(0, b"c", b"d", b"e", b"f")  # the broker would go on in the middle of them
                 with pytest.raises(Recreated) as noticed:
                     await reading.patiently()
@@ -176,6 +177,7 @@ async def test_a_restarted_broker_is_noticed_before_its_records_are_returned(tmp
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "_UNANSWERED_MS", 300)
     for bound in ("_SILENT_S", "_CALL_TIMEOUT_S", "_PARTING_S"):
         monkeypatch.setattr(kafka_client, bound, 0.3)
 
@@ -183,7 +185,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("dies", ["fetcher", "metadata"])
 async def test_a_client_that_has_died_inside_is_replaced(kafka: str, dies: str) -> None:
-    async with kafka_site(kafka) as site:
+    async with embedded_site(kafka) as site:
         await site.append(0, b"a")
         source = site.source
         source.assign({0: 0}, await source.incarnation())
@@ -206,7 +208,7 @@ async def test_a_client_that_has_died_inside_is_replaced(kafka: str, dies: str) 
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_dead_producer_of_dead_letters_is_replaced(kafka: str) -> None:
-    async with kafka_site(kafka) as site:
+    async with embedded_site(kafka) as site:
         letters = site.dead_letters
         letters._producer.client.cluster._brokers.clear()
         letters._producer.client._sync_task.cancel()

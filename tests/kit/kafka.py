@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +35,14 @@ class ApacheKafka:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it and wait until it serves. Blocks, also the event loop: a test has nothing to do meanwhile."""
+        """Start it and wait until it serves. Blocks, also an event loop that may be running here."""
+        self.spawn()
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, self.ready()).result()
+
+    def spawn(self) -> None:
+        """Start it, and don't wait. On the main thread: it dies with the thread that starts it (see `launch`)."""
+        assert threading.current_thread() is threading.main_thread()
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-ISE", launch.__file__, str(os.getpid()), *self._command],
@@ -43,8 +51,15 @@ class ApacheKafka:
                 stderr=output,
                 start_new_session=True,
             )
-        with ThreadPoolExecutor(1) as thread:  # this one may be running an event loop
-            thread.submit(asyncio.run, self._serves()).result()
+
+    async def ready(self) -> None:
+        """Wait until it serves."""
+        deadline = time.monotonic() + READY_WITHIN_S
+        while not await probes.kafka_ok(self.brokers):
+            assert self._process is not None
+            assert self._process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline, self._log.read_text()
+            await asyncio.sleep(0.05)  # another process's readiness can't be awaited
 
     def kill(self) -> None:
         """SIGKILL: no segment is closed, no client is told."""
@@ -53,7 +68,7 @@ class ApacheKafka:
             self._process.wait()
 
     def restart(self) -> None:
-        """Kill it and start it on what it has kept."""
+        """Kill it, and start it on what it has kept."""
         self.kill()
         self.start()
 
@@ -61,11 +76,3 @@ class ApacheKafka:
         """Kill it for good."""
         self.kill()
         self._ports.release()
-
-    async def _serves(self) -> None:
-        deadline = time.monotonic() + READY_WITHIN_S
-        while not await probes.kafka_ok(self.brokers):
-            assert self._process is not None
-            assert self._process.poll() is None, self._log.read_text()
-            assert time.monotonic() < deadline, self._log.read_text()
-            await asyncio.sleep(0.05)  # another process's readiness can't be awaited

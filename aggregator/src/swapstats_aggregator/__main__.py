@@ -10,7 +10,8 @@ import structlog
 import uvloop
 
 from swapstats_aggregator.adapters import nats, redis
-from swapstats_aggregator.adapters.kafka import KafkaDeadLetters, KafkaSource
+from swapstats_aggregator.adapters.kafka import KafkaSource
+from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports
 from swapstats_aggregator.process import (

@@ -40,6 +40,9 @@ _SETTINGS = {
     # The recorder is the only member of its group, so there is nobody to wait for.
     "group.initial.rebalance.delay.ms": 0,
     "group.min.session.timeout.ms": 1_000,
+    # The controller takes a killed broker's successor only when the session of the killed one is over.
+    "broker.session.timeout.ms": 2_000,
+    "broker.heartbeat.interval.ms": 250,
     # A laptop's share of threads and memory.
     "num.network.threads": 2,
     "num.io.threads": 2,

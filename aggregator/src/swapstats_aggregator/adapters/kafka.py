@@ -1,27 +1,22 @@
-"""The topic of raw swaps and the dead-letter topic, over aiokafka."""
+"""The topic of raw swaps, over aiokafka."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, OffsetOutOfRangeError
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from swapstats_aggregator.adapters.kafka_client import Silence, abandon, reaching, started
+from swapstats_aggregator.adapters.kafka_commits import commit
+from swapstats_aggregator.adapters.kafka_stalls import Stalls
 from swapstats_aggregator.adapters.kafka_topic import TopicWatch, incarnation
-from swapstats_aggregator.ports import (
-    DeadLetter,
-    Fetched,
-    OutOfRange,
-    Recreated,
-    SourceRecord,
-    Unavailable,
-    excerpt,
-    headers,
-)
+from swapstats_aggregator.ports import Fetched, OutOfRange, Recreated, SourceRecord, Unavailable
 from swapstats_aggregator.process import kafka_security
 from swapstats_core import spec
 
@@ -33,6 +28,12 @@ latency.
 """
 _MAX_RECORDS = 4_096
 """Records taken by one poll: bounds the time in which queries wait."""
+_UNANSWERED_MS = 5_000
+"""How long polls may wait without any answer to a fetch, as brokers give even without records, until a new client takes
+over. `Stalls` finds what this doesn't: answers, but not the records.
+"""
+_NEVER_MS = 2**62
+"""No record is of this time."""
 
 
 @dataclass(slots=True)
@@ -57,7 +58,9 @@ class KafkaSource:
         self._incarnation = ""
         self._unverified: Mapping[int, Fetched] = {}
         self._replacing = asyncio.Lock()
-        self._fetches, self._calls = Silence(), Silence()
+        self._calls = Silence()
+        self._unanswered_ms = 0.0
+        self._stalls = Stalls()
         self._use(self._new())
 
     def _new(self) -> AIOKafkaConsumer:
@@ -65,7 +68,7 @@ class KafkaSource:
         return AIOKafkaConsumer(
             **kafka_security(source),
             client_id=self._client_id,
-            group_id=source.group_id,
+            group_id=None,  # see kafka_commits
             enable_auto_commit=False,
             isolation_level="read_committed",
             auto_offset_reset="none",
@@ -82,86 +85,117 @@ class KafkaSource:
         """Connect. Raises Unavailable."""
         async with reaching():
             await self._consumer.start()
+        _fetch_at_once(self._consumer)
 
     async def stop(self) -> None:
         """Disconnect."""
         await abandon(self._consumer)
 
     async def incarnation(self) -> str:
-        await self._revive(self._calls)
-        async with reaching():
-            answer = await incarnation(self._consumer._client, self._topic)  # noqa: SLF001 - the only way to the protocol
-        self._calls.ends()
-        return answer
+        async with self._asking() as consumer:
+            return await incarnation(consumer._client, self._topic)  # noqa: SLF001 - the only way to the protocol
 
     async def bounds(self, partition: int) -> tuple[int, int]:
         at = TopicPartition(self._topic, partition)
-        await self._revive(self._calls)
-        async with reaching():
-            first = await self._consumer.beginning_offsets([at])
-            end = await self._consumer.end_offsets([at])
-        self._calls.ends()
+        async with self._asking() as consumer:
+            first = await consumer.beginning_offsets([at])
+            end = await consumer.end_offsets([at])
         return first[at], end[at]
 
     async def since(self, partition: int, timestamp_ms: int) -> int:
         at = TopicPartition(self._topic, partition)
-        await self._revive(self._calls)
-        async with reaching():
-            found = (await self._consumer.offsets_for_times({at: timestamp_ms}))[at]
-            end = await self._consumer.end_offsets([at])
-        self._calls.ends()
-        return end[at] if found is None else int(found.offset)
+        async with self._asking() as consumer:
+            first = await consumer.beginning_offsets([at])
+            end = await consumer.end_offsets([at])  # before the search: what comes after it lies beyond this end
+            found = (await consumer.offsets_for_times({at: max(timestamp_ms, 0)}))[at]
+            never = (await consumer.offsets_for_times({at: _NEVER_MS}))[at]
+        if never is not None:  # the embedded broker searches by its own clock, and names a record of the far future
+            return int(first[at])
+        return int(end[at] if found is None else found.offset)
 
-    async def _revive(self, silence: Silence) -> None:
-        """Go on with a new client if this one has been silent for too long. Raises Unavailable."""
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[AIOKafkaConsumer]:
+        """A call to the broker. A client that has been silent for too long is replaced before. Raises Unavailable."""
+        if self._calls.is_long:
+            await self._replace(self._consumer)
+        self._calls.begins()
+        async with reaching():
+            yield self._consumer
+        self._calls.ends()
+
+    async def _replace(self, suspect: AIOKafkaConsumer) -> None:
+        """Go on with a new client, unless another task has just done so. Raises Unavailable."""
         async with self._replacing:
-            if not silence.is_long:
+            if self._consumer is not suspect:
                 return
             fresh = self._new()
             await started(fresh)
+            _fetch_at_once(fresh)
             log.warning("kafka_client_replaced", topic=self._topic)
-            old = self._consumer
             self._use(fresh)
             self._calls.ends()
-            self.assign(self._positions, self._incarnation)
-            await abandon(old)
+            self._seek()
+            await abandon(suspect)
 
     def assign(self, positions: Mapping[int, int], incarnation: str) -> None:
-        # Assigning anew, even the same partitions, forgets what was prefetched and the ends that the broker told.
         self._positions = dict(positions)
-        self._consumer.assign([TopicPartition(self._topic, partition) for partition in positions])
-        self._progress = {partition: _Progress() for partition in positions}
         self._incarnation = incarnation
+        self._stalls = Stalls()
+        self._seek()
+
+    def _seek(self) -> None:
+        """Read from the positions. Assigning anew, even the same partitions, forgets what was prefetched and the ends
+        that the broker told.
+        """
+        self._consumer.assign([TopicPartition(self._topic, partition) for partition in self._positions])
+        self._progress = {partition: _Progress() for partition in self._positions}
         self._unverified = {}
+        self._unanswered_ms = 0.0
         self._watch.forget()
-        self._fetches.ends()
-        for partition, offset in positions.items():
+        for partition, offset in self._positions.items():
             self._consumer.seek(TopicPartition(self._topic, partition), offset)
 
     async def poll(self, partitions: Collection[int], timeout_ms: int) -> Mapping[int, Fetched]:
         if not self._unverified:
             self._unverified = await self._read([TopicPartition(self._topic, p) for p in partitions], timeout_ms)
-            await self._revive(self._fetches)
+            await self._look_after_fetches()
         await self._verify()
         news, self._unverified = self._unverified, {}
         self._positions |= {partition: fetched.position for partition, fetched in news.items()}
         return news
 
     async def _read(self, partitions: Sequence[TopicPartition], timeout_ms: int) -> Mapping[int, Fetched]:
+        began_s = time.monotonic()
         try:
             batches = await self._consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=_MAX_RECORDS)
         except OffsetOutOfRangeError as error:
+            self._watch.forget()
+            await self._verify()  # a recreated topic is shorter than it was
             (at, offset), *_ = error.args[0].items()
             raise OutOfRange(at.partition, offset) from error
         except KafkaError as error:
             raise Unavailable(f"Kafka: {error!r}") from error
-        return {at.partition: await self._fetched(at, batches.get(at, [])) for at in partitions}
+        # No longer than it was meant to: this process may have been stopped meanwhile.
+        waited_ms = min((time.monotonic() - began_s) * 1000, timeout_ms)
+        self._unanswered_ms += waited_ms
+        news = {at: await self._fetched(at, batches.get(at, [])) for at in partitions}
+        self._stalls.polled({at: fetched.position for at, fetched in news.items()}, waited_ms)
+        return {at.partition: fetched for at, fetched in news.items()}
+
+    async def _look_after_fetches(self) -> None:
+        """Replace a client that doesn't bring what the broker has. Raises Stalled if that was in vain, Unavailable."""
+        if quiet := self._stalls.quiet:
+            async with self._asking() as consumer:
+                self._stalls.ended(await consumer.end_offsets(quiet))
+        if stalled := self._stalls.stalled():
+            await self._replace(self._consumer)
+            self._stalls.replaced(stalled)
+        elif self._unanswered_ms > _UNANSWERED_MS:
+            await self._replace(self._consumer)
 
     async def _verify(self) -> None:
-        await self._revive(self._calls)
-        async with reaching():
+        async with self._asking():
             changed = await self._watch.changed(self._incarnation)
-        self._calls.ends()
         if changed is not None:
             raise Recreated(changed)
 
@@ -178,91 +212,18 @@ class KafkaSource:
         if answered_ms != progress.answered_ms:
             # A node has one fetch in flight, so this answer's request was sent after the answer before it was read.
             # The answer itself may be old: it waits in the socket while this process is stopped.
-            self._fetches.ends()
+            self._unanswered_ms = 0.0
             progress.asked_after_ms = progress.answered_ms
             progress.answered_ms = answered_ms
         caught_up = position >= end and progress.asked_after_ms > 0
         return Fetched(records, position, max(end, position), progress.asked_after_ms if caught_up else None)
 
     async def commit(self, positions: Mapping[int, int]) -> None:
-        offsets = {TopicPartition(self._topic, partition): offset for partition, offset in positions.items()}
-        assigned = self._consumer.assignment()
-        async with reaching():
-            if offsets := {at: offset for at, offset in offsets.items() if at in assigned}:
-                await self._consumer.commit(offsets)
+        if assigned := {partition: offset for partition, offset in positions.items() if partition in self._positions}:
+            async with reaching():
+                await commit(self._consumer._client, self._source.group_id, self._topic, assigned)  # noqa: SLF001 - see above
 
 
-class KafkaDeadLetters:
-    """`ports.DeadLetters` over a producer that waits for all replicas."""
-
-    def __init__(self, source: spec.Source, client_id: str) -> None:
-        self._topic = source.dead_letters
-        self._origin = source.topic.name
-        self._source = source
-        self._client_id = client_id
-        self._replacing = asyncio.Lock()
-        self._silence: Silence | None = None
-        self._producer = self._new()
-
-    def _new(self) -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            **kafka_security(self._source),
-            client_id=self._client_id,
-            acks="all",
-            max_request_size=2 * self._source.max_bytes,
-            linger_ms=5,
-        )
-
-    async def start(self) -> None:
-        """Connect. Raises Unavailable."""
-        async with reaching():
-            await self._producer.start()
-
-    async def stop(self) -> None:
-        """Send what is left and disconnect."""
-        await abandon(self._producer)
-
-    async def send(self, letters: Sequence[DeadLetter]) -> None:
-        await self._revive()
-        self._silence = self._silence or Silence()  # it lasts until a call succeeds
-        await self._send(letters)
-        self._silence = None
-
-    async def _revive(self) -> None:
-        """Go on with a new client if this one has been silent for too long. Raises Unavailable."""
-        async with self._replacing:
-            if self._silence is None or not self._silence.is_long:
-                return
-            fresh = self._new()
-            await started(fresh)
-            log.warning("kafka_client_replaced", topic=self._topic)
-            old, self._producer, self._silence = self._producer, fresh, None
-            await abandon(old)
-
-    async def _send(self, letters: Sequence[DeadLetter]) -> None:
-        async with reaching():
-            results = await asyncio.gather(
-                *[await self._enqueue(letter, letter.record.value) for letter in letters], return_exceptions=True
-            )
-            for letter, result in zip(letters, results, strict=True):
-                if isinstance(result, MessageSizeTooLargeError):
-                    await (await self._enqueue(letter, excerpt(letter.record.value), truncated=True))
-                elif isinstance(result, BaseException):
-                    raise result
-
-    async def _enqueue(
-        self, letter: DeadLetter, value: bytes | None, *, truncated: bool = False
-    ) -> asyncio.Future[object]:
-        record = letter.record
-        try:
-            future: asyncio.Future[object] = await self._producer.send(
-                self._topic,
-                value,
-                key=record.key,
-                headers=headers(letter, self._origin, truncated=truncated),
-                timestamp_ms=max(record.timestamp, 0),
-            )
-        except MessageSizeTooLargeError as error:
-            future = asyncio.get_running_loop().create_future()
-            future.set_exception(error)
-        return future
+def _fetch_at_once(consumer: AIOKafkaConsumer) -> None:
+    """Otherwise records of a partition that isn't polled hold up the fetches of the others for 100 ms."""
+    consumer._fetcher._prefetch_backoff = 0  # noqa: SLF001 - there is no option for it

@@ -68,16 +68,21 @@ async def abandon(client: Client) -> None:
 
 
 class Silence:
-    """How long a client has been without an answer."""
+    """How long a client has been asked without an answer."""
 
     def __init__(self) -> None:
-        self._since_s = time.monotonic()
+        self._since_s: float | None = None
+
+    def begins(self) -> None:
+        """Something is asked."""
+        if self._since_s is None:
+            self._since_s = time.monotonic()
 
     def ends(self) -> None:
-        """There was an answer, or nothing to ask."""
-        self._since_s = time.monotonic()
+        """There was an answer."""
+        self._since_s = None
 
     @property
     def is_long(self) -> bool:
         """Whether the client must be replaced."""
-        return time.monotonic() - self._since_s > _SILENT_S
+        return self._since_s is not None and time.monotonic() - self._since_s > _SILENT_S

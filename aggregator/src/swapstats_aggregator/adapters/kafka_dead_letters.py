@@ -1,0 +1,94 @@
+"""The dead-letter topic, over aiokafka."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import MessageSizeTooLargeError
+
+from swapstats_aggregator.adapters.kafka_client import Silence, abandon, reaching, started
+from swapstats_aggregator.ports import DeadLetter, excerpt, headers
+from swapstats_aggregator.process import kafka_security
+from swapstats_core import spec
+
+log = structlog.get_logger()
+
+
+class KafkaDeadLetters:
+    """`ports.DeadLetters` over a producer that waits for all replicas."""
+
+    def __init__(self, source: spec.Source, client_id: str) -> None:
+        self._topic = source.dead_letters
+        self._origin = source.topic.name
+        self._source = source
+        self._client_id = client_id
+        self._replacing = asyncio.Lock()
+        self._silence = Silence()
+        self._producer = self._new()
+
+    def _new(self) -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            **kafka_security(self._source),
+            client_id=self._client_id,
+            acks="all",
+            max_request_size=2 * self._source.max_bytes,
+            linger_ms=5,
+        )
+
+    async def start(self) -> None:
+        """Connect. Raises Unavailable."""
+        async with reaching():
+            await self._producer.start()
+
+    async def stop(self) -> None:
+        """Send what is left and disconnect."""
+        await abandon(self._producer)
+
+    async def send(self, letters: Sequence[DeadLetter]) -> None:
+        await self._revive()
+        self._silence.begins()
+        await self._send(letters)
+        self._silence.ends()
+
+    async def _revive(self) -> None:
+        """Go on with a new client if this one has been silent for too long. Raises Unavailable."""
+        async with self._replacing:
+            if not self._silence.is_long:
+                return
+            fresh = self._new()
+            await started(fresh)
+            log.warning("kafka_client_replaced", topic=self._topic)
+            old, self._producer = self._producer, fresh
+            self._silence.ends()
+            await abandon(old)
+
+    async def _send(self, letters: Sequence[DeadLetter]) -> None:
+        async with reaching():
+            results = await asyncio.gather(
+                *[await self._enqueue(letter, letter.record.value) for letter in letters], return_exceptions=True
+            )
+            for letter, result in zip(letters, results, strict=True):
+                if isinstance(result, MessageSizeTooLargeError):
+                    await (await self._enqueue(letter, excerpt(letter.record.value), truncated=True))
+                elif isinstance(result, BaseException):
+                    raise result
+
+    async def _enqueue(
+        self, letter: DeadLetter, value: bytes | None, *, truncated: bool = False
+    ) -> asyncio.Future[object]:
+        record = letter.record
+        try:
+            future: asyncio.Future[object] = await self._producer.send(
+                self._topic,
+                value,
+                key=record.key,
+                headers=headers(letter, self._origin, truncated=truncated),
+                timestamp_ms=max(record.timestamp, 0),
+            )
+        except MessageSizeTooLargeError as error:
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(error)
+        return future

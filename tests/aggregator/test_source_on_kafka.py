@@ -1,0 +1,122 @@
+"""What only a broker that keeps, trims and transacts can show."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from swapstats_aggregator.ports import OutOfRange, Recreated
+from tests.aggregator.reading import Reading
+from tests.aggregator.topics import MAX_BYTES, KafkaSite, kafka_site, wall_ms
+from tests.kit.kafka import ApacheKafka
+
+
+@pytest.fixture
+async def site(apache_kafka: ApacheKafka) -> AsyncIterator[KafkaSite]:
+    async with kafka_site(apache_kafka.brokers) as site:
+        yield site
+
+
+async def test_records_that_the_broker_has_deleted_are_out_of_range(site: KafkaSite) -> None:
+    source = site.source
+    await site.append(0, b"a", b"b", b"c", b"d")
+    await site.trim(0, 2)
+    incarnation = await source.incarnation()
+    for position in (1, 5):
+        source.assign({0: position}, incarnation)
+        with pytest.raises(OutOfRange) as out:
+            await Reading(source, 0).until(lambda: False)
+        assert (out.value.partition, str(out.value)) == (0, f"partition 0: offset {position} is out of range")
+    first, end = await source.bounds(0)
+    assert (first, end) == (2, 4)
+    source.assign({0: first}, incarnation)
+    reading = Reading(source, 0)
+    await reading.until_confirmed(wall_ms(), 0)
+    assert reading.values == {0: [b"c", b"d"]}
+    assert await source.since(0, 0) == first
+
+
+async def test_a_position_in_a_recreated_topic_is_not_called_out_of_range(site: KafkaSite) -> None:
+    source = site.source
+    await site.append(0, b"a", b"b")
+    known = await source.incarnation()
+    await site.recreate()
+    source.assign({0: 2}, known)
+    with pytest.raises(Recreated):
+        await Reading(source, 0).until(lambda: False)
+
+
+async def test_a_killed_broker_goes_on_with_its_records(apache_kafka: ApacheKafka, site: KafkaSite) -> None:
+    source = site.source
+    await site.append(0, b"a", b"b")
+    incarnation = await source.incarnation()
+    source.assign({0: 0}, incarnation)
+    reading = Reading(source, 0)
+    await reading.until_confirmed(wall_ms(), 0)
+    await site.append(0, b"c")  # maybe read before the kill, maybe after it
+    polling = asyncio.create_task(reading.patiently(until=lambda: len(reading.values[0]) == 4))
+    apache_kafka.kill()
+    apache_kafka.spawn()
+    await apache_kafka.ready()
+    await site.append(0, b"d")
+    back_ms = wall_ms()
+    await polling
+    await reading.until_confirmed(back_ms, 0)
+    assert reading.values == {0: [b"a", b"b", b"c", b"d"]}
+    assert await source.incarnation() == incarnation
+
+
+async def test_only_committed_transactions_are_read(apache_kafka: ApacheKafka, site: KafkaSite) -> None:
+    source = site.source
+    producer = AIOKafkaProducer(bootstrap_servers=apache_kafka.brokers, transactional_id=site.name)
+    await producer.start()
+    try:
+        async with producer.transaction():
+            await producer.send_and_wait(site.name, b"kept", partition=0)
+        await producer.begin_transaction()
+        await producer.send_and_wait(site.name, b"aborted", partition=0)
+        await producer.abort_transaction()
+        source.assign({0: 0}, await source.incarnation())
+        reading = Reading(source, 0)
+        await reading.until_confirmed(wall_ms(), 0)
+        assert reading.values == {0: [b"kept"]}
+        assert reading.last[0].position == 4, "two records, and a marker after each"
+
+        async with producer.transaction():
+            await producer.send_and_wait(site.name, b"pending", partition=0)
+            assert await source.bounds(0) == (0, 4)
+            await reading.until_confirmed(wall_ms(), 0)
+            assert reading.values == {0: [b"kept"]}
+        await reading.until_confirmed(wall_ms(), 0)
+        assert reading.values == {0: [b"kept", b"pending"]}
+    finally:
+        await producer.stop()
+
+
+async def test_records_larger_than_a_fetch_are_read(site: KafkaSite) -> None:
+    large = bytes(3 * MAX_BYTES)
+    await site.append(0, b"a", large, b"b")
+    site.source.assign({0: 0}, await site.source.incarnation())
+    reading = Reading(site.source, 0)
+    await reading.until_confirmed(wall_ms(), 0)
+    assert reading.values == {0: [b"a", large, b"b"]}
+
+
+async def test_records_that_nobody_takes_do_not_hold_up_other_partitions(site: KafkaSite) -> None:
+    source = site.source
+    source.assign({0: 0, 1: 0}, await source.incarnation())
+    reading = Reading(source, 0)
+    await reading.until_confirmed(wall_ms(), 0)
+    delays_ms = []
+    for _ in range(5):
+        await site.append(1, b"not taken")
+        await asyncio.sleep(0.03)  # it is fetched, and lies there
+        await site.append(0, b"x")
+        appended_ms, known = wall_ms(), len(reading.values[0])
+        await reading.until(lambda known=known: len(reading.values[0]) > known)  # type: ignore[misc]
+        delays_ms.append(wall_ms() - appended_ms)
+        await Reading(source, 1).until_confirmed(wall_ms(), 1)
+    assert min(delays_ms) < 40, delays_ms  # it was 70
