@@ -9,7 +9,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from swapstats_cli.supervisor import servers
+from tests.kit.figures import FIGURES, figure
 from tests.kit.kafka import ApacheKafka
+
+__all__ = ["figure"]
 
 # Deterministic by default: the same examples on every machine. HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,6 +44,14 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _fail_if_skipped(report)
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the figures."""
+    if figures := config.stash.get(FIGURES, []):
+        terminalreporter.section("figures")
+        for line in figures:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from swapstats_cli.verify.topic import Topic, swap_of
 from swapstats_core.oracle import MINUTE_MS, Oracle
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import WindowStats, rfc3339
-from tests.system.running import PARTITIONS, TOPIC, WINDOWS, System
+from tests.kit.running import PARTITIONS, TOPIC, System
+from tests.system.resource import WINDOWS
 
 Expected = tuple[str, dict[str, WindowStats]] | None
 """Watermark and windows; None: the token is unknown."""

@@ -1,21 +1,20 @@
-"""One system for all of these tests, and their figures at the end of the run."""
+"""One system for all of these tests."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
+from tests.kit.flow import Flow, flowing
+from tests.kit.running import System, clients, dev
 from tests.system.decay import Decay, decaying
-from tests.system.flow import Flow, flowing
-from tests.system.running import RESOURCE, System, clients, dev
+from tests.system.resource import RESOURCE
 from tests.system.witness import Witness, witnessing
 
 _ORDER = ("real_day", "bad_input", "latency", "lag", "kill", "decay", "exactness", "stop")
 """Quiet tests first, and those that end the system last; each runs alone as well."""
-_FIGURES = pytest.StashKey[list[str]]()
-Figure = Callable[[str], None]
 
 
 def _place(item: pytest.Item) -> int:
@@ -28,20 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = [at for at, item in enumerate(items) if item.path.parent.name == "system"]
     for at, item in zip(here, sorted((items[at] for at in here), key=_place), strict=True):
         items[at] = item
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the figures."""
-    if figures := config.stash.get(_FIGURES, []):
-        terminalreporter.section("figures of the whole system")
-        for figure in figures:
-            terminalreporter.write_line(figure)
-
-
-@pytest.fixture
-def figure(request: pytest.FixtureRequest) -> Figure:
-    """Keeps a line for the end of the run."""
-    return request.config.stash.setdefault(_FIGURES, []).append
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

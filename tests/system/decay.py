@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from websockets.asyncio.client import connect
 
-from tests.system.running import LONG, System, token_in, wall_ms
+from tests.kit.running import LONG, System, token_in, wall_ms
 
 _MINUTE_MS = 60_000
 _LEAST_MS = 10_000

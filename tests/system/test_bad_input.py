@@ -8,12 +8,11 @@ from collections import Counter, defaultdict
 from fractions import Fraction
 
 import pytest
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from swapstats_core.swap import Reason
+from tests.kit.dead_letters import dead_letters
+from tests.kit.figures import Figure
 from tests.kit.fuzz import FuzzRecord, fuzz_records
-from tests.system.conftest import Figure
-from tests.system.running import TOPIC, System, home, wall_ms
+from tests.kit.running import TOPIC, System, home, wall_ms
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
 _COUNT = 20_000
@@ -42,7 +41,7 @@ async def test_bad_records_among_good_ones(system: System, figure: Figure) -> No
         for record, offset in zip(records, offsets, strict=True)
         if record.reason is not None
     }
-    letters = await _dead_letters(system, len(bad))
+    letters = await dead_letters(system, len(bad))
     origins = Counter(letter.origin for letter in letters)
     assert {origin: count for origin, count in origins.items() if count > 1} == {}
     assert {letter.origin: letter.reason for letter in letters} == bad
@@ -65,29 +64,3 @@ async def _good_ones_are_exact(system: System, good: list[FuzzRecord]) -> None:
         assert stats["buy_trades"] == sum(record.event["side"] == "buy" for record in records)
         assert Fraction(stats["volume_usd"]) == sum(Fraction(record.event["amount_usd"]) for record in records)
         assert Fraction(stats["volume_token"]) == sum(Fraction(record.event["amount_token"]) for record in records)
-
-
-class _Letter:
-    def __init__(self, record: ConsumerRecord[bytes, bytes]) -> None:
-        headers = dict(record.headers)
-        self.origin = headers["origin"].decode()
-        self.reason = Reason(headers["reason"].decode())
-        self.detail = headers["detail"].decode()
-
-
-async def _dead_letters(system: System, count: int) -> list[_Letter]:
-    """All dead letters: ``count``, and whatever there is beyond."""
-    at = TopicPartition(f"{TOPIC}.dead-letters", 0)
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=system.dev.endpoints()["kafka"], auto_offset_reset="earliest", enable_auto_commit=False
-    )
-    await consumer.start()
-    try:
-        consumer.assign([at])
-        letters: list[_Letter] = []
-        async with asyncio.timeout(60):
-            while len(letters) < count or await consumer.position(at) < (consumer.highwater(at) or 0):
-                letters += map(_Letter, (await consumer.getmany(timeout_ms=500)).get(at, []))
-        return letters
-    finally:
-        await consumer.stop()

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from tests.system.conftest import Figure
+from tests.kit.figures import Figure
+from tests.kit.running import LONG, System
 from tests.system.decay import Decay
-from tests.system.running import LONG, System
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(420 if LONG else 180)]
 _WITHIN_MS = 2_000

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from tests.system.conftest import Figure
+from tests.kit.figures import Figure
+from tests.kit.flow import Flow
+from tests.kit.recovery import age_s, current_again, new_pid, recorded
+from tests.kit.running import LONG, PARTITIONS, System
 from tests.system.decay import Decay
-from tests.system.faults import age_s, current_again, new_pid, recorded
-from tests.system.flow import Flow
-from tests.system.running import LONG, PARTITIONS, System
 from tests.system.witness import Witness
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900 if LONG else 180)]

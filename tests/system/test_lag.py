@@ -8,10 +8,10 @@ import signal
 
 import pytest
 
-from tests.system.conftest import Figure
-from tests.system.faults import age_s, current_again, new_pid
-from tests.system.flow import Flow
-from tests.system.running import LONG, System, wall_ms
+from tests.kit.figures import Figure
+from tests.kit.flow import Flow
+from tests.kit.recovery import age_s, current_again, new_pid
+from tests.kit.running import LONG, System, wall_ms
 from tests.system.witness import Seen, Witness
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900 if LONG else 180)]

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.system.conftest import Figure
-from tests.system.flow import RATE, Flow
-from tests.system.running import LONG, System, home, wall_ms
+from tests.kit.figures import Figure
+from tests.kit.flow import RATE, Flow
+from tests.kit.running import LONG, System, home, wall_ms
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 _PROBES = 2_000 if LONG else 200

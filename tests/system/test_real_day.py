@@ -13,7 +13,8 @@ import pytest
 
 from swapstats_cli.event import Event, encode
 from swapstats_cli.noise import Noise, add_noise, blocks_of
-from tests.system.conftest import Figure
+from tests.kit.figures import Figure
+from tests.kit.running import System, home, swapstats, token_in, wall_ms
 from tests.system.real_day import (
     CSV,
     FULL_DAY,
@@ -27,7 +28,6 @@ from tests.system.real_day import (
     naive,
     slice_at,
 )
-from tests.system.running import System, home, swapstats, token_in, wall_ms
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
 _LATEST_SECOND = 48

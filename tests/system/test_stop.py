@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.cli.supervised import is_gone
-from tests.system.conftest import Figure
-from tests.system.flow import some_tokens
-from tests.system.running import PARTITIONS, System, clients, dev, home, token_in, wall_ms
+from tests.kit.figures import Figure
+from tests.kit.flow import some_tokens
+from tests.kit.running import PARTITIONS, System, clients, dev, home, token_in, wall_ms
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 _STAGES = ("stopping api-0, api-1", "stopping shard-0, shard-1, recorder", "stopping kafka, redis, nats, clickhouse")

@@ -19,9 +19,9 @@ import msgspec
 
 from swapstats_cli.verify.compare import Served
 from swapstats_core.wire import CURRENT_WITHIN_MS, WindowStats
-from tests.system.flow import some_tokens
-from tests.system.running import LONG, PARTITIONS, System, token_in, wall_ms
-from tests.system.subscriber import Subscriber
+from tests.kit.flow import some_tokens
+from tests.kit.running import LONG, PARTITIONS, System, token_in, wall_ms
+from tests.kit.subscriber import Subscriber
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 _APIS = (0, 1)

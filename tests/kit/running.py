@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,29 +24,16 @@ LONG = os.environ.get("SWAPSTATS_LONG") == "1"
 """Whether the durations are those of the issue; otherwise they are as short as they can be and still mean something."""
 SWAPSTATS = Path(sys.executable).with_name("swapstats")
 PARTITIONS = 6
-WINDOWS = {"1m": 1, "5m": 5, "1h": 60, "24h": 1440}
 TOPIC = "raw-swaps"
-RESOURCE = """
-apiVersion: swapstats.io/v1alpha1
-kind: SwapStats
-metadata: {name: system}
-spec:
-  environment: dev
-  source: {topic: {partitions: 6}, start: earliest, sessionTimeout: 6s}
-  windows: [1m, 5m, 1h, 24h]
-  snapshots: {interval: 1s}
-  shards: {replicas: 2}
-  api: {replicas: 2, http: {port: 0}}
-"""
 START_S = 90.0
-_PASSED_ON = ("HOME", "LANG", "PATH", "TMPDIR", "SWAPSTATS_CI_RUN")
+_PASSED_ON = ("HOME", "LANG", "PATH", "TMPDIR", "JAVA_HOME", "XDG_CACHE_HOME", "SWAPSTATS_CI_RUN")
 _REPLY = aiohttp.ClientTimeout(total=10)
 
 
-def environment() -> dict[str, str]:
-    """What a fresh terminal has, and this checkout's sources."""
+def environment(sources: Sequence[str] = SOURCES) -> dict[str, str]:
+    """What a fresh terminal has, and where the packages are: in this checkout, unless ``sources`` say otherwise."""
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return passed_on | {"PYTHONPATH": os.pathsep.join(SOURCES)}
+    return passed_on | {"PYTHONPATH": os.pathsep.join(sources)}
 
 
 def wall_ms() -> int:
@@ -144,17 +131,20 @@ class Dev:
 
 
 @contextlib.asynccontextmanager
-async def dev(data_dir: Path, resource: Path) -> AsyncIterator[Dev]:
-    """`swapstats dev` with all parts ready; ended in order at the exit if it still runs."""
+async def dev(data_dir: Path, resource: Path, *options: str, sources: Sequence[str] = SOURCES) -> AsyncIterator[Dev]:
+    """`swapstats dev` with all parts ready; ended in order at the exit if it still runs. ``sources`` as in
+    `environment`.
+    """
     output = data_dir.with_suffix(f".{wall_ms()}.out")
     with output.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
             SWAPSTATS,
             *("dev", "-f", resource, "--data-dir", data_dir),
+            *options,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            env=environment(),
+            env=environment(sources),
             cwd=REPOSITORY,
         )
     running = Dev(process, data_dir, output)
@@ -224,15 +214,20 @@ class System:
                     return
                 await asyncio.sleep(0.05)
 
-    async def verify(self) -> dict[str, Any]:
-        """The report of `swapstats verify`, which must have found nothing. What wasn't ready yet is asked again."""
+    async def compared(self) -> dict[str, Any]:
+        """The report of `swapstats verify`, whatever it found. What wasn't ready yet is asked again."""
         for _ in range(5):
             ended = await swapstats("verify", "--data-dir", self.data_dir, "--json", within_s=300)
             report: dict[str, Any] = ended.json()
             assert report["exit_code"] == ended.code, ended
             if ended.code != 2:
                 break
-        assert (ended.code, report["verdict"]) == (0, "exact"), report
+        return report
+
+    async def verify(self) -> dict[str, Any]:
+        """The report of `swapstats verify`, which must have found nothing."""
+        report = await self.compared()
+        assert (report["exit_code"], report["verdict"]) == (0, "exact"), report
         return report
 
 

@@ -12,7 +12,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from tests.system.running import System
+from tests.kit.running import System
 
 _AGAIN_S = 0.2
 State = dict[str, Any]
@@ -20,10 +20,14 @@ OnState = Callable[[int, State], None]
 
 
 class Subscriber:
-    """Gives each state to ``on_state``, with the pid of the API process. Connects again whenever it is cut off."""
+    """Gives each state to ``on_state``, with the pid of the API process. Whenever it is cut off it connects again, and
+    resumes where it was.
+    """
 
     def __init__(self, system: System, api: int, tokens: Sequence[str], on_state: OnState) -> None:
         self.connections = 0
+        self.whole = 0
+        """States that came whole, instead of a patch."""
         self.patches = 0
         self._system = system
         self._api = api
@@ -49,13 +53,15 @@ class Subscriber:
         closing = asyncio.create_task(close_at_the_end())
         try:
             for token in self._tokens:
-                await _subscribe(socket, token)
+                await self._ask(socket, token)
             async for message in socket:
                 heard = msgspec.json.decode(message, type=dict[str, Any])
                 if heard["type"] == "error":  # no owner yet, and nothing in a snapshot
                     assert heard["code"] == "unavailable", heard
                     await asyncio.sleep(_AGAIN_S)
-                    await _subscribe(socket, heard["token"])
+                    await self._ask(socket, heard["token"])
+                elif heard["type"] == "resumed":
+                    assert int(heard["seq"]) == self._held[heard["token"]][0]
                 else:
                     self._on_state(pid, self._take(heard))
         finally:
@@ -66,6 +72,7 @@ class Subscriber:
         token, seq = heard["token"], int(heard["seq"])
         if heard["type"] == "state":
             state: State = heard["state"]
+            self.whole += 1
         else:
             assert heard["type"] == "patch", heard
             before, held = self._held[token]
@@ -75,6 +82,7 @@ class Subscriber:
         self._held[token] = seq, state
         return state
 
-
-async def _subscribe(socket: ClientConnection, token: str) -> None:
-    await socket.send(msgspec.json.encode({"subscribe": f"token:{token}"}).decode())
+    async def _ask(self, socket: ClientConnection, token: str) -> None:
+        held = self._held.get(token)
+        request = {"subscribe": f"token:{token}"} if held is None else {"resume": {"token": token, "seq": str(held[0])}}
+        await socket.send(msgspec.json.encode(request).decode())

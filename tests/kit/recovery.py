@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 
 from swapstats_cli.verify.topic import committed_offsets
-from tests.system.running import LONG, PARTITIONS, TOPIC, System
+from tests.kit.running import LONG, PARTITIONS, TOPIC, System
 
 WELL_S = 300.0 if LONG else 60.0
 

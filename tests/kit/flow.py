@@ -1,4 +1,4 @@
-"""The load: `swapstats produce` at 1,000 records a second, with duplicates, late events and reorganised blocks."""
+"""The load: `swapstats produce`, with duplicates, late events and reorganised blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from swapstats_cli.generate import tokens
-from tests.system.running import PARTITIONS, System, command, home
+from tests.kit.running import PARTITIONS, System, command, home
 
 RATE = 1_000
 TOKENS = 200
@@ -32,10 +32,14 @@ class Flow:
         self._process = process
         self._summary: dict[str, Any] | None = None
 
+    def check(self) -> None:
+        """Fails if it has ended by itself."""
+        assert self._process.returncode is None, "the producer died"
+
     async def stop(self) -> dict[str, Any]:
         """Stop it in order; what the broker has acknowledged."""
         if self._summary is None:
-            assert self._process.returncode is None, "the producer died"
+            self.check()
             self._process.send_signal(signal.SIGINT)
             async with asyncio.timeout(30):
                 out, err = await self._process.communicate()
@@ -45,11 +49,11 @@ class Flow:
 
 
 @contextlib.asynccontextmanager
-async def flowing(system: System) -> AsyncIterator[Flow]:
+async def flowing(system: System, rate: int = RATE, seed: int = 1) -> AsyncIterator[Flow]:
     """A producer whose first records have arrived."""
     before = {p: status["offset"] for p, status in (await system.partitions()).items()}
     noise = ("--duplicates", "0.05", "--late", "0.05", "--reorgs", "0.02")
-    options = ("--data-dir", system.data_dir, "--rate", str(RATE), "--tokens", str(TOKENS), "--json")
-    async with command("produce", *options, *noise) as process:
+    options = ("--data-dir", system.data_dir, "--rate", str(rate), "--seed", str(seed), "--tokens", str(TOKENS))
+    async with command("produce", *options, *noise, "--json") as process:
         await system.read_up_to({p: offset + 1 for p, offset in before.items()})
         yield Flow(process)
