@@ -28,7 +28,7 @@ def test_the_first_placement_is_balanced_and_at_once() -> None:
 def test_the_first_placement_waits_for_wanted_members() -> None:
     planned = plan(POLICY, Observed(0, initial(4), (member("a", revision=-1), Member("b", None))))
     assert planned.assignment == initial(4)
-    assert planned.notes == ("the first placement waits for b",)
+    assert planned.notes == ("partitions without an owner wait for b, to be spread evenly",)
 
 
 def test_an_assignment_for_other_partitions_names_the_remedy() -> None:

@@ -16,7 +16,7 @@ from swapstats_core.spec import SwapStatsSpec
 SILENCE_MS: Final = 1_000
 """A member that hasn't answered for this long is gone."""
 _FORGIVEN_AFTER: Final = 60
-"""A member that has been steady for so many times ``failover_after_ms`` has no setbacks."""
+"""A member that has been there for so many times ``steady_after_ms`` has no setbacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,11 @@ class Policy:
     warm_lag_ms: int
     timeout_ms: int
     failover_after_ms: int
+
+    @property
+    def steady_after_ms(self) -> int:
+        """After one setback, a member is steady when it has been there for so long."""
+        return max(self.failover_after_ms, SILENCE_MS)
 
     @classmethod
     def of(cls, spec: SwapStatsSpec) -> Self:
@@ -45,9 +50,9 @@ class Member:
     """A shard that is wanted or still runs.
 
     ``report``: its newest; None: never heard in this life. ``silent_ms``: how long it hasn't answered (0: it answered
-    this time). ``dead``: its process has ended and no other has started; that needs no second of silence to be sure.
-    ``wanted``: False empties it for good. ``draining`` empties it for now; set from before a planned restart until the
-    new process has answered, it keeps the restart from counting as a setback.
+    this time). ``dead``: its process has ended and no other has answered yet; that needs no second of silence to be
+    sure. ``wanted``: False empties it for good; once dead, it won't come back. ``draining`` empties it for now; set
+    from before a planned restart until the new process has answered, it keeps the restart from counting as a setback.
     """
 
     name: str
@@ -61,6 +66,11 @@ class Member:
     def gone(self) -> bool:
         """Whether it must be taken for dead."""
         return self.dead or self.silent_ms >= SILENCE_MS
+
+    @property
+    def lost(self) -> bool:
+        """Whether it won't come back."""
+        return self.dead and not self.wanted
 
     @property
     def here(self) -> bool:
@@ -77,16 +87,18 @@ class Member:
 class PartitionMemory:
     """What earlier observations tell of a partition.
 
-    ``entry`` as it was last seen, the first time in ``revision`` at ``since_ms``. ``served_epoch``: the last one whose
-    owner was seen to serve, at ``served_ms``. ``rate_milli``: average records in 1,000 s; None: not known yet.
-    ``weight``: what `balancing.weigh` makes of it; 0: nothing yet.
+    ``entry`` as it was last seen, the first time in ``revision`` at ``since_ms``. ``life``: of the owner in this epoch;
+    empty until it is seen at work. ``served_ms``: when an owner was last seen to serve; ``attempts``: ownerships begun
+    since then. ``rate_milli``: average records in 1,000 s; None: not known yet. ``weight``: what `balancing.weigh`
+    makes of it.
     """
 
     entry: PartitionAssignment
     revision: int
     since_ms: int
-    served_epoch: int
     served_ms: int
+    life: str = ""
+    attempts: int = 0
     rate_milli: int | None = None
     weight: int = 0
 
@@ -109,15 +121,15 @@ class MemberMemory:
     revision: int = -1
 
     def forgiven(self, policy: Policy, clock_ms: int) -> bool:
-        return clock_ms - self.steady_ms >= policy.failover_after_ms * _FORGIVEN_AFTER
+        """Whether it has been there for so long that no setback counts any more."""
+        return self.here and clock_ms - self.steady_ms >= policy.steady_after_ms * _FORGIVEN_AFTER
 
     def trusted(self, policy: Policy, clock_ms: int) -> bool:
         """Whether partitions may be moved to it: after a setback it must be steady first, longer after each one."""
-        if not self.setbacks:
+        if not self.here or not self.setbacks:
             return self.here
-        probation_ms = policy.failover_after_ms << min(self.setbacks - 1, 10)
-        steady = clock_ms - self.steady_ms >= probation_ms or self.forgiven(policy, clock_ms)
-        return self.here and steady
+        probation_ms = policy.steady_after_ms << min(self.setbacks - 1, 10)
+        return clock_ms - self.steady_ms >= probation_ms or self.forgiven(policy, clock_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from swapstats_core.observing import PartitionMemory, Policy
-from swapstats_core.ownership import PartitionAssignment, PartitionReport, Phase
-from swapstats_core.remembering import Peer, serves
+from swapstats_core.ownership import PartitionAssignment, Phase, Role
+from swapstats_core.remembering import Peer
 
 _Who = Literal["kept", "renewed", "succeeded", "replaced"]
 
@@ -58,65 +58,63 @@ class Case:
         return self.owner.member.gone
 
     def owner_refused(self) -> bool:
-        report = self._work(self.owner)
-        return report is not None and report.role == "refused"
-
-    def owner_works(self) -> bool:
-        report = self._work(self.owner)
-        return report is not None and report.role in {"restoring", "claiming", "owner"}
+        return self._role(self.owner) == "refused"
 
     def owner_serves(self) -> bool:
-        report = self._work(self.owner)
-        return report is not None and serves(self.entry, report)
+        return self._role(self.owner) == "owner"
+
+    def owner_works(self) -> bool:
+        return self._role(self.owner) in {"restoring", "claiming", "owner"}
+
+    def owner_restarted(self) -> bool:
+        """Another life of it worked in this epoch; each life needs its own."""
+        return self.owner.member.here and self.past.life not in {"", self.owner.past.life}
 
     def owner_deaf(self) -> bool:
         return self.owner.deaf and not self.owner_works()
 
     def owner_idle(self) -> bool:
-        """It knows the entry and does nothing about it: this life of it has never claimed the epoch."""
+        """It knows the entry and does nothing about it."""
         return self.owner.knows(self.past.revision) and not self.owner_works()
 
     def owner_lingers(self) -> bool:
         since_ms = max(self.past.since_ms, self.past.served_ms)
         return self.owner_idle() and self.clock_ms - since_ms >= self.policy.failover_after_ms
 
-    def owner_new(self) -> bool:
-        return self.owner_refused() or self.owner_idle()
+    def owner_holds(self) -> bool:
+        return self.owner_works() and not self.owner_restarted()
+
+    def owner_back(self) -> bool:
+        return self.owner_restarted() or self.owner_refused() or self.owner_idle()
 
     def next_warm(self) -> bool:
         """Whether it can take over now. One that is to be emptied does so only in need."""
-        assert self.next is not None
-        report = self._work(self.next)
-        if (
-            report is None
-            or report.role != "shadow"
-            or report.lag_ms is None
-            or not self.next.knows(self.past.revision)
-        ):
+        if self.next is None or self._role(self.next) != "shadow" or not self.next.knows(self.past.revision):
             return False
-        return report.lag_ms <= self.policy.warm_lag_ms and (self.next.member.staying or self.owner_gone())
+        lag_ms = self.next.work[self.number].lag_ms
+        warm = lag_ms is not None and lag_ms <= self.policy.warm_lag_ms
+        return warm and (self.next.member.staying or self.owner_gone())
 
     def next_gone(self) -> bool:
-        assert self.next is not None
-        return self.next.member.gone
+        return self.next is None or self.next.member.gone
 
     def next_leaves(self) -> bool:
-        assert self.next is not None
-        return not self.next.member.staying
+        return self.next is None or not self.next.member.staying
 
     def next_late(self) -> bool:
         return self.clock_ms - self.past.since_ms >= self.policy.timeout_ms
 
-    def overdue(self) -> bool:
-        """Whether the owner of an orphan has had its time to come back, or two lives in which it never served."""
+    def owner_overdue(self) -> bool:
+        """Whether it has had its time to come back, or two lives in which it never served."""
         after_ms = self.policy.failover_after_ms
-        lives = self.entry.epoch - self.past.served_epoch
-        hopeless = self.owner_gone() and lives > 1 and self.clock_ms - self.past.served_ms >= after_ms
+        unserved_ms = self.clock_ms - self.past.served_ms
+        hopeless = self.owner_gone() and self.past.attempts > 1 and unserved_ms >= after_ms
         return self.owner.absent_ms >= after_ms or self.owner_deaf() or hopeless
 
-    def _work(self, peer: Peer) -> PartitionReport | None:
+    def _role(self, peer: Peer) -> Role | None:
+        """What a member says that it does in the entry's epoch, if it is here."""
         report = peer.work.get(self.number) if peer.member.here else None
-        return report if report is not None and report.epoch == self.entry.epoch else None
+        return report.role if report is not None and report.epoch == self.entry.epoch else None
 
 
 def _keep(case: Case) -> PartitionAssignment:
@@ -149,10 +147,11 @@ class Rule:
 
 
 RULES: Final[Mapping[Phase, tuple[Rule, ...]]] = {
-    # The first rule that holds is applied; none: the entry stays. Two more steps need all partitions at once and are
-    # `planning`'s: an orphan that is `overdue` gets another owner, and a move begins (owned -> warming).
+    # The first rule that holds is applied; if none does, the entry stays. Two more steps need a look at all partitions
+    # and are `planning`'s: an orphan whose owner is overdue gets another one, and a move begins (owned -> warming).
     "owned": (
         Rule(Case.owner_gone, _orphan, "{owner} is gone"),
+        Rule(Case.owner_restarted, _renew, "{owner} has restarted"),
         Rule(Case.owner_refused, _renew, "{owner} was refused epoch {epoch}"),
         Rule(Case.owner_deaf, _orphan, "{owner} answers, but doesn't act on the assignment"),
         Rule(Case.owner_lingers, _renew, "{owner} doesn't claim epoch {epoch}"),
@@ -160,13 +159,14 @@ RULES: Final[Mapping[Phase, tuple[Rule, ...]]] = {
     "warming": (
         Rule(Case.next_warm, _succeed, "{next} is warm"),
         Rule(Case.owner_gone, _orphan, "{owner} is gone, and {next} isn't warm"),
+        Rule(Case.owner_restarted, _renew, "{owner} has restarted"),
         Rule(Case.owner_refused, _renew, "{owner} was refused epoch {epoch}"),
         Rule(Case.next_gone, _keep, "{next} is gone"),
         Rule(Case.next_leaves, _keep, "{next} is to be emptied"),
         Rule(Case.next_late, _keep, "{next} didn't get warm in time", blames=True),
     ),
     "orphaned": (
-        Rule(Case.owner_works, _keep, "{owner} is back, at work on epoch {epoch}"),
-        Rule(Case.owner_new, _renew, "{owner} is back in a new life"),
+        Rule(Case.owner_holds, _keep, "{owner} is back and still works on epoch {epoch}"),
+        Rule(Case.owner_back, _renew, "{owner} is back"),
     ),
 }

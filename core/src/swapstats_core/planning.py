@@ -16,7 +16,7 @@ from swapstats_core.balancing import best_move, lightest
 from swapstats_core.observing import SILENCE_MS, Member, Memory, Observed, Policy
 from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.phases import RULES, Case, check
-from swapstats_core.remembering import Peer, peers, remember
+from swapstats_core.remembering import Peer, remember
 
 __all__ = ["SILENCE_MS", "Decision", "Member", "Memory", "Observed", "Plan", "Policy", "initial", "plan"]
 
@@ -57,7 +57,7 @@ def plan(policy: Policy, observed: Observed) -> Plan:
             f"the stored assignment has {found} partitions, source.topic.partitions says {policy.partitions}: "
             f"the number can't change; set it back to {found}, or begin anew under another metadata.name"
         )
-    planner = _Planner(policy, observed, remember(policy, observed))
+    planner = _Planner(policy, observed)
     if planner.anybody():
         planner.settle()
         planner.place()
@@ -68,13 +68,12 @@ def plan(policy: Policy, observed: Observed) -> Plan:
 class _Planner:
     """One call of `plan`: the entries as they become."""
 
-    def __init__(self, policy: Policy, observed: Observed, memory: Memory) -> None:
+    def __init__(self, policy: Policy, observed: Observed) -> None:
         self._policy = policy
         self._before = observed.assignment
-        self._memory = memory
+        self._memory, self._peers = remember(policy, observed)
         self._entries = list(observed.assignment.partitions)
-        self._peers = peers(policy, observed, memory)
-        self._cases = _cases(policy, observed.assignment, memory, self._peers)
+        self._cases = _cases(policy, observed.assignment, self._memory, self._peers)
         self._decisions: list[Decision] = []
         self._notes: list[str] = []
 
@@ -99,16 +98,16 @@ class _Planner:
                     break
 
     def place(self) -> None:
-        """Give orphans that are overdue, or never had an owner, to members that are here."""
+        """Give another owner to orphans whose own is overdue or won't come back."""
         orphans = [case for case in self._undecided() if case.entry.phase == "orphaned"]
-        overdue = [case for case in orphans if case.entry.owner and case.overdue()]
-        first = [case for case in orphans if not case.entry.owner]
+        homeless = [case for case in orphans if case.owner.member.lost]
+        overdue = [case for case in orphans if not case.owner.member.lost and case.owner_overdue()]
         expected = [peer.member.name for peer in self._staying() if self._expected(peer)]
-        if first and expected:
-            self._notes.append(f"the first placement waits for {', '.join(expected)}")
-            first = []
+        if homeless and expected:
+            self._notes.append(f"partitions without an owner wait for {', '.join(expected)}, to be spread evenly")
+            homeless = []
         loads, refuge = self._loads(), self._refuge()
-        for case in _heaviest_first([*overdue, *first]):
+        for case in _heaviest_first([*homeless, *overdue]):
             name = lightest(loads, refuge)
             loads[name] += case.weight
             why = f"{case.entry.owner} didn't come back" if case.entry.owner else "it never had an owner"
@@ -116,12 +115,11 @@ class _Planner:
 
     def move(self) -> None:
         """Begin moves: away from members that are to be emptied, then, if nothing else is open, for balance."""
-        targets = [peer.member.name for peer in self._staying() if peer.able and peer.trusted]
+        targets = [peer.member.name for peer in self._staying() if peer.able and self._trusted(peer)]
         free = max(self._policy.max_moving - sum(entry.phase == "warming" for entry in self._entries), 0)
         leaving = [case for case in self._movable() if not case.owner.member.staying]
         if leaving and not targets:
-            names = ", ".join(sorted({case.entry.owner for case in leaving}))
-            self._notes.append(f"{names}: to be emptied, but nobody can take over; keeps its partitions")
+            self._note_stuck(leaving)
             return
         loads = self._loads()
         for case in _heaviest_first(leaving)[:free]:
@@ -157,6 +155,12 @@ class _Planner:
             case, name = self._cases[best[0]], best[1]
             self._warm(case, name, f"{name} has less to do than {case.entry.owner}")
 
+    def _note_stuck(self, leaving: list[Case]) -> None:
+        names = ", ".join(sorted({case.entry.owner for case in leaving}))
+        others = ", ".join(peer.member.name for peer in self._staying())
+        why = f"{others} must be there steadily first" if others else "no other member is wanted"
+        self._notes.append(f"{names}: to be emptied, but nobody can take over ({why}): keeps its partitions")
+
     def _decide(self, case: Case, entry: PartitionAssignment, why: str) -> None:
         check(case.entry, entry)
         self._entries[case.number] = entry
@@ -176,13 +180,16 @@ class _Planner:
 
     def _expected(self, peer: Peer) -> bool:
         """Whether it was never lost, and will probably be here soon."""
-        return not peer.member.here and not peer.setbacks and peer.absent_ms < self._policy.failover_after_ms
+        return not peer.member.here and not peer.past.setbacks and peer.absent_ms < self._policy.failover_after_ms
+
+    def _trusted(self, peer: Peer) -> bool:
+        return self._memory.members[peer.member.name].trusted(self._policy, self._memory.clock_ms)
 
     def _refuge(self) -> list[str]:
         """Who takes what has no owner: without anybody better, also members that are to be emptied."""
         able = [peer for peer in self._peers.values() if peer.able]
         staying = [peer for peer in able if peer.member.staying]
-        trusted = [peer for peer in staying if peer.trusted]
+        trusted = [peer for peer in staying if self._trusted(peer)]
         return [peer.member.name for peer in trusted or staying or able]
 
     def _loads(self) -> dict[str, int]:

@@ -1,9 +1,9 @@
-"""What is known of partitions and members: the observation together with the planner's memory."""
+"""What is known of members and partitions: the observation together with the planner's memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from swapstats_core.balancing import weigh
@@ -24,15 +24,14 @@ class Peer:
     """A member as seen and remembered.
 
     ``work``: its reports by partition. ``deaf``: it answers, but hasn't acted on a newer assignment for long.
-    ``absent_ms``: how long it hasn't been here. ``trusted``: partitions may be moved to it.
+    ``absent_ms``: how long it hasn't been here.
     """
 
     member: Member
-    work: Mapping[int, PartitionReport] = field(default_factory=dict)
-    deaf: bool = False
-    trusted: bool = False
-    absent_ms: int = 0
-    setbacks: int = 0
+    past: MemberMemory
+    work: Mapping[int, PartitionReport]
+    deaf: bool
+    absent_ms: int
 
     @property
     def able(self) -> bool:
@@ -41,38 +40,33 @@ class Peer:
 
     def knows(self, revision: int) -> bool:
         """Whether its report can know what was decided in ``revision``."""
-        return self.member.here and self.member.report is not None and self.member.report.revision >= revision
+        return self.member.here and self.past.revision >= revision
 
 
-def remember(policy: Policy, observed: Observed) -> Memory:
-    """The memory, with this observation in it. The clock stands still while nobody is here."""
-    before = observed.memory
+def remember(policy: Policy, observed: Observed) -> tuple[Memory, dict[str, Peer]]:
+    """The memory with this observation in it, and everyone by name. The clock stands still while nobody is here."""
+    before, newest = observed.memory, observed.assignment.revision
     watched = any(member.here for member in observed.members)
     elapsed_ms = min(max(observed.now_ms - before.now_ms, 0), _LONGEST_STEP_MS) if watched else 0
     clock_ms = before.clock_ms + elapsed_ms
-    revision = observed.assignment.revision
-    members = {
-        member.name: _member(policy, before.members.get(member.name), member, revision, clock_ms)
-        for member in everyone(observed)
-    }
-    owners = {member.name: _work(member) for member in observed.members if member.here}
+    peers = {}
+    for member in _everyone(observed):
+        past = _member(before.members.get(member.name), member, newest, clock_ms)
+        past = replace(past, setbacks=0) if past.forgiven(policy, clock_ms) else past
+        peers[member.name] = _peer(policy, member, past, newest, clock_ms)
     partitions = []
     for number, entry in enumerate(observed.assignment.partitions):
-        past = before.partitions[number] if number < len(before.partitions) else None
-        if past is None:
-            past = PartitionMemory(entry, revision, clock_ms, served_epoch=entry.epoch, served_ms=clock_ms)
-        if past.entry != entry:
-            past = replace(past, entry=entry, revision=revision, since_ms=clock_ms)
-        report = owners.get(entry.owner, {}).get(number)
-        if report is not None and serves(entry, report):
-            past = _served(past, report, clock_ms, elapsed_ms)
-        partitions.append(past)
-    weights = weigh([past.rate_milli for past in partitions], [past.weight for past in partitions])
-    weighed = tuple(replace(past, weight=weight) for past, weight in zip(partitions, weights, strict=True))
-    return Memory(observed.now_ms, clock_ms, weighed, members)
+        known = before.partitions[number] if number < len(before.partitions) else None
+        partitions.append(_partition(known, number, entry, peers[entry.owner], newest, clock_ms, elapsed_ms))
+    weights = weigh([known.rate_milli for known in partitions], [known.weight for known in partitions])
+    weighed = tuple(
+        known if known.weight == weight else replace(known, weight=weight)
+        for known, weight in zip(partitions, weights, strict=True)
+    )
+    return Memory(observed.now_ms, clock_ms, weighed, {name: peer.past for name, peer in peers.items()}), peers
 
 
-def everyone(observed: Observed) -> tuple[Member, ...]:
+def _everyone(observed: Observed) -> tuple[Member, ...]:
     """The members, and whoever else the assignment names: nobody lists them any more. Nobody at all is ``""``."""
     listed = {member.name for member in observed.members}
     entries = observed.assignment.partitions
@@ -80,56 +74,17 @@ def everyone(observed: Observed) -> tuple[Member, ...]:
     return (*observed.members, *(Member(name, None, wanted=False, dead=True) for name in sorted(named - listed)))
 
 
-def peers(policy: Policy, observed: Observed, memory: Memory) -> dict[str, Peer]:
-    """Everyone by name."""
-    found = {}
-    newest = observed.assignment.revision or -1  # the initial one isn't published
-    for member in everyone(observed):
-        past = memory.members[member.name]
-        behind = member.here and past.revision < newest
-        found[member.name] = Peer(
-            member,
-            _work(member),
-            deaf=behind and memory.clock_ms - past.acted_ms >= SILENCE_MS + policy.failover_after_ms,
-            trusted=past.trusted(policy, memory.clock_ms),
-            absent_ms=0 if member.here else memory.clock_ms - past.heard_ms,
-            setbacks=past.setbacks,
-        )
-    return found
-
-
-def serves(entry: PartitionAssignment, report: PartitionReport) -> bool:
-    """Whether the owner holds its epoch."""
-    return report.role == "owner" and report.epoch == entry.epoch
-
-
-def _work(member: Member) -> dict[int, PartitionReport]:
-    return {} if member.report is None else {report.partition: report for report in member.report.partitions}
-
-
-def _served(past: PartitionMemory, report: PartitionReport, clock_ms: int, elapsed_ms: int) -> PartitionMemory:
-    rate_milli = past.rate_milli
-    settled = clock_ms - past.since_ms >= _SETTLED_AFTER_MS
-    if settled and report.lag_ms is not None and report.lag_ms <= CURRENT_WITHIN_MS:
-        seen_milli = report.records_per_s * 1_000
-        if rate_milli is None:
-            rate_milli = seen_milli
-        else:
-            rate_milli += (seen_milli - rate_milli) * elapsed_ms // _RATE_HORIZON_MS
-    return replace(past, served_epoch=report.epoch, served_ms=clock_ms, rate_milli=rate_milli)
-
-
-def _member(policy: Policy, past: MemberMemory | None, member: Member, revision: int, clock_ms: int) -> MemberMemory:
+def _member(past: MemberMemory | None, member: Member, newest: int, clock_ms: int) -> MemberMemory:
     report = member.report
     if past is None:
         past = MemberMemory(here=False, heard_ms=clock_ms, steady_ms=clock_ms, acted_ms=clock_ms)
     if report is None or member.gone:
-        lost = past.here and member.gone
-        return replace(past, here=False, setbacks=past.setbacks + member.staying) if lost else past
+        left = past.here and member.gone
+        return replace(past, here=False, setbacks=past.setbacks + member.staying) if left else past
     restarted = past.here and past.life != report.life
     fresh = restarted or not past.here
-    acts = fresh or report.revision >= revision or report.revision != past.revision
-    seen = MemberMemory(
+    acts = fresh or report.revision >= newest or report.revision != past.revision
+    return MemberMemory(
         here=True,
         heard_ms=clock_ms - member.silent_ms,
         steady_ms=clock_ms if fresh else past.steady_ms,
@@ -138,4 +93,50 @@ def _member(policy: Policy, past: MemberMemory | None, member: Member, revision:
         setbacks=past.setbacks + (restarted and member.staying),
         revision=report.revision,
     )
-    return replace(seen, setbacks=0) if seen.forgiven(policy, clock_ms) else seen
+
+
+def _peer(policy: Policy, member: Member, past: MemberMemory, newest: int, clock_ms: int) -> Peer:
+    behind = member.here and past.revision < newest and newest > 0  # the initial assignment isn't published
+    return Peer(
+        member,
+        past,
+        work={} if member.report is None else {told.partition: told for told in member.report.partitions},
+        deaf=behind and clock_ms - past.acted_ms >= SILENCE_MS + policy.failover_after_ms,
+        absent_ms=0 if member.here else clock_ms - past.heard_ms,
+    )
+
+
+def _partition(
+    past: PartitionMemory | None,
+    number: int,
+    entry: PartitionAssignment,
+    owner: Peer,
+    newest: int,
+    clock_ms: int,
+    elapsed_ms: int,
+) -> PartitionMemory:
+    if past is None:
+        past = PartitionMemory(entry, newest, since_ms=clock_ms, served_ms=clock_ms)
+    elif past.entry != entry:
+        if past.entry.epoch != entry.epoch:
+            past = replace(past, life="", attempts=past.attempts + 1)
+        past = replace(past, entry=entry, revision=newest, since_ms=clock_ms)
+    told = owner.work.get(number) if owner.member.here else None
+    if told is None or told.epoch != entry.epoch:
+        return past
+    life = past.life or owner.past.life
+    if told.role != "owner":
+        return past if past.life == life else replace(past, life=life)
+    rate_milli = _rate(past, told, clock_ms, elapsed_ms)
+    return replace(past, life=life, served_ms=clock_ms, attempts=0, rate_milli=rate_milli)
+
+
+def _rate(past: PartitionMemory, told: PartitionReport, clock_ms: int, elapsed_ms: int) -> int | None:
+    """The average, with what the owner tells now."""
+    current = told.lag_ms is not None and told.lag_ms <= CURRENT_WITHIN_MS
+    if not current or clock_ms - past.since_ms < _SETTLED_AFTER_MS:
+        return past.rate_milli
+    now_milli = told.records_per_s * 1_000
+    if past.rate_milli is None:
+        return now_milli
+    return past.rate_milli + (now_milli - past.rate_milli) * elapsed_ms // _RATE_HORIZON_MS
