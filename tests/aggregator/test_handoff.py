@@ -267,8 +267,9 @@ async def test_a_shadow_of_a_recreated_topic_waits_for_its_owners_next_snapshot(
         world.topic.recreate(PARTITIONS)
         produce_noise(world, rng, 60, 60)
         await world.until(world.is_current)
-        await world.until(lambda: not all_are(world, "shard-1", "shadow"))
-        await world.until(lambda: warm(world, "shard-1"))
+        await world.until(
+            lambda: warm(world, "shard-1") and all(reports(world, "shard-1")[p].offset == world.offset(p) for p in BOTH)
+        )
         await world.assign(owned("shard-1", 2))
         await world.until(lambda: compared(world, "shard-1"))
         assert all(each.digest_former == each.digest_owner for each in handoffs(world, "shard-1"))
@@ -294,9 +295,12 @@ async def test_a_topic_that_is_recreated_during_a_handoff_loses_nothing_that_a_s
         world.now_ms += 1_000
         await world.until(lambda: all(_stored(world, p) == world.offset(p) for p in BOTH))
         await world.assign(owned("shard-1", 2))  # which hasn't noticed yet
-        for _ in range(50):
+
+        def is_over() -> bool:
             steps.permits.release()
-        await world.until(lambda: world.is_current() and world.owned(0).epoch == world.owned(1).epoch == 2)
+            return world.is_current() and world.owned(0).epoch == world.owned(1).epoch == 2
+
+        await world.until(is_over)
         world.assert_exact()
 
 
