@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Collection, Mapping
 
 import pytest
 
 from swapstats_aggregator.adapters.memory import MemoryDeadLetters, MemorySnapshots, MemorySource
-from swapstats_aggregator.ports import DeadLetter, Unavailable, Verdict
+from swapstats_aggregator.ports import DeadLetter, Fetched, Unavailable, Verdict
 from swapstats_core.ownership import Assignment, Handoff, PartitionAssignment, PartitionReport
 from tests.aggregator.test_shard import produce_noise
 from tests.aggregator.world import PARTITIONS, START_MS, Running, SteppedSource, World
@@ -145,6 +146,40 @@ async def test_without_a_last_word_the_next_owner_goes_on_without_it(world: Worl
         assert [(each.former, each.gap_ms, each.digest_former) for each in handoffs(world, "shard-1")] == [
             ("shard-0", None, None)
         ] * PARTITIONS
+
+
+class Stalling(MemorySource):
+    """Has no news while it stalls."""
+
+    stalls = False
+
+    async def poll(self, partitions: Collection[int], timeout_ms: int) -> Mapping[int, Fetched]:
+        if not self.stalls:
+            return await super().poll(partitions, timeout_ms)
+        await asyncio.sleep(timeout_ms / 1000)
+        return {}
+
+
+async def test_without_a_last_word_the_next_owner_begins_no_earlier_than_the_last_snapshot(world: World) -> None:
+    rng = random.Random(5)  # noqa: S311 - no secret
+    produce_noise(world, rng, 0, 40)
+    slow = Stalling(world.topic, world.clock)
+    async with world.member("shard-0") as former, world.member("shard-1", slow):
+        await both_warm(world)
+        slow.stalls = True
+        produce_noise(world, rng, 40, 40)
+        ends = [world.topic.log(p).end for p in BOTH]
+        await world.until(lambda: all((world.manifest(p) or pytest.fail("none")).offset == ends[p] for p in BOTH))
+        await former.crash()
+        await world.assign(owned("shard-1", 2))
+        await world.until(lambda: all_are(world, "shard-1", "claiming"))
+        begun_ms = world.now_ms
+        await world.until(lambda: world.now_ms > begun_ms + 1_500)  # the last words aren't waited for so long
+        slow.stalls = False
+        await world.until(world.is_current)
+        world.assert_exact()
+        for partition in BOTH:
+            assert {pulse.offset for pulse in world.pulses(partition) if pulse.epoch == 2} == {ends[partition]}
 
 
 async def test_a_survivor_restores_and_replays(world: World) -> None:

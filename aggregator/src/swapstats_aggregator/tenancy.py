@@ -398,9 +398,9 @@ class Tenancy:
     async def _take_over(self, tenure: Tenure, held: Holding) -> bool:
         """Make a shadow's holding an owner's: go on exactly where the former owner stopped, if it says so.
 
-        False, and it is dropped, if the newest snapshot is a better beginning: dead letters may have been lost, which a
-        replay finds again, or the topic was recreated, and the former owner had read more of the one before. Raises
-        Unavailable.
+        False, and it is dropped, if the newest snapshot is a better beginning: it lies ahead and isn't reached soon,
+        dead letters may have been lost, which a replay finds again, or the topic was recreated, and the former owner
+        had read more of the one before. Raises Unavailable.
         """
         tenure.role = "claiming"
         replica, before = held.replica, held.replica.records
@@ -413,8 +413,10 @@ class Tenancy:
         if released is not None and not is_recreated and await self._catch_up(held, released.offset):
             frozen = freeze(replica)
             replica.state.advance(released.now_ms)
-        letters = held.unsent.since(_covered(newest, released))
-        if letters is None or is_recreated:
+        letters, least = None, 0 if newest is None else newest.offset
+        if not is_recreated and (replica.offset >= least or await self._catch_up(held, least)):
+            letters = held.unsent.since(_covered(newest, released))
+        if letters is None:
             self._drop(tenure)
             return False
         async with held.in_step:  # no record is applied, and no snapshot taken, before these letters are stored
