@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 
+from swapstats_aggregator.adapters import kafka, kafka_client, kafka_stalls
+from swapstats_aggregator.adapters.kafka_stalls import Stalled
 from swapstats_aggregator.ports import OutOfRange, Recreated
 from tests.aggregator.reading import Reading
 from tests.aggregator.topics import MAX_BYTES, KafkaSite, kafka_site, wall_ms
@@ -120,3 +122,56 @@ async def test_records_that_nobody_takes_do_not_hold_up_other_partitions(site: K
         delays_ms.append(wall_ms() - appended_ms)
         await Reading(source, 1).until_confirmed(wall_ms(), 1)
     assert min(delays_ms) < 40, delays_ms  # it was 70
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "_UNANSWERED_MS", 300)
+    monkeypatch.setattr(kafka_client, "_PARTING_S", 0.3)
+    monkeypatch.setattr(kafka_stalls, "_ASK_MS", 100)
+    monkeypatch.setattr(kafka_stalls, "_STALLED_MS", 300)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_dead_fetcher_is_replaced(site: KafkaSite) -> None:
+    source = site.source
+    source.assign({0: 0}, await source.incarnation())
+    reading = Reading(source, 0)
+    await reading.until_confirmed(wall_ms(), 0)
+    dead = source._consumer
+    dead._fetcher._fetch_task.cancel()
+    await site.append(0, b"a")  # this one may still come, by the fetch that is under way
+    await asyncio.sleep(0.05)
+    await site.append(0, b"b")
+    await reading.until(lambda: reading.values == {0: [b"a", b"b"]})
+    assert source._consumer is not dead
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_fetcher_that_forgets_a_partition_is_replaced(site: KafkaSite) -> None:
+    source = site.source
+    source.assign({0: 0, 1: 0}, await source.incarnation())
+    reading = Reading(source, 0, 1)
+    await reading.until_confirmed(wall_ms(), 0, 1)
+    dead = source._consumer
+    dead.pause(TopicPartition(site.name, 1))
+    await site.append(1, b"a")
+    await reading.until(lambda: reading.values == {0: [], 1: [b"a"]})
+    assert source._consumer is not dead
+    await reading.until_confirmed(wall_ms(), 0, 1)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_when_a_new_client_does_not_help_it_is_loud(site: KafkaSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = site.source
+    seek = source._seek
+
+    def forgetful() -> None:
+        seek()
+        source._consumer.pause(TopicPartition(site.name, 1))
+
+    monkeypatch.setattr(source, "_seek", forgetful)
+    source.assign({0: 0, 1: 0}, await source.incarnation())
+    await site.append(1, b"a")
+    with pytest.raises(Stalled):
+        await Reading(source, 0, 1).until(lambda: False)

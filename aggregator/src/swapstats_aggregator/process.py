@@ -22,6 +22,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from swapstats_core.spec import SecretRef, Source, SwapStatsResource, Telemetry, Tls
 
+_SAME_AGAIN_S = 10.0
+_MOST_SAYINGS = 1_000
 Readiness = Callable[[], str | None]
 """None when ready, else the reason why not."""
 
@@ -50,7 +52,26 @@ def configure_logging(telemetry: Telemetry) -> None:
         ),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Sparse())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(levelname)s %(name)s %(message)s")
+
+
+class Sparse(logging.Filter):
+    """Lets a library say the same once in 10 s: while a broker is away, its client complains ten times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_s: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = (record.name, str(record.msg)[:40])  # the template, and not too much of one that is filled in already
+        if record.created - self._said_s.get(said, 0.0) < _SAME_AGAIN_S:
+            return False
+        if len(self._said_s) >= _MOST_SAYINGS:
+            self._said_s.clear()
+        self._said_s[said] = record.created
+        return True
 
 
 def secret(ref: SecretRef | None) -> str | None:

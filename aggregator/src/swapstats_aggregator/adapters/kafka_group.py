@@ -15,6 +15,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
+from swapstats_aggregator.adapters.kafka_stalls import Stalls
 from swapstats_aggregator.adapters.kafka_topic import TopicWatch
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_aggregator.recorder.ports import Polled, Record, SourceLostError
@@ -23,8 +24,8 @@ from swapstats_core.spec import Source as SourceSpec
 _COMMIT_SECONDS = 10.0
 _QUERY_SECONDS = 5.0
 _LEAVE_SECONDS = 5.0
-_STALL_SECONDS = 15.0
-"""Records at the broker but none delivered for this long: the client's fetcher has died (aio-libs/aiokafka#1037)."""
+_SILENT_SECONDS = 15.0
+"""How long the broker may be without an answer until this process ends, and its successor has a new client."""
 _NEVER_MS = 2**31 - 1
 _METADATA_MS = 30_000
 """A topic that is created after the start is seen within this time."""
@@ -58,7 +59,7 @@ class GroupSource:
         self._answered_at = time.monotonic()
         self._generation = 0
         self._positions: dict[TopicPartition, int] = {}
-        self._progress_at = time.monotonic()
+        self._stalls = Stalls()
 
     @property
     def generation(self) -> int:
@@ -93,8 +94,8 @@ class GroupSource:
             async with asyncio.timeout(_QUERY_SECONDS):
                 changed = await self._topic_watch.changed(self._incarnation or "")
         except (KafkaError, TimeoutError) as error:
-            if time.monotonic() - self._answered_at > _STALL_SECONDS:
-                raise SourceLostError(f"no answer for {_STALL_SECONDS:.0f} s: {error!r}") from error
+            if time.monotonic() - self._answered_at > _SILENT_SECONDS:
+                raise SourceLostError(f"no answer for {_SILENT_SECONDS:.0f} s: {error!r}") from error
             _log.info("can't tell yet whether the topic is the same", error=repr(error))
             await asyncio.sleep(timeout_ms / 1000)  # as long as a poll without records: the bound on asking again
             return Polled(self._generation, [])
@@ -109,6 +110,7 @@ class GroupSource:
         return await self._restarted(self._consumer.assignment(), "recreated")
 
     async def _read(self, max_records: int, timeout_ms: int) -> Polled:
+        began = time.monotonic()
         try:
             fetched = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
         except NoOffsetForPartitionError as error:
@@ -129,8 +131,10 @@ class GroupSource:
         for partition, records in fetched.items():
             self._positions[partition] = records[-1].offset + 1
         await self._prove_positions()
-        self._tell_lag()
-        await self._watch(delivered=bool(fetched))
+        await self._follow_positions()
+        # No longer than it was meant to: this process may have been stopped meanwhile.
+        self._stalls.polled(self._positions, min((time.monotonic() - began) * 1000, timeout_ms))
+        await self._look_for_stalls()
         return polled
 
     async def commit(self, next_offsets: Mapping[int, int]) -> bool:
@@ -161,26 +165,22 @@ class GroupSource:
             else:
                 self._positions[partition] = position
 
-    def _tell_lag(self) -> None:
+    async def _follow_positions(self) -> None:
+        """Not by the records alone: the markers of transactions take offsets, too."""
         for partition in self._consumer.assignment() & self._positions.keys():
-            lag = (self._consumer.highwater(partition) or 0) - self._positions[partition]
+            self._positions[partition] = position = await self._consumer.position(partition)
+            lag = (self._consumer.highwater(partition) or 0) - position
             self._metrics.lag.labels(str(partition.partition)).set(max(lag, 0))
 
-    async def _watch(self, *, delivered: bool) -> None:
-        """Find a fetcher that has died unseen."""
-        now = time.monotonic()
-        if delivered or not self._positions:
-            self._progress_at = now
-        if now - self._progress_at < _STALL_SECONDS:
-            return
-        self._progress_at = now
-        try:
-            ends = await asyncio.wait_for(self._consumer.end_offsets(list(self._positions)), _QUERY_SECONDS)
-        except (TimeoutError, KafkaError):
-            return  # the broker is away: nothing could have been delivered
-        for partition, end in ends.items():
-            if self._positions.get(partition, end) < end:
-                raise SourceLostError(f"{partition} has records but none arrives: its fetcher has died")
+    async def _look_for_stalls(self) -> None:
+        """Raises SourceLostError if the broker has records that don't arrive: another process gets another client."""
+        if quiet := self._stalls.quiet:
+            try:
+                self._stalls.ended(await asyncio.wait_for(self._consumer.end_offsets(quiet), _QUERY_SECONDS))
+            except (TimeoutError, KafkaError):
+                return  # the broker is away: nothing could have been delivered
+        if stalled := self._stalls.stalled():
+            raise SourceLostError(f"{sorted(stalled)} have records, but none arrives: their fetcher has died")
 
     async def _restarted(self, partitions: Iterable[TopicPartition], why: str) -> Polled:
         for partition in partitions:
@@ -199,7 +199,7 @@ class GroupSource:
     def _rebalanced(self) -> None:
         self._generation += 1
         self._positions = {}
-        self._progress_at = time.monotonic()
+        self._stalls = Stalls()
         self._metrics.lag.clear()
 
 

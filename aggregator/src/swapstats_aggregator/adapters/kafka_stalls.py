@@ -69,4 +69,4 @@ class Stalls:
     def replaced(self, partitions: Collection[TopicPartition]) -> None:
         """A new client has taken over for their sake."""
         self._replaced.update(partitions)
-        self._waits.clear()
+        self._waits = {at: _Wait(wait.position) for at, wait in self._waits.items()}

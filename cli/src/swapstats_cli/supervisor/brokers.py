@@ -9,7 +9,7 @@ from uuid import uuid4
 from aiokafka.errors import KafkaError
 
 from swapstats_cli.options import Broker
-from swapstats_cli.supervisor import servers
+from swapstats_cli.supervisor import probes, servers
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.supervisor.journal import Journal, Tone
 from swapstats_cli.supervisor.keeper import StartFailedError
@@ -61,6 +61,8 @@ def _embedded(source: Source, ports: Ports, say: Journal, hold_producer: Callabl
 
 
 async def _topics_exist(source: Source, say: Journal) -> bool:
+    if not await probes.listens(source.brokers[0]):
+        return False
     try:
         replaced = await create_topics(source)
     except (KafkaError, OSError):
@@ -71,6 +73,8 @@ async def _topics_exist(source: Source, say: Journal) -> bool:
 
 
 async def _topics_kept(source: Source) -> bool:
+    if not await probes.listens(source.brokers[0]):
+        return False
     try:
         await keep_topics(source)
     except TopicMismatchError as error:

@@ -56,8 +56,23 @@ async def nats_ok(port: int) -> bool:
     return greeting.startswith(b"INFO ")
 
 
+async def listens(address: str) -> bool:
+    """Whether anybody listens at ``host:port``."""
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(host, int(port))
+            writer.close()
+            await writer.wait_closed()
+    except (TimeoutError, OSError):
+        return False
+    return True
+
+
 async def kafka_ok(brokers: str) -> bool:
     """Whether the broker answers a metadata request."""
+    if not await listens(brokers):
+        return False  # its client would complain aloud
     client = AIOKafkaAdminClient(bootstrap_servers=brokers, request_timeout_ms=int(PROBE_TIMEOUT_S * 1000))
     try:
         await client.start()

@@ -1,0 +1,96 @@
+"""The recorder on a broker that keeps its records: its death, and its retention."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.errors import KafkaError
+from clickhouse_connect.driver.asyncclient import AsyncClient
+
+from swapstats_core.spec import ClickHouse
+from tests.kit.kafka import ApacheKafka
+from tests.recorder.events import event
+from tests.recorder.processes import free_port, producer, recorder, until
+from tests.recorder.recording import PARTITIONS, TOPIC, all_recorded, metric, recorded, resource, send, stream
+
+
+@pytest.fixture
+async def admin(apache_kafka: ApacheKafka) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A client of the broker, which has an empty topic."""
+    client = AIOKafkaAdminClient(bootstrap_servers=apache_kafka.brokers)
+    await client.start()
+    await client.create_topics([NewTopic(TOPIC, PARTITIONS, 1)])
+
+    async def is_told_of() -> bool:
+        return TOPIC in await client.list_topics()
+
+    await until(is_told_of, 10, "the topic is there")
+    yield client
+    await client.delete_topics([TOPIC])
+    await client.close()
+
+
+async def test_each_identity_once_through_kill_9_of_the_broker(
+    tmp_path: Path,
+    apache_kafka: ApacheKafka,
+    admin: AIOKafkaAdminClient,
+    clickhouse: ClickHouse,
+    client: AsyncClient,
+) -> None:
+    events, http_port = stream(4, 3_000), free_port()
+    half = len(events) // 2
+    async with producer(apache_kafka.brokers) as sending:
+        with recorder(resource(apache_kafka.brokers, clickhouse), tmp_path, http_port):
+            await send(sending, events[:half])
+
+            async def under_way() -> bool:
+                return len(await recorded(client, clickhouse.database)) > 0
+
+            await until(under_way, 30, "the first rows are in")
+            apache_kafka.kill()
+            apache_kafka.spawn()
+            await apache_kafka.ready()
+            await send(sending, events[half:])
+            await all_recorded(client, events, clickhouse.database)
+            for why in ("out_of_range", "recreated"):
+                assert await metric(http_port, f'recorder_partition_restarts_total{{why="{why}"}}') == 0
+
+
+async def test_what_the_broker_has_deleted_is_passed_over_and_said(
+    tmp_path: Path,
+    apache_kafka: ApacheKafka,
+    admin: AIOKafkaAdminClient,
+    clickhouse: ClickHouse,
+    client: AsyncClient,
+) -> None:
+    http_port, spec = free_port(), resource(apache_kafka.brokers, clickhouse)
+    events = [event(number, int(time.time() * 1000)) for number in range(300)]
+    async with producer(apache_kafka.brokers) as sending:
+        with recorder(spec, tmp_path, free_port()) as first:
+            await send(sending, events[:100])
+            await all_recorded(client, events[:100], clickhouse.database)
+            assert first.terminate() == 0
+        await send(sending, events[100:200])
+        await _forget_everything(admin)
+        await send(sending, events[200:])
+        with recorder(spec, tmp_path, http_port):
+            await all_recorded(client, events[:100] + events[200:], clickhouse.database)
+            assert await metric(http_port, 'recorder_partition_restarts_total{why="out_of_range"}') == PARTITIONS
+
+
+async def _forget_everything(admin: AIOKafkaAdminClient) -> None:
+    ends = {TopicPartition(TOPIC, number): RecordsToDelete(before_offset=-1) for number in range(PARTITIONS)}
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await admin.delete_records(ends)
+            except KafkaError:
+                await asyncio.sleep(0.1)  # it doesn't know the leaders yet
+            else:
+                return
