@@ -27,8 +27,9 @@ from swapstats_aggregator.adapters.kafka import KafkaSource
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.process import tune_garbage_collection
 from swapstats_aggregator.replica import Origin, Replica
+from swapstats_aggregator.setup import Owner
 from swapstats_aggregator.shard import Shard
-from swapstats_aggregator.snapshotting import Owner, Snapshotter
+from swapstats_aggregator.snapshotting import Snapshotter
 from swapstats_cli.supervisor.topics import create_topics
 from swapstats_core.chunks import compact
 from swapstats_core.partition import BATCH_LIMIT, Config, PartitionState

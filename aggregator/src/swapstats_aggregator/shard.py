@@ -20,7 +20,8 @@ from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import DeadLetter, Fetched, OutOfRange, Ports, Recreated, Unavailable
 from swapstats_aggregator.replica import Replica
 from swapstats_aggregator.restoring import resume, topic_of
-from swapstats_aggregator.snapshotting import Fenced, Owner, compact_once
+from swapstats_aggregator.setup import Owner, Setup
+from swapstats_aggregator.snapshotting import Fenced, compact_once
 from swapstats_aggregator.tenancy import Tenancy
 from swapstats_core.ownership import MemberReport
 from swapstats_core.partition import Applied, Config, Outcome
@@ -69,16 +70,8 @@ class Shard:
         self._ports = ports
         self._metrics = metrics
         self._clock = clock
-        self._tenancy = Tenancy(
-            self._owner,
-            resource,
-            ports,
-            metrics,
-            clock,
-            answer=self._answer,
-            bury=self._bury,
-            wake=self._wake,
-        )
+        setup = Setup(self._owner, resource, ports, metrics, clock)
+        self._tenancy = Tenancy(setup, answer=self._answer, bury=self._bury, wake=self._wake)
         self._holdings = self._tenancy.holdings
         self._revision = -1
         self._positioned: frozenset[Holding] = frozenset()

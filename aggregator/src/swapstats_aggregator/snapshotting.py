@@ -18,6 +18,7 @@ import structlog
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Snapshots, Source, Unavailable
 from swapstats_aggregator.replica import Origin, Replica
+from swapstats_aggregator.setup import Owner
 from swapstats_core.chunks import Chunk, Part, compact
 from swapstats_core.digest import digest_of
 from swapstats_core.snapshot import ChunkRef, Manifest, decode_manifest, encode_cells, encode_ids, encode_manifest
@@ -79,14 +80,6 @@ async def compact_once(replica: Replica) -> bool:
     merged = await asyncio.to_thread(compact, parts, replica.state.first_minute)
     replica.state.replace(parts, merged)
     return True
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who takes snapshots: the shard's name, and its life, which tells apart two processes with one name."""
-
-    name: str
-    life: str
 
 
 class Snapshotter:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from swapstats_core.ownership import PartitionAssignment
+from swapstats_core.ownership import Digested, PartitionAssignment, Released, Role
+from swapstats_core.wire import Pulse
 
 
 class Have(Enum):
@@ -87,3 +90,37 @@ _OTHER_EPOCH: Final = _ALWAYS | {
     (Have.REFUSED, Want.OWN): Step.REPLACE,
     (Have.REFUSED, Want.KEEP): Step.END,
 }
+
+
+@dataclass(slots=True, eq=False)
+class Tenure:
+    """What the shard does with one partition. ``epoch``: the one it acts in, its own or its owner's."""
+
+    partition: int
+    epoch: int
+    have: Have
+    role: Role = "restoring"
+    highest_epoch: int = 0
+    followed_epoch: int = 0
+    promoted: asyncio.Event = field(default_factory=asyncio.Event)
+    heard: Pulse | None = None
+    """The newest pulse of the owner that it follows."""
+    released: Released | None = None
+    digested: Digested | None = None
+    parted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when one of the former owner's last words has been heard."""
+    former: str | None = None
+    """Who had claimed the partition before; None before the claim."""
+    task: asyncio.Task[None] | None = None
+    unlisten: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+
+    def follow(self, epoch: int) -> None:
+        """Follow the owner of ``epoch``: what a former one said is of no interest any more."""
+        if epoch != self.followed_epoch:
+            self.epoch = self.followed_epoch = epoch
+            self.released = self.digested = None
+
+    def promote(self, epoch: int) -> None:
+        """Own the partition in ``epoch``."""
+        self.have, self.epoch = Have.OWNER, epoch
+        self.promoted.set()

@@ -1,0 +1,235 @@
+"""How a shard comes to own a partition: as a shadow that takes over, or from the newest snapshot.
+
+ADR 0008 explains the exchange between two owners. The crash order: the claim fences the former owner before anything
+is served, and only what has been claimed is served, published or stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
+from typing import Final
+
+import structlog
+
+from swapstats_aggregator.feed import Feed
+from swapstats_aggregator.handoffs import Handoffs, within
+from swapstats_aggregator.holding import Holding, Ownership
+from swapstats_aggregator.ports import DeadLetter, Unavailable
+from swapstats_aggregator.replica import Replica
+from swapstats_aggregator.restoring import Restored, restore_partition, topic_of
+from swapstats_aggregator.setup import Setup
+from swapstats_aggregator.snapshotting import Fenced, Snapshotter, freeze
+from swapstats_aggregator.tenure import Tenure
+from swapstats_core.ownership import Released
+from swapstats_core.snapshot import Manifest, decode_manifest
+from swapstats_core.wire import Pulse
+
+log = structlog.get_logger()
+
+_PARTING_S: Final = 0.3
+"""How long a former owner's last word is waited for."""
+_CATCH_UP_S: Final = 5.0
+"""How long the records up to it are waited for."""
+
+Answer = Callable[[Replica, bytes], bytes]
+Bury = Callable[[Sequence[DeadLetter]], Awaitable[None]]
+
+
+class Succession:
+    """See the module. ``answer`` answers a query from a replica, ``bury`` stores dead letters, ``wake`` tells the
+    reader that holdings or their limits have changed.
+    """
+
+    def __init__(
+        self, setup: Setup, handoffs: Handoffs, *, answer: Answer, bury: Bury, wake: Callable[[], None]
+    ) -> None:
+        self.holdings: dict[int, Holding] = {}
+        """What has a state and is to be read."""
+        self._setup = setup
+        self._handoffs = handoffs
+        self._answer = answer
+        self._bury = bury
+        self._wake = wake
+        self._numbers = count(1)
+        """Of manifests and parts: none is used twice in a life."""
+
+    def drop(self, partition: int) -> Holding | None:
+        """Hold a partition no longer: nobody works on it from now on."""
+        held = self.holdings.pop(partition, None)
+        if held is not None:
+            held.is_over = True
+            self._wake()
+            if held.owned is not None:
+                self._setup.metrics.forget(partition)
+        return held
+
+    def follow(self, tenure: Tenure, pulse: Pulse) -> None:
+        """Let a shadow read as far as its owner has."""
+        tenure.heard = pulse
+        held = self.holdings.get(tenure.partition)
+        if held is not None and held.feed.limit is not None and pulse.offset > held.feed.limit:
+            held.feed.limit = pulse.offset
+            self._wake()
+
+    async def run(self, tenure: Tenure) -> None:
+        """From nothing to serving; may be repeated after Unavailable. Raises Unavailable, Fenced."""
+        if not tenure.promoted.is_set():
+            await self._become_shadow(tenure)
+            await tenure.promoted.wait()
+        await self._claim(tenure)
+        held = self.holdings.get(tenure.partition)
+        if held is None or not await self._take_over(tenure, held):
+            await self._acquire(tenure)
+
+    # -- beginnings -------------------------------------------------------------------------------------------------
+
+    async def _become_shadow(self, tenure: Tenure) -> None:
+        """Restore what the owner has stored last, and follow it from there. Raises Unavailable."""
+        if tenure.partition in self.holdings:
+            return
+        restored = await self._restore(tenure)
+        if restored.manifest is None or restored.start.notice is not None:
+            raise Unavailable(f"partition {tenure.partition}: its owner has no snapshot of this topic yet")
+        replica = self._replica(tenure, restored)
+        limit = replica.offset if tenure.heard is None else max(replica.offset, tenure.heard.offset)
+        tenure.role = "shadow"
+        self._hold(Holding(replica, Feed(limit)))
+        log.info("follows", partition=tenure.partition, epoch=tenure.epoch, offset=replica.offset)
+
+    async def _claim(self, tenure: Tenure) -> None:
+        snapshots, owner = self._setup.ports.snapshots, self._setup.owner
+        verdict = await snapshots.claim(tenure.partition, tenure.epoch, owner.name)
+        if not verdict.done:
+            raise Fenced(tenure.partition, tenure.epoch, verdict.epoch)
+        if tenure.former is None:
+            tenure.former = verdict.owner
+
+    async def _acquire(self, tenure: Tenure) -> None:
+        """Become the owner without having been a shadow. Raises Unavailable, Fenced."""
+        tenure.role = "restoring"
+        restored = await self._restore(tenure)
+        replica = self._replica(tenure, restored)
+        held = Holding(replica, Feed())
+        snapshotter = self._snapshotter(replica)
+        if restored.manifest is None or restored.start.anew:  # so that a crash doesn't move the start
+            await snapshotter.take(self._setup.clock())
+        await self._serve(tenure, held, snapshotter)
+        self._hold(held)
+        if tenure.former:
+            await _until(held, lambda: replica.current)
+            self._handoffs.record(tenure, replica.offset, replica.records, None)
+
+    async def _restore(self, tenure: Tenure) -> Restored:
+        setup, partition = self._setup, tenure.partition
+        topic = await topic_of(partition, setup.config, setup.ports.source, setup.clock())
+        return await restore_partition(
+            partition, setup.config, setup.ports.snapshots, topic, setup.spec.source.start, is_first=tenure.epoch == 1
+        )
+
+    def _replica(self, tenure: Tenure, restored: Restored) -> Replica:
+        start, partitions = restored.start, self._setup.spec.source.topic.partitions
+        replica = Replica(tenure.partition, partitions, tenure.epoch, restored.state, start.offset, start.origin)
+        if restored.manifest is not None:
+            replica.snapshot_at_ms = restored.manifest.taken_at_ms
+        return replica
+
+    def _hold(self, held: Holding) -> None:
+        held.letters_offset = held.replica.offset
+        self.holdings[held.replica.partition] = held
+        self._wake()
+
+    # -- from shadow to owner ---------------------------------------------------------------------------------------
+
+    async def _take_over(self, tenure: Tenure, held: Holding) -> bool:
+        """Make a shadow's holding an owner's: go on exactly where the former owner stopped, if it says so, and at least
+        where its newest snapshot does.
+
+        False, and it is dropped, if that snapshot is the better beginning: reading up to it takes too long; dead
+        letters may have been lost, which a replay finds again; or the topic was recreated, and the former owner had
+        read more of the one before. Raises Unavailable.
+        """
+        tenure.role = "claiming"
+        replica, before = held.replica, held.replica.records
+        released = await self._last_word(tenure)
+        stored = await self._setup.ports.snapshots.manifests(tenure.partition)
+        newest = decode_manifest(stored[0]) if stored else None
+        told = [each for each in (released, newest) if each is not None]
+        is_recreated = any(each.incarnation != replica.origin.incarnation for each in told)
+        stop = max([replica.offset, *(each.offset for each in told)])
+        if (
+            is_recreated
+            or not await self._catch_up(held, stop)
+            or (letters := held.unsent.since(_covered(newest, released))) is None
+        ):
+            self.drop(tenure.partition)
+            return False
+        exactly = released if released is not None and released.offset == stop else None
+        frozen = freeze(replica)
+        if exactly is not None:
+            replica.state.advance(exactly.now_ms)
+        async with held.in_step:  # no record is applied, and no snapshot taken, before these letters are stored
+            await self._serve(tenure, held, self._snapshotter(replica))
+            held.feed.limit = None
+            self._handoffs.record(tenure, stop, replica.records - before, exactly)
+            await self._bury(letters)
+            held.letters_offset = replica.offset
+        self._wake()
+        if exactly is not None:
+            await self._handoffs.compare(tenure, frozen)
+        return True
+
+    async def _last_word(self, tenure: Tenure) -> Released | None:
+        if tenure.released is None:
+            await within(_PARTING_S, tenure.parted.wait())
+        return tenure.released
+
+    async def _catch_up(self, held: Holding, offset: int) -> bool:
+        """Read exactly up to an offset."""
+        held.feed.limit = offset
+        self._wake()
+        return await within(_CATCH_UP_S, _until(held, lambda: held.replica.offset >= offset))
+
+    # -- serving ----------------------------------------------------------------------------------------------------
+
+    def _snapshotter(self, replica: Replica) -> Snapshotter:
+        setup, ports, keep = self._setup, self._setup.ports, self._setup.spec.snapshots.keep
+        return Snapshotter(replica, setup.owner, ports.snapshots, ports.source, keep, setup.metrics, self._numbers)
+
+    async def _serve(self, tenure: Tenure, held: Holding, snapshotter: Snapshotter) -> None:
+        setup, partition, replica = self._setup, tenure.partition, held.replica
+        replica.own(tenure.epoch)
+        unserve = await self._answering(partition, replica)
+        interval, partitions = setup.spec.snapshots.interval, setup.spec.source.topic.partitions
+        held.owned = Ownership(snapshotter, unserve, setup.clock() + interval * (partition + 1) // partitions)
+        tenure.role = "owner"
+        setup.metrics.epoch.labels(str(partition)).set(tenure.epoch)
+        tokens = replica.state.known_tokens
+        log.info("owns", partition=partition, epoch=tenure.epoch, offset=replica.offset, tokens=tokens)
+
+    async def _answering(self, partition: int, replica: Replica) -> Callable[[], Awaitable[None]]:
+        """Answer queries. If this task is cancelled meanwhile, nobody answers: a former owner must not, for ever."""
+        subject = self._setup.subjects.query(partition)
+        serving = asyncio.ensure_future(
+            self._setup.ports.bus.serve(subject, lambda request: self._answer(replica, request))
+        )
+        try:
+            return await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            await (await serving)()
+            raise
+
+
+async def _until(held: Holding, condition: Callable[[], bool]) -> None:
+    while not condition():
+        held.changed.clear()
+        await held.changed.wait()
+
+
+def _covered(newest: Manifest | None, released: Released | None) -> int:
+    """The dead letters of the records below it are stored: the former owner says so, or has flipped a snapshot behind
+    them.
+    """
+    said = 0 if released is None else released.letters_offset
+    return said if newest is None else max(said, newest.offset)
