@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import pytest
 
+from swapstats_aggregator import shard
 from swapstats_aggregator.adapters.memory import MemoryDeadLetters, MemorySnapshots, MemorySource
 from swapstats_aggregator.ports import DeadLetter, Fetched, Unavailable, Verdict
 from swapstats_core.ownership import Assignment, Handoff, PartitionAssignment, PartitionReport
@@ -35,8 +36,8 @@ def reports(world: World, shard: str) -> Mapping[int, PartitionReport]:
     return {} if report is None else {each.partition: each for each in report.partitions}
 
 
-def all_are(world: World, shard: str, role: str) -> bool:
-    return all(world.role(shard, partition) == role for partition in BOTH)
+def all_are(world: World, name: str, role: str) -> bool:
+    return all(world.role(name, partition) == role for partition in BOTH)
 
 
 def warm(world: World, shard: str) -> bool:
@@ -452,3 +453,136 @@ async def test_a_stepped_member_answers(world: World) -> None:
         assert report is not None
         assert (report.shard, report.revision, report.partitions) == ("shard-7", -1, [])
         assert running.shard.readiness() == "no assignment yet"
+
+
+# -- what a review found ----------------------------------------------------------------------------------------------
+
+
+async def test_the_word_of_an_earlier_epoch_is_not_taken_for_the_last_one(world: World) -> None:
+    """The owner was renewed in between, and the shadow has missed the assignment that said so."""
+    rng = random.Random(1)  # noqa: S311 - no secret
+    produce_noise(world, rng, 0, 100)
+    async with world.member("shard-0") as first, world.member("shard-1") as shadow:
+        await both_warm(world)
+        await first.stop()  # and says so, in epoch 1
+        shadow.shard._revision += 1
+        async with world.member("shard-0"):
+            await world.assign(warming("shard-0", 2, "shard-1"))
+            await world.until(lambda: all_are(world, "shard-0", "owner"))
+            produce_noise(world, rng, 100, 100)
+            await world.until(world.is_current)
+            before = [world.owned(p).offset for p in BOTH]
+            await world.assign(owned("shard-1", 3))
+            await world.until(lambda: compared(world, "shard-1"))
+            assert [told.offset for told in handoffs(world, "shard-1")] == before
+            assert all(told.digest_former == told.digest_owner for told in handoffs(world, "shard-1"))
+
+
+async def test_without_a_last_word_the_next_owner_serves_no_less_than_pulses_said(world: World) -> None:
+    rng = random.Random(1)  # noqa: S311 - no secret
+    produce_noise(world, rng, 0, 100)
+    steps = SteppedSource(world.topic, world.clock, max_records=10)
+    async with world.member("shard-0") as former, world.member("shard-1", steps):
+        await world.assign(owned("shard-0", 1))
+        await world.until(world.is_current)
+        await world.assign(warming("shard-0", 1, "shard-1"))
+
+        def is_warm() -> bool:
+            steps.permits.release()
+            return warm(world, "shard-1")
+
+        await world.until(is_warm)
+        while not steps.permits.locked():
+            await steps.permits.acquire()
+        produce_noise(world, rng, 100, 100)
+        await world.until(world.is_current)
+        seen = [world.offset(p) for p in BOTH]
+        await world.until(lambda: [world.pulses(p)[-1].offset for p in BOTH] == seen)
+        await former.crash()
+        await world.assign(owned("shard-1", 2))
+
+        def is_owner() -> bool:
+            steps.permits.release()
+            return all_are(world, "shard-1", "owner")
+
+        await world.until(is_owner)
+        assert [told.offset for told in handoffs(world, "shard-1")] >= seen
+
+
+async def test_an_owner_that_a_flip_fences_says_where_it_stopped(world: World) -> None:
+    produce_noise(world, random.Random(6), 0, 40)  # noqa: S311 - no secret
+
+    class Late(MemorySnapshots):
+        delay_s = 0.0
+
+        async def assignment(self) -> Assignment | None:
+            await asyncio.sleep(self.delay_s)
+            return await super().assignment()
+
+    store = Late(world.store, "late")
+    async with world.member("shard-0", snapshots=store) as former, world.member("shard-1"):
+        await both_warm(world)
+        store.delay_s = 10.0
+        await world.assign(owned("shard-1", 2))
+        await world.until(lambda: all_are(world, "shard-1", "claiming"))
+        for held in former.shard._holdings.values():
+            assert held.owned is not None
+            held.owned.snapshot_due_ms = 0
+        former.shard._snapshot_soon.set()
+        await world.until(lambda: all_are(world, "shard-1", "owner"))
+        assert all(told.gap_ms is not None for told in handoffs(world, "shard-1"))
+
+
+async def test_a_manifest_that_can_not_be_read_is_passed_over(world: World) -> None:
+    produce_noise(world, random.Random(6), 0, 40)  # noqa: S311 - no secret
+    async with world.member("shard-0") as running:
+        await world.assign(owned("shard-0", 1))
+        await world.until(world.is_current)
+        await running.stop()
+    for partition in BOTH:
+        world.store.of(partition).manifests.insert(0, b"garbage")
+    parts = [dict(world.store.of(partition).parts) for partition in BOTH]
+    async with world.member("shard-0"):
+        await world.assign(owned("shard-0", 2))
+        await world.until(world.is_current)
+        world.assert_exact()
+        world.now_ms += 1_000
+        await world.until(lambda: all(world.store.of(p).manifests[0] != b"garbage" for p in BOTH))
+        assert all(parts[p].items() <= world.store.of(p).parts.items() for p in BOTH), "nothing is collected blindly"
+
+
+async def test_no_last_snapshot_covers_a_letter_that_is_still_owed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard, "_FINAL_SNAPSHOT_S", 1.0)
+    world.letters = letters = Held("raw-swaps")
+    produce_noise(world, random.Random(6), 0, 40)  # noqa: S311 - no secret
+    async with world.member("shard-0") as former, world.member("shard-1") as second:
+        await both_warm(world)
+        letters.closed = True
+        bad = world.append(0, b"{")
+        await world.until(lambda: world.offset(0) > bad)
+        await world.assign(owned("shard-1", 2))
+        await world.until(lambda: all_are(world, "shard-1", "owner"))
+        await former.crash()
+        await second.stop()
+    letters.closed = False
+    async with world.member("shard-2"):
+        await world.assign(owned("shard-2", 3))
+        await world.until(world.is_current)
+        await world.until(lambda: len(letters.stored) >= 1)
+        world.assert_exact()
+
+
+async def test_the_reader_does_not_wait_for_the_compaction_of_a_partition_that_is_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard, "_FROZEN_LIMIT", -1)
+    async with world.member("shard-0"), world.member("shard-1"):
+        await world.assign(owned("shard-0", 1))
+        await world.until(lambda: all_are(world, "shard-0", "owner"))
+        await world.assign([PartitionAssignment("shard-1", 2), PartitionAssignment("shard-0", 1)])
+        await world.until(lambda: world.role("shard-1", 0) == "owner")
+        monkeypatch.setattr(shard, "_FROZEN_LIMIT", 16)
+        await world.assign(owned("shard-1", 3))
+        await world.until(world.is_current)

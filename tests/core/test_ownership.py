@@ -53,7 +53,7 @@ def test_reports(report: ownership.MemberReport) -> None:
 
 
 @given(
-    st.builds(ownership.Released, COUNTS, COUNTS, NAMES, COUNTS, NAMES, COUNTS)
+    st.builds(ownership.Released, COUNTS, COUNTS, NAMES, COUNTS, NAMES, COUNTS, COUNTS, COUNTS, COUNTS)
     | st.builds(ownership.Digested, COUNTS, COUNTS, COUNTS, NAMES)
 )
 def test_partings(parting: ownership.Released | ownership.Digested) -> None:

@@ -52,7 +52,7 @@ class Handoffs:
         ours = await frozen.digest()
         self._amend(tenure, digest_owner=ours)
         await within(_DIGEST_S, _heard_digest(tenure))
-        if (word := tenure.digested) is None:
+        if (word := tenure.digested) is None or word.offset != frozen.offset:
             return
         self._amend(tenure, digest_former=word.digest)
         if word.digest != ours:

@@ -13,7 +13,9 @@ from swapstats_aggregator.ports import DeadLetter
 from swapstats_aggregator.replica import Replica
 from swapstats_aggregator.snapshotting import Snapshotter
 
-_LETTERS_KEPT: Final = 10_000
+_BYTES_KEPT: Final = 16 * 1024 * 1024
+_BYTES_EACH: Final = 512
+"""Of a kept letter, beside its value."""
 
 
 class Unsent:
@@ -23,21 +25,29 @@ class Unsent:
     """
 
     def __init__(self) -> None:
-        self._letters: deque[DeadLetter] = deque(maxlen=_LETTERS_KEPT)
+        self._letters: deque[DeadLetter] = deque()
+        self._bytes = 0
         self._covered_from = 0
 
     def keep(self, letters: Sequence[DeadLetter]) -> None:
         """Keep letters, in offset order."""
         for letter in letters:
-            if len(self._letters) == _LETTERS_KEPT:
-                self._covered_from = self._letters[0].record.offset + 1
             self._letters.append(letter)
+            self._bytes += _size(letter)
+            while self._bytes > _BYTES_KEPT:
+                oldest = self._letters.popleft()
+                self._bytes -= _size(oldest)
+                self._covered_from = oldest.record.offset + 1
 
     def since(self, offset: int) -> Sequence[DeadLetter] | None:
         """The letters of records from ``offset`` on; None if some of them were forgotten."""
         if offset < self._covered_from:
             return None
         return [letter for letter in self._letters if letter.record.offset >= offset]
+
+
+def _size(letter: DeadLetter) -> int:
+    return _BYTES_EACH + len(letter.record.value or b"")
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +71,8 @@ class Holding:
     """Set when it has been given up: whoever is still working on it must stop."""
     letters_offset: int = 0
     """The dead letters of the records below it are stored."""
+    owed: Sequence[DeadLetter] = ()
+    """Dead letters of applied records that aren't stored yet."""
     unsent: Unsent = field(default_factory=Unsent)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set after each step of the replica."""

@@ -144,7 +144,7 @@ class Replica:
             )
             for at in applied.conflicts
         ]
-        return applied, decoded.letters + letters
+        return applied, sorted(decoded.letters + letters, key=lambda letter: letter.record.offset)
 
     def reached(self, fetched: Fetched, wall_ms: int) -> None:
         """All of ``fetched`` has been applied: move position and clock.

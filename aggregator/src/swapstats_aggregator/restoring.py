@@ -131,12 +131,13 @@ async def _newest_readable(
 ) -> tuple[Sequence[bytes], Manifest | None, PartitionState]:
     for _ in range(_TRIES):
         manifests = await snapshots.manifests(partition)
-        for manifest in map(decode_manifest, manifests):
-            parts = await snapshots.load(partition, manifest.names())
+        for stored in manifests:
             try:
+                manifest = decode_manifest(stored)
+                parts = await snapshots.load(partition, manifest.names())
                 state = await asyncio.to_thread(restore, config, manifest, parts)
             except UnreadableSnapshot as error:
-                log.warning("unreadable_snapshot", partition=partition, seq=manifest.seq, error=str(error))
+                log.warning("unreadable_snapshot", partition=partition, error=str(error))
                 continue
             _say_if_shorter(manifest, config)
             return manifests, manifest, state

@@ -143,17 +143,17 @@ class Shard:
 
     async def _stop(self, follower: asyncio.Task[None], reader: asyncio.Task[None]) -> None:
         self._stopping = True
-        follower.cancel()
+        self._reassign.set()
         self._wake()
         async with asyncio.timeout(_FINAL_SNAPSHOT_S):
-            await asyncio.gather(follower, return_exceptions=True)
+            await follower
             await reader
         await self._tenancy.leave(_FINAL_SNAPSHOT_S)
 
     # -- the assignment ---------------------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
-        while True:
+        while not self._stopping:
             self._reassign.clear()
             try:
                 assignment = await self._ports.snapshots.assignment()
@@ -222,8 +222,9 @@ class Shard:
                     held.unsent.keep(letters)
                 else:
                     self._count(applied, len(records))
+                    held.owed = letters
                     await self._bury(letters)
-                    held.letters_offset = replica.offset
+                    held.owed, held.letters_offset = (), replica.offset
             held.changed.set()
             await asyncio.sleep(0)  # let queries in
         if held.is_over:
@@ -259,6 +260,8 @@ class Shard:
         now = self._clock()
         for held in tuple(self._holdings.values()):
             owned, replica = held.owned, held.replica
+            if held.is_over:  # since an earlier one was published
+                continue
             if now - held.observed_at_ms >= _OBSERVE_MS:
                 held.observe(now)
                 if owned is not None:
@@ -284,6 +287,7 @@ class Shard:
         """Backpressure: wait until no partition has too many heads to compact."""
         while any(len(held.replica.state.frozen) > _FROZEN_LIMIT for held in self._holdings.values()):
             self._compacted.clear()
+            self._applied.set()
             await self._compacted.wait()
 
     async def _later(self, server: str, error: Unavailable) -> None:
@@ -357,6 +361,7 @@ class Shard:
             self._applied.clear()
             while any([await compact_once(held.replica) for held in tuple(self._holdings.values())]):
                 self._compacted.set()
+            self._compacted.set()  # there may be nothing to do because the partition is gone
 
     async def _snapshot(self) -> None:
         while True:

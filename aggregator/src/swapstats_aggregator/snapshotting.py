@@ -21,7 +21,15 @@ from swapstats_aggregator.replica import Origin, Replica
 from swapstats_aggregator.setup import Owner
 from swapstats_core.chunks import Chunk, Part, compact
 from swapstats_core.digest import digest_of
-from swapstats_core.snapshot import ChunkRef, Manifest, decode_manifest, encode_cells, encode_ids, encode_manifest
+from swapstats_core.snapshot import (
+    ChunkRef,
+    Manifest,
+    UnreadableSnapshot,
+    decode_manifest,
+    encode_cells,
+    encode_ids,
+    encode_manifest,
+)
 
 log = structlog.get_logger()
 
@@ -203,10 +211,12 @@ class Snapshotter:
         """After the flip, and harmless if it fails: collect what no manifest names, tell lag tools the offset."""
         partition = self._replica.partition
         try:
-            kept = map(decode_manifest, await self._snapshots.manifests(partition))
+            kept = [decode_manifest(stored) for stored in await self._snapshots.manifests(partition)]
             named = set().union(*(each.names() for each in kept))
             await self._snapshots.collect(partition, self._replica.epoch, named)
             await self._source.commit({partition: manifest.offset})
         except Unavailable as error:
             self._metrics.unavailable.labels("tidy_up").inc()
             log.info("tidy_up_failed", partition=partition, error=str(error))
+        except UnreadableSnapshot as error:  # what it names isn't known: it will be pushed out by newer ones
+            log.warning("nothing_collected", partition=partition, error=str(error))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Final
 
@@ -23,8 +24,7 @@ from swapstats_aggregator.setup import Setup
 from swapstats_aggregator.snapshotting import Fenced, Snapshotter, freeze
 from swapstats_aggregator.tenure import Tenure
 from swapstats_core.ownership import Released
-from swapstats_core.snapshot import Manifest, decode_manifest
-from swapstats_core.wire import Pulse
+from swapstats_core.snapshot import Manifest, UnreadableSnapshot, decode_manifest
 
 log = structlog.get_logger()
 
@@ -65,12 +65,11 @@ class Succession:
                 self._setup.metrics.forget(partition)
         return held
 
-    def follow(self, tenure: Tenure, pulse: Pulse) -> None:
+    def follow(self, tenure: Tenure) -> None:
         """Let a shadow read as far as its owner has."""
-        tenure.heard = pulse
-        held = self.holdings.get(tenure.partition)
-        if held is not None and held.feed.limit is not None and pulse.offset > held.feed.limit:
-            held.feed.limit = pulse.offset
+        held, heard = self.holdings.get(tenure.partition), tenure.heard
+        if held is not None and heard is not None and (held.feed.limit or 0) < heard.offset:
+            held.feed.limit = heard.offset
             self._wake()
 
     async def run(self, tenure: Tenure) -> None:
@@ -103,7 +102,7 @@ class Succession:
         verdict = await snapshots.claim(tenure.partition, tenure.epoch, owner.name)
         if not verdict.done:
             raise Fenced(tenure.partition, tenure.epoch, verdict.epoch)
-        if tenure.former is None:
+        if tenure.former is None and verdict.epoch < tenure.epoch:  # else it is a repeat, and our own claim
             tenure.former = verdict.owner
 
     async def _acquire(self, tenure: Tenure) -> None:
@@ -119,7 +118,7 @@ class Succession:
         self._hold(held)
         if tenure.former:
             await _until(held, lambda: replica.current)
-            self._handoffs.record(tenure, replica.offset, replica.records, None)
+            self._handoffs.record(tenure, restored.start.offset, replica.records, None)
 
     async def _restore(self, tenure: Tenure) -> Restored:
         setup, partition = self._setup, tenure.partition
@@ -144,7 +143,7 @@ class Succession:
 
     async def _take_over(self, tenure: Tenure, held: Holding) -> bool:
         """Make a shadow's holding an owner's: go on exactly where the former owner stopped, if it says so, and at least
-        where its newest snapshot does.
+        where its newest pulse and its newest snapshot do.
 
         False, and it is dropped, if that snapshot is the better beginning: reading up to it takes too long; dead
         letters may have been lost, which a replay finds again; or the topic was recreated, and the former owner had
@@ -153,37 +152,48 @@ class Succession:
         tenure.role = "claiming"
         replica, before = held.replica, held.replica.records
         released = await self._last_word(tenure)
-        stored = await self._setup.ports.snapshots.manifests(tenure.partition)
-        newest = decode_manifest(stored[0]) if stored else None
+        newest = await self._newest_manifest(tenure.partition)
         told = [each for each in (released, newest) if each is not None]
         is_recreated = any(each.incarnation != replica.origin.incarnation for each in told)
-        stop = max([replica.offset, *(each.offset for each in told)])
-        if (
-            is_recreated
-            or not await self._catch_up(held, stop)
-            or (letters := held.unsent.since(_covered(newest, released))) is None
-        ):
+        heard = released or tenure.heard
+        stop = max([replica.offset, *(each.offset for each in (heard, newest) if each is not None)])
+        is_there = not is_recreated and await self._catch_up(held, stop)
+        is_behind = newest is not None and newest.offset > replica.offset
+        letters = held.unsent.since(_covered(newest, released))
+        if is_recreated or is_behind or letters is None:
             self.drop(tenure.partition)
             return False
-        exactly = released if released is not None and released.offset == stop else None
+        exactly = released if is_there and released is not None and released.offset == stop else None
         frozen = freeze(replica)
-        if exactly is not None:
-            replica.state.advance(exactly.now_ms)
+        if is_there and heard is not None:
+            replica.state.advance(heard.as_of_ms)
         async with held.in_step:  # no record is applied, and no snapshot taken, before these letters are stored
             await self._serve(tenure, held, self._snapshotter(replica))
             held.feed.limit = None
-            self._handoffs.record(tenure, stop, replica.records - before, exactly)
+            self._handoffs.record(tenure, replica.offset, replica.records - before, exactly)
+            held.owed = letters
             await self._bury(letters)
-            held.letters_offset = replica.offset
+            held.owed, held.letters_offset = (), replica.offset
         self._wake()
-        if exactly is not None:
+        if exactly is not None and exactly.first_offset == replica.origin.first_offset:  # else they may differ
             await self._handoffs.compare(tenure, frozen)
         return True
 
     async def _last_word(self, tenure: Tenure) -> Released | None:
-        if tenure.released is None:
-            await within(_PARTING_S, tenure.parted.wait())
+        async def heard() -> None:
+            while tenure.released is None:
+                tenure.parted.clear()
+                await tenure.parted.wait()
+
+        await within(_PARTING_S, heard())
         return tenure.released
+
+    async def _newest_manifest(self, partition: int) -> Manifest | None:
+        """The newest readable one. Raises Unavailable."""
+        for stored in await self._setup.ports.snapshots.manifests(partition):
+            with suppress(UnreadableSnapshot):
+                return decode_manifest(stored)
+        return None
 
     async def _catch_up(self, held: Holding, offset: int) -> bool:
         """Read exactly up to an offset."""

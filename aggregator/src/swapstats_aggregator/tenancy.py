@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from swapstats_aggregator.handoffs import Handoffs
+from swapstats_aggregator.handoffs import Handoffs, within
 from swapstats_aggregator.holding import Holding
 from swapstats_aggregator.ports import Unavailable
 from swapstats_aggregator.setup import Setup
@@ -21,11 +21,13 @@ from swapstats_aggregator.snapshotting import Fenced, Frozen, freeze
 from swapstats_aggregator.succession import Answer, Bury, Succession
 from swapstats_aggregator.tenure import Have, Step, Tenure, Want, Wanted, step, wanted
 from swapstats_core.ownership import Assignment, Digested, Handoff, PartitionReport, Released, decode_parting, encode
-from swapstats_core.wire import decode_pulse
+from swapstats_core.wire import CURRENT_WITHIN_MS, decode_pulse
 
 log = structlog.get_logger()
 
 _RETRY_S: Final = 0.5
+_LAST_DIGESTS_S: Final = 5.0
+"""How long a stopping shard goes on computing digests."""
 
 
 class Tenancy:
@@ -33,6 +35,7 @@ class Tenancy:
 
     def __init__(self, setup: Setup, *, answer: Answer, bury: Bury, wake: Callable[[], None]) -> None:
         self._setup = setup
+        self._bury = bury
         self._handoffs = Handoffs(setup)
         self._succession = Succession(setup, self._handoffs, answer=answer, bury=bury, wake=wake)
         self._tenures: dict[int, Tenure] = {}
@@ -76,7 +79,7 @@ class Tenancy:
         lag_ms: int | None = 0
         if held.owned is not None:
             lag_ms = 0 if replica.current else max(1, now_ms - replica.state.now_ms)
-        elif tenure.heard is None:
+        elif tenure.heard is None or now_ms - tenure.heard_at_ms > CURRENT_WITHIN_MS:
             lag_ms = None
         elif replica.offset < tenure.heard.offset:
             lag_ms = max(1, tenure.heard.as_of_ms - replica.state.newest_ms)
@@ -148,25 +151,31 @@ class Tenancy:
         """Give a partition up at once. An owner says first where it stopped, then the digest of what it had."""
         tenure = self._tenures.pop(partition)
         held = self._succession.drop(tenure.partition)
-        if held is not None and held.owned is not None:
-            frozen = await self._part(tenure, held)
-            self._spawn(self._tell_digest(partition, tenure.epoch, frozen))
-            await held.owned.unserve()
-            log.info("released", partition=partition, epoch=tenure.epoch, offset=frozen.offset)
+        if held is not None:
+            await self._part(tenure, held)
         await self._close(tenure)
 
-    async def _part(self, tenure: Tenure, held: Holding) -> Frozen:
-        """Tell the next owner where this one stopped."""
+    async def _part(self, tenure: Tenure, held: Holding) -> None:
+        """If it was owned: say where this owner stopped, later the digest of what it had, and answer no more."""
+        if held.owned is None:
+            return
+        frozen = await self._say_where(tenure, held)
+        self._spawn(self._tell_digest(tenure.partition, tenure.epoch, frozen))
+        await held.owned.unserve()
+        log.info("released", partition=tenure.partition, epoch=tenure.epoch, offset=frozen.offset)
+
+    async def _say_where(self, tenure: Tenure, held: Holding) -> Frozen:
         replica = held.replica
         released = Released(
-            tenure.partition,
-            tenure.epoch,
-            self._setup.owner.name,
-            replica.offset,
-            replica.origin.incarnation,
-            replica.state.now_ms,
-            held.letters_offset,
-            self._setup.clock(),
+            partition=tenure.partition,
+            epoch=tenure.epoch,
+            owner=self._setup.owner.name,
+            offset=replica.offset,
+            incarnation=replica.origin.incarnation,
+            first_offset=replica.origin.first_offset,
+            as_of_ms=replica.state.now_ms,
+            letters_offset=held.letters_offset,
+            at_ms=self._setup.clock(),
         )
         frozen = freeze(replica)
         await self._setup.ports.bus.publish(self._setup.subjects.handoff(tenure.partition), encode(released))
@@ -198,19 +207,14 @@ class Tenancy:
 
     def _on_pulse(self, tenure: Tenure, payload: bytes) -> None:
         pulse = decode_pulse(payload)
-        if tenure.have is Have.SHADOW and pulse.epoch == tenure.epoch:
-            self._succession.follow(tenure, pulse)
+        tenure.hear(pulse, self._setup.clock())
+        if tenure.have is Have.SHADOW:
+            self._succession.follow(tenure)
         elif tenure.have is Have.OWNER and pulse.epoch > tenure.epoch:
             self._spawn(self._refuse(tenure, pulse.epoch, "another shard serves it"))
 
     def _on_parting(self, tenure: Tenure, payload: bytes) -> None:
-        word = decode_parting(payload)
-        if word.epoch == tenure.followed_epoch:
-            if isinstance(word, Released):
-                tenure.released = word
-            else:
-                tenure.digested = word
-            tenure.parted.set()
+        tenure.hear(decode_parting(payload), self._setup.clock())
 
     async def fenced(self, partition: int, error: Fenced) -> None:
         """A flip was refused: drop the partition."""
@@ -225,8 +229,8 @@ class Tenancy:
         self._setup.metrics.fenced.inc()
         log.warning("fenced", partition=tenure.partition, epoch=tenure.epoch, highest_epoch=highest_epoch, why=why)
         held = self._succession.drop(tenure.partition)
-        if held is not None and held.owned is not None:
-            await held.owned.unserve()
+        if held is not None:
+            await self._part(tenure, held)
         if tenure.task is not None and tenure.task is not asyncio.current_task():
             tenure.task.cancel()
 
@@ -250,11 +254,11 @@ class Tenancy:
     # -- the end ----------------------------------------------------------------------------------------------------
 
     async def leave(self, within_s: float) -> None:
-        """Give everything up in order: say where, and take last snapshots."""
+        """Give everything up in order: say where, and take last snapshots, each for at most ``within_s`` seconds."""
         tenures = tuple(self._tenures.values())
         self._tenures = {}
         await asyncio.gather(*(self._leave(tenure, within_s) for tenure in tenures))
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await within(_LAST_DIGESTS_S, asyncio.gather(*self._background, return_exceptions=True))
 
     async def _leave(self, tenure: Tenure, within_s: float) -> None:
         held = self._succession.drop(tenure.partition)
@@ -262,15 +266,16 @@ class Tenancy:
         if held is None or held.owned is None:
             return
         await held.owned.unserve()
-        frozen = await self._part(tenure, held)
+        frozen = await self._say_where(tenure, held)
         try:
             async with asyncio.timeout(within_s), held.in_step:
+                await self._bury(held.owed)  # what a snapshot covers must have been stored
                 manifest = await held.owned.snapshotter.take(self._setup.clock())
         except (Fenced, Unavailable, TimeoutError) as error:
             log.warning("left_without_snapshot", partition=tenure.partition, error=repr(error))
         else:
             log.info("left", partition=tenure.partition, offset=manifest.offset)
-        await self._tell_digest(tenure.partition, tenure.epoch, frozen)
+        self._spawn(self._tell_digest(tenure.partition, tenure.epoch, frozen))
 
     def abandon(self) -> None:
         """End all tasks, whatever they are doing."""

@@ -104,21 +104,46 @@ class Tenure:
     followed_epoch: int = 0
     promoted: asyncio.Event = field(default_factory=asyncio.Event)
     heard: Pulse | None = None
-    """The newest pulse of the owner that it follows."""
+    """The newest pulse of the owner that it follows, or followed."""
+    heard_at_ms: int = 0
     released: Released | None = None
     digested: Digested | None = None
     parted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when one of the former owner's last words has been heard."""
+    """Set when one of the former owner's last words is heard."""
     former: str | None = None
     """Who had claimed the partition before; None before the claim."""
     task: asyncio.Task[None] | None = None
     unlisten: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     def follow(self, epoch: int) -> None:
-        """Follow the owner of ``epoch``: what a former one said is of no interest any more."""
-        if epoch != self.followed_epoch:
-            self.epoch = self.followed_epoch = epoch
-            self.released = self.digested = None
+        """Follow the owner of ``epoch``."""
+        self.epoch = self.followed_epoch = epoch
+        self._forget_before(epoch)
+
+    def hear(self, word: Pulse | Released | Digested, now_ms: int) -> None:
+        """Take in what the owner of an epoch says, if it is the one that is followed or one after it.
+
+        The assignment that renews an owner may come later than the owner's words, or never, if another overtakes it.
+        """
+        newest = max([self.followed_epoch, *(w.epoch for w in (self.heard, self.released) if w is not None)])
+        if word.epoch < newest or (self.have is not Have.SHADOW and word.epoch >= self.epoch):
+            return
+        self._forget_before(word.epoch)
+        match word:
+            case Pulse():
+                self.heard, self.heard_at_ms = word, now_ms
+            case Released():
+                self.released = word
+                self.parted.set()
+            case Digested():
+                self.digested = word
+                self.parted.set()
+
+    def _forget_before(self, epoch: int) -> None:
+        """What the owner of an earlier epoch said is of no interest any more."""
+        self.heard = None if self.heard is None or self.heard.epoch < epoch else self.heard
+        self.released = None if self.released is None or self.released.epoch < epoch else self.released
+        self.digested = None if self.digested is None or self.digested.epoch < epoch else self.digested
 
     def promote(self, epoch: int) -> None:
         """Own the partition in ``epoch``."""

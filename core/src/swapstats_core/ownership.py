@@ -65,11 +65,11 @@ class PartitionReport(msgspec.Struct, frozen=True):
 class Handoff(msgspec.Struct, frozen=True):
     """A finished move of a partition, told by its new owner.
 
-    ``offset``: where the former owner stopped or, if it never said (then ``gap_ms`` is None), where the new one began
-    to serve. ``gap_ms``: from the former owner's last moment to the new one's first, by their clocks. ``replayed``:
-    records that the new owner applied in between; after a restore, all since the snapshot. The digests (hexadecimal)
-    are those of both states at ``offset``; None: not known, or not yet. ``former`` is empty when nobody
-    is known to have held the partition before.
+    ``offset``: where the former owner stopped or, if it never said (then ``gap_ms`` is None), where the new one went
+    on. ``served_at_ms``: when the new one served or, after a restore, was current. ``gap_ms``: from the former owner's
+    last moment to the new one's first, by their clocks. ``replayed``: records that the new owner applied in between;
+    after a restore, all since the snapshot. The digests (hexadecimal) are those of both states at ``offset``; None: not
+    known, or not yet. ``former`` is empty when nobody is known to have held the partition before.
     """
 
     partition: int
@@ -103,7 +103,8 @@ class MemberReport(msgspec.Struct, frozen=True):
 class Released(msgspec.Struct, frozen=True, tag="released", tag_field="kind"):
     """The former owner's last word: it stopped at ``offset`` of topic ``incarnation``, at ``at_ms`` by its wall clock.
 
-    ``now_ms`` is the engine's clock then. The dead letters of the records below ``letters_offset`` are stored.
+    It had read from ``first_offset`` on. ``as_of_ms`` is the engine's clock then. The dead letters of the records below
+    ``letters_offset`` are stored.
     """
 
     partition: int
@@ -111,7 +112,8 @@ class Released(msgspec.Struct, frozen=True, tag="released", tag_field="kind"):
     owner: str
     offset: int
     incarnation: str
-    now_ms: int
+    first_offset: int
+    as_of_ms: int
     letters_offset: int
     at_ms: int
 

@@ -30,7 +30,7 @@ _LEVEL: Final = 1
 
 
 class UnreadableSnapshot(Exception):  # noqa: N818 - reads as what it is
-    """A chunk is missing, damaged or of another version; the manifest before it may still be good."""
+    """A manifest or a chunk is missing, damaged or of another version; the snapshot before it may still be good."""
 
 
 class ChunkRef(msgspec.Struct, frozen=True):
@@ -71,7 +71,15 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 encode_manifest = msgspec.json.Encoder().encode
-decode_manifest = msgspec.json.Decoder(Manifest).decode
+_decode_manifest = msgspec.json.Decoder(Manifest).decode
+
+
+def decode_manifest(stored: bytes) -> Manifest:
+    """The opposite of `encode_manifest`. Raises UnreadableSnapshot."""
+    try:
+        return _decode_manifest(stored)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnreadableSnapshot(f"the manifest can't be read: {error}") from error
 
 
 class _Cells(msgspec.Struct):
