@@ -180,6 +180,7 @@ async def test_without_a_last_word_the_next_owner_begins_no_earlier_than_the_las
         await world.until(world.is_current)
         world.assert_exact()
         for partition in BOTH:
+            await world.until(lambda p=partition: world.pulses(p)[-1].epoch == 2)  # type: ignore[misc]
             assert {pulse.offset for pulse in world.pulses(partition) if pulse.epoch == 2} == {ends[partition]}
 
 
