@@ -8,12 +8,15 @@ import re
 import select
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from swapstats_cli.control.client import status_of
+from swapstats_cli.control.status import Status
 
 REPOSITORY = Path(__file__).parents[2]
 STANDINS = Path(__file__).with_name("standins")
@@ -45,6 +48,18 @@ class Dev:
 
     def endpoints(self) -> dict[str, Any]:
         return msgspec.json.decode((self.data_dir / "endpoints.json").read_bytes(), type=dict[str, Any])
+
+    async def until(self, holds: Callable[[Status], bool]) -> Status:
+        """The first status of which this holds. Fails when none does in time."""
+        status: Status | None = None
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                while status is None or not holds(status):
+                    await asyncio.sleep(0.05)
+                    status = await status_of(self.data_dir)
+        except TimeoutError:
+            raise AssertionError(f"the last status was {status}") from None
+        return status
 
     def pids(self) -> list[int]:
         """Every child that is recorded now."""

@@ -1,4 +1,4 @@
-"""The embedded servers are the real ones, and the assignment lives in them."""
+"""The embedded servers are the real ones, and the decider's adapters work with them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from random import SystemRandom
 import nats
 import pytest
 from aiokafka import AIOKafkaProducer
+from nats.aio.msg import Msg
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from swapstats_cli.deciding.nats import open_line
+from swapstats_cli.deciding.ports import Line, Unavailable
+from swapstats_cli.deciding.redis import RedisCopy
 from swapstats_cli.supervisor import probes, servers
 from swapstats_cli.supervisor.child import Child
-from swapstats_cli.supervisor.ownership import Ownership
 from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_cli.supervisor.servers import ServerMissingError
 from swapstats_cli.supervisor.topics import create_topics, topics_of
-from swapstats_core.ownership import Assignment, decode_assignment
-from swapstats_core.spec import Source, SwapStatsResource, Topic
-from swapstats_core.wire import Keys, Subjects
+from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.spec import Source, Topic
+from swapstats_core.wire import Keys
 
 KEYS = Keys("swapstats:", "demo")
 
@@ -47,66 +49,61 @@ async def _running(command: list[str], log: Path, probe: Callable[[], Awaitable[
         assert await child.stop(10, asyncio.Event())
 
 
-def _resource(redis: int, nats_port: int, shards: int = 2) -> SwapStatsResource:
-    stores = {"redis": {"url": f"redis://127.0.0.1:{redis}/0"}, "nats": {"url": f"nats://127.0.0.1:{nats_port}"}}
-    source = {"topic": {"partitions": 4}}
-    spec = {"shards": {"replicas": shards}, "stores": stores, "source": source}
-    return SwapStatsResource.model_validate({"metadata": {"name": "demo"}, "spec": spec})
-
-
-async def _stored(redis: Redis) -> Assignment:
-    content = await redis.get(KEYS.assignment)
-    assert content is not None
-    return decode_assignment(content)
-
-
-async def test_a_revision_is_stored_before_it_is_announced(tmp_path: Path, ports: PortReservations) -> None:
-    redis, nats_port = ports.take(), ports.take()
-    async with (
-        _running(servers.redis(redis, tmp_path), tmp_path / "redis.log", lambda: probes.redis_ok(redis)),
-        _running(servers.nats(nats_port), tmp_path / "nats.log", lambda: probes.nats_ok(nats_port)),
-    ):
-        listener = await nats.connect(f"nats://127.0.0.1:{nats_port}")
-        news = await listener.subscribe(Subjects("demo").assignment)
-        await listener.flush()
-        ownership = Ownership(_resource(redis, nats_port))
-        store = Redis(port=redis)
-        await store.hset(KEYS.owner(2), mapping={"epoch": 41, "owner": "shard-7"})
-
-        dealt = await ownership.begin()
-        assert dealt.announced
-        assert (await news.next_msg(timeout=5)).data == b"1"
-        assert [entry.epoch for entry in dealt.assignment.partitions] == [1, 1, 42, 1], "above every claim"
-
-        await ownership.reissue("shard-0")
-        assert (await news.next_msg(timeout=5)).data == b"2"
-        stored = await _stored(store)
-        assert stored == ownership.current
-        assert [entry.epoch for entry in stored.partitions] == [2, 1, 43, 1]
-
-        await store.flushall()
-        await ownership.republish()
-        assert await _stored(store) == stored
-        assert (await news.next_msg(timeout=5)).data == b"2"
-
+async def test_the_copy_of_the_assignment_is_in_redis(tmp_path: Path, ports: PortReservations) -> None:
+    port = ports.take()
+    copy = RedisCopy(f"redis://127.0.0.1:{port}/0", KEYS)
+    with pytest.raises(Unavailable, match="redis"):
+        await copy.read()
+    async with _running(servers.redis(port, tmp_path), tmp_path / "redis.log", lambda: probes.redis_ok(port)):
+        assert await copy.read() is None
+        assert await copy.claimed(2) == [0, 0]
+        store = Redis(port=port)
+        await store.hset(KEYS.owner(1), mapping={"epoch": 41, "owner": "shard-7"})
         await store.aclose()
-        await listener.close()
-        await ownership.close()
+        assert await copy.claimed(2) == [0, 41]
+        assignment = Assignment(3, [PartitionAssignment("shard-0", 1, "warming", "shard-1")])
+        await copy.write(assignment)
+        assert await copy.read() == assignment
+    with pytest.raises(Unavailable, match="redis"):
+        await copy.write(assignment)
+    await copy.close()
 
 
-async def test_without_nats_the_assignment_still_counts_and_without_redis_it_does_not(
-    tmp_path: Path, ports: PortReservations
-) -> None:
-    redis, nats_port = ports.take(), ports.take()
-    ownership = Ownership(_resource(redis, nats_port))
-    async with _running(servers.redis(redis, tmp_path), tmp_path / "redis.log", lambda: probes.redis_ok(redis)):
-        published = await ownership.begin()
-        assert not published.announced
-        assert ownership.partitions_of("shard-1") == (1, 3)
-    with pytest.raises(RedisError):
-        await ownership.reissue("shard-1")
-    assert ownership.current == published.assignment
-    await ownership.close()
+async def test_a_line_asks_hears_itself_and_fails_with_its_server(tmp_path: Path, ports: PortReservations) -> None:
+    port = ports.take()
+    url = f"nats://127.0.0.1:{port}"
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    with pytest.raises(Unavailable, match="nats"):
+        async with open_line(url, heard.put_nowait):
+            pytest.fail("there is no server")
+    async with _running(servers.nats(port), tmp_path / "nats.log", lambda: probes.nats_ok(port)) as server:
+        shard = await nats.connect(url, allow_reconnect=False, error_cb=_quietly)
+
+        async def answer(message: Msg) -> None:
+            await shard.publish(message.reply, b"I am " + message.data)
+
+        await shard.subscribe("demo.shard.shard-0", cb=answer)
+        await shard.flush()
+        async with asyncio.timeout(10), open_line(url, heard.put_nowait) as line:
+            await line.ask("demo.shard.shard-0", b"well")
+            assert await heard.get() == b"I am well"
+            await line.ask("demo.shard.nobody")  # the server says that nobody listens: not a word of a shard
+            await line.echo()
+            assert [await heard.get(), await heard.get()] == [b"", b""]
+            await server.stop(10, asyncio.Event())
+            with pytest.raises(Unavailable, match="nats"):
+                await _publish_on(line)
+        await shard.close()
+
+
+async def _publish_on(line: Line) -> None:
+    while True:
+        await line.publish("demo.assignment", b"1")
+        await asyncio.sleep(0)
+
+
+async def _quietly(_: Exception) -> None:
+    """A lost connection is what the test is about."""
 
 
 async def test_a_broker_gets_its_topics_once(tmp_path: Path, ports: PortReservations) -> None:

@@ -143,6 +143,7 @@ async def test_a_restart_is_orderly_and_no_death(tmp_path: Path, journal: Journa
     await keeper.ready.wait()
     first = keeper.last_pid
     await keeper.restart(asyncio.Event())
+    assert not keeper.alive
     await spoken.until("is back")
     assert keeper.last_pid != first
     assert (keeper.status().state, keeper.status().restarts) == (PartState.READY, 1)

@@ -1,4 +1,4 @@
-"""The supervisor's pure parts: assignment, backoff, ports, resource."""
+"""The supervisor's pure parts: backoff, ports, resource."""
 
 from __future__ import annotations
 
@@ -7,60 +7,15 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from swapstats_cli.options import Broker
-from swapstats_cli.supervisor.assignment import deal, owned_by, reissue
 from swapstats_cli.supervisor.layout import Endpoints, Ports, check, embed, endpoints, resource_json
-from swapstats_cli.supervisor.pool import numbered
 from swapstats_cli.supervisor.ports import PortReservations, candidates, choose
 from swapstats_cli.supervisor.restarts import HEALTHY_AFTER_S, LONGEST_DELAY_S, Backoff
-from swapstats_core.ownership import Assignment
 from swapstats_core.spec import SwapStatsResource
 
 SEEDED = Random(1)  # noqa: S311  # no secret
 PORTS = Ports(kafka=1, redis=2, nats=3, clickhouse=4, recorder=5, api=8)
-
-
-@st.composite
-def _pasts(draw: st.DrawFn) -> tuple[int, tuple[str, ...], Assignment | None, list[int]]:
-    partitions = draw(st.integers(1, 12))
-    shards = numbered("shard", draw(st.integers(1, partitions)))
-    before = None
-    for _ in range(draw(st.integers(0, 3))):
-        before = deal(partitions, shards, before, [0] * partitions)
-        before = reissue(before, draw(st.sampled_from(shards)))
-    claimed = draw(st.lists(st.integers(0, 9), min_size=partitions, max_size=partitions))
-    return partitions, shards, before, claimed
-
-
-@given(_pasts())
-def test_a_deal_is_even_and_above_every_earlier_epoch(
-    past: tuple[int, tuple[str, ...], Assignment | None, list[int]],
-) -> None:
-    partitions, shards, before, claimed = past
-    dealt = deal(partitions, shards, before, claimed)
-    sizes = [len(owned_by(dealt, shard)) for shard in shards]
-    assert sum(sizes) == partitions
-    assert max(sizes) - min(sizes) <= 1
-    assert all(entry.epoch > epoch for entry, epoch in zip(dealt.partitions, claimed, strict=True))
-    if before is not None:
-        assert dealt.revision > before.revision
-        assert all(new.epoch > old.epoch for new, old in zip(dealt.partitions, before.partitions, strict=True))
-
-
-def test_a_reissue_raises_only_the_epochs_of_its_shard() -> None:
-    first = deal(5, numbered("shard", 2), None, [0] * 5)
-    second = reissue(first, "shard-1")
-    assert second.revision == first.revision + 1
-    assert [entry.owner for entry in second.partitions] == [entry.owner for entry in first.partitions]
-    assert [entry.epoch for entry in second.partitions] == [1, 2, 1, 2, 1]
-
-
-def test_another_partition_count_is_refused() -> None:
-    with pytest.raises(ValueError, match="can't change from 4 to 6"):
-        deal(6, numbered("shard", 2), deal(4, numbered("shard", 2), None, [0] * 4), [0] * 6)
 
 
 def test_delays_double_up_to_a_bound_and_start_over_after_a_healthy_life() -> None:

@@ -10,6 +10,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from redis.asyncio import Redis
 
+from swapstats_cli.control.status import AssignmentStatus
 from swapstats_cli.supervisor.datadir import DataDir, DataDirBusyError
 from swapstats_cli.supervisor.probes import http_ok
 from swapstats_cli.supervisor.run import Options, run
@@ -77,9 +78,11 @@ async def test_a_life_in_order(tmp_path: Path) -> None:
     assert "ended by SIGTERM" in (tmp_path / "logs" / "shard-0.log").read_text()
     assert all(is_gone(pid) for pid in pids)
     assert not (tmp_path / "endpoints.json").exists()
-    assert not (tmp_path / "children.json").exists()
+    for gone in ("children.json", "status.json", "control.sock"):
+        assert not (tmp_path / gone).exists()
 
     async with dev(tmp_path, DEMO) as again:
+        await again.says(f"there was a run before, up to revision {before.revision}")
         await again.says("all ready after")
         after = await _assignment(again)
         assert after.revision > before.revision
@@ -94,8 +97,8 @@ async def test_every_part_that_dies_comes_back(tmp_path: Path) -> None:
         before = await _assignment(running)
 
         os.kill(endpoints["shards"][0]["pid"], signal.SIGKILL)
-        await running.says("shard-0 gets new epochs for partitions 0, 2, 4")
-        await running.says("shard-0 is back")
+        await running.says("partitions 0, 2, 4: without an owner until shard-0 is back")
+        await running.says("partitions 0, 2, 4: shard-0 took over from shard-0, which was gone")
         after = await _assignment(running)
         assert min(_epochs(after, "shard-0")) > max(_epochs(before, "shard-0"))
         assert _epochs(after, "shard-1") == _epochs(before, "shard-1")
@@ -133,7 +136,11 @@ async def test_all_processes_of_ours_and_redis_die_at_once(tmp_path: Path) -> No
         waiting = {"shard-0", "shard-1", "api-0", "recorder", "redis"}
         while waiting:
             waiting.discard((await running.says(r"(\S+) is back"))[1])
+        status = await running.until(
+            lambda now: now.condition("Ready").status and not now.condition("Progressing").status
+        )
         after = await _assignment(running)
+        assert status.assignment == AssignmentStatus(after.revision, after.partitions)
         assert all(new.epoch > old.epoch for new, old in zip(after.partitions, before.partitions, strict=True))
         assert await running.end(signal.SIGTERM) == 0
 

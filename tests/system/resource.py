@@ -12,6 +12,6 @@ spec:
   source: {topic: {partitions: 6}, start: earliest, sessionTimeout: 6s}
   windows: [1m, 5m, 1h, 24h]
   snapshots: {interval: 1s}
-  shards: {replicas: 2}
+  shards: {replicas: 2, failoverAfter: 10m}  # here whoever is gone comes back
   api: {replicas: 2, http: {port: 0}}
 """

@@ -5,7 +5,12 @@ from __future__ import annotations
 import typer
 
 from swapstats_cli.commands.dev import dev
+from swapstats_cli.commands.drain import drain
 from swapstats_cli.commands.produce import produce
+from swapstats_cli.commands.restart import restart
+from swapstats_cli.commands.scale import scale
+from swapstats_cli.commands.snapshot import snapshot
+from swapstats_cli.commands.status import status
 from swapstats_cli.commands.token import token
 from swapstats_cli.commands.verify import verify
 
@@ -14,10 +19,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(dev)
-app.command()(produce)
-app.command()(token)
-app.command()(verify)
+for command in (dev, status, scale, drain, restart, snapshot, produce, token, verify):
+    app.command()(command)
 
 
 @app.callback()

@@ -24,6 +24,10 @@ class Condition(msgspec.Struct, frozen=True, rename="camel"):
     since: str
 
 
+class WorkStatus(PartitionReport, frozen=True, rename="camel"):
+    """What a shard says of one partition."""
+
+
 class MemberStatus(msgspec.Struct, frozen=True, rename="camel"):
     """A shard: its process and what it says of its partitions.
 
@@ -40,7 +44,7 @@ class MemberStatus(msgspec.Struct, frozen=True, rename="camel"):
     wanted: bool
     draining: bool
     heard_ms_ago: int | None
-    partitions: list[PartitionReport]
+    partitions: list[WorkStatus]
     degraded: list[str]
 
     @property

@@ -12,8 +12,8 @@ from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.planning import Decision, Member, Memory, Observed, Policy, plan
 
 INTERVAL_S = 0.1
-NOTED_AFTER_MS = 2_000
-"""What hinders a plan for less is not worth a line."""
+NOTED_AFTER_MS = 5_000
+"""What hinders a plan for less isn't worth a line."""
 SETTLED_AFTER_MS = 500
 """When nothing had to be decided for this long, nothing is about to be."""
 
@@ -59,6 +59,7 @@ class Decider:
         self._memory = Memory()
         self._noted: dict[str, int] = {}
         """What isn't done and why, and since when that has been so."""
+        self._blind_since_ms: int | None = None
         self._told_notes: set[str] = set()
         self._restless_ms = surroundings.now_ms()
         self._news = asyncio.Event()
@@ -86,9 +87,9 @@ class Decider:
         around = self._surroundings
         now_ms, members = around.now_ms(), around.members()
         if members is None:
-            self._face("nats doesn't answer: nobody is seen, so ownership stays as it is")
-            self._restless_ms = now_ms
+            self._blind(now_ms)
             return
+        self._blind_since_ms = None
         planned = plan(self.policy, Observed(now_ms, self.assignment, members, self._memory))
         self._memory = planned.memory
         if planned.assignment.revision != self.assignment.revision:
@@ -106,6 +107,13 @@ class Decider:
         self._note(planned.notes, now_ms)
         if planned.decisions or not is_calm(self.assignment, members):
             self._restless_ms = now_ms
+
+    def _blind(self, now_ms: int) -> None:
+        self._restless_ms = now_ms
+        if self._blind_since_ms is None:
+            self._blind_since_ms = now_ms
+        if now_ms - self._blind_since_ms >= NOTED_AFTER_MS:
+            self._face("nats doesn't answer: nobody is seen, so ownership stays as it is")
 
     async def _warm(self, before: Assignment) -> None:
         """Ask for snapshots, so that the next owners have little to replay; they can do without."""

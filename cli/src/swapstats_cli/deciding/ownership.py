@@ -78,6 +78,10 @@ class Ownership:
         self.roll.dismiss(name)
         self._told.pop(name, None)
 
+    def hears(self, name: str) -> bool:
+        """Whether the shard's process of now has been heard."""
+        return self.roll.heard(name) is not None
+
     def engaged(self, name: str) -> bool:
         """Whether a shard has to do with a partition, or is about to, or has yet to tell what it gave away."""
         if any(name in {entry.owner, entry.next} for entry in self.decider.assignment.partitions):
@@ -133,10 +137,16 @@ class Ownership:
         await self._calls.send(self._subjects.assignment, revision)
 
     async def _record_handoffs(self) -> None:
-        while True:
-            await asyncio.sleep(HANDOFF_INTERVAL_S)
-            completed = self.handoffs.completed(self._clock.wall_ms())
-            for line, alarm in told(completed):
-                self._say(line, bad=alarm)
-            if completed:
-                self._record(completed)
+        try:
+            while True:
+                await asyncio.sleep(HANDOFF_INTERVAL_S)
+                self._tell_handoffs()
+        finally:
+            self._tell_handoffs()
+
+    def _tell_handoffs(self) -> None:
+        completed = self.handoffs.completed(self._clock.wall_ms())
+        for line, alarm in told(completed):
+            self._say(line, bad=alarm)
+        if completed:
+            self._record(completed)

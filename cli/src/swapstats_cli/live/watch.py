@@ -70,8 +70,9 @@ class Watch:
     def _api_url(self) -> str:
         """The first API process that is ready, else the first."""
         states = {status.name: status.state for status in self._system.statuses()}
-        ready = (port for name, port in self._system.api.ports.items() if states[name] is PartState.READY)
-        return http(next(ready, self._system.ports.api))
+        ports = self._system.api.ports
+        ready = (port for name, port in ports.items() if states[name] is PartState.READY)
+        return http(next(ready, ports["api-0"]))
 
     def _view(self) -> LiveView:
         parts = self._system.statuses()

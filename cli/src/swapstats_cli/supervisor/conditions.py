@@ -75,10 +75,13 @@ def _rolling(facts: Facts) -> Finding | None:
     rollout = facts.rollout
     if rollout is None or rollout.stalled is not None:
         return None
-    return Finding("Rolling", f"{rollout.reason}: {rollout.done} of {rollout.total} shards done, now {rollout.current}")
+    now = "about to begin" if rollout.current is None else f"now {rollout.current}"
+    return Finding("Rolling", f"{rollout.reason}: {rollout.done} of {rollout.total} shards done, {now}")
 
 
 def _scaling(facts: Facts) -> Finding | None:
+    if _rolling(facts) is not None:
+        return None  # its own steps
     leaving = [member.name for member in facts.members if not member.wanted]
     coming = [member.name for member in facts.members if member.wanted and member.state != "ready"]
     missing = facts.replicas - sum(member.wanted for member in facts.members)
@@ -101,7 +104,8 @@ def _moving(facts: Facts) -> Finding | None:
 
 
 def _settling(facts: Facts) -> Finding | None:
-    return None if facts.settled else Finding("Settling", "partitions are being placed")
+    others = any(judge(facts) is not None for judge in (_starting, _rolling, _scaling, _moving))
+    return None if facts.settled or others else Finding("Settling", "partitions are being placed")
 
 
 def _digests(facts: Facts) -> Finding | None:

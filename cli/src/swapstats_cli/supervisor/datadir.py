@@ -40,8 +40,13 @@ class DataDir:
 
     @property
     def status(self) -> Path:
-        """How the system is, as a resource's ``status``; of the last run when none is up."""
+        """How the system is, as a resource's ``status``; exists only while the system is up."""
         return self.root / "status.json"
+
+    @property
+    def handoffs(self) -> Path:
+        """Every finished handoff, a line each."""
+        return self.root / "logs" / "handoffs.jsonl"
 
     @property
     def control(self) -> Path:

@@ -56,6 +56,10 @@ class Journal:
         self._log.msg(text, tone=tone.value, **details)
         self._show(saying)
 
+    def tell(self, text: str, *, bad: bool = False) -> None:
+        """Say ``text``; ``bad``: it needs attention."""
+        self.say(text, Tone.WARNING if bad else Tone.INFO)
+
     @property
     def recent(self) -> tuple[Saying, ...]:
         """The last sayings, oldest first."""

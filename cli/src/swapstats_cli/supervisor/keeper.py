@@ -51,6 +51,7 @@ class Keeper:
         self._changed = changed
         self._needed = needed
         self._restarting = False
+        self._childless = asyncio.Event()
         self._child: Child | None = None
         self._last_pid = 0
         self._restarts = 0
@@ -109,14 +110,16 @@ class Keeper:
             self._restarts += 1
 
     async def restart(self, hurry: asyncio.Event) -> None:
-        """While `run` runs: end the child in order; the next one is started at once. Returns when the old one is gone.
+        """While `run` runs: end the child in order; the next one is started at once. Returns when there is none.
 
         A part that is down is being started again anyway.
         """
         if self._child is not None:
             self._restarting = True
             self._enter(PartState.STOPPING)
+            self._childless.clear()
             await self._child.stop(self.part.stop_within_s, hurry)
+            await self._childless.wait()
 
     async def stop(self, hurry: asyncio.Event) -> bool:
         """End the child, after `run` was cancelled. Whether it ended by itself within its time."""
@@ -181,6 +184,7 @@ class Keeper:
     def _leave(self, state: PartState) -> None:
         """There is no child any more."""
         self._child = None
+        self._childless.set()
         self._record.discard(self.part.name)
         self._enter(state)
         self._changed()

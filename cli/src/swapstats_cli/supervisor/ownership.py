@@ -1,100 +1,68 @@
-"""The supervisor as the one that decides ownership: the `Assignment` in Redis, its revision announced on NATS."""
+"""Ownership of the running system: begun where the last run ended, told in the journal, kept in the data directory."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 
-import nats
-from nats.errors import Error as NatsError
-from redis.asyncio import Redis
+import msgspec
 
-from swapstats_cli.supervisor.assignment import deal, owned_by, reissue
-from swapstats_cli.supervisor.pool import numbered
-from swapstats_core.ownership import Assignment, decode_assignment
+from swapstats_cli.control.status import HandoffStatus
+from swapstats_cli.deciding.clock import SystemClock
+from swapstats_cli.deciding.nats import open_line
+from swapstats_cli.deciding.ownership import Intent, Ownership
+from swapstats_cli.deciding.ports import Say, Unavailable, World
+from swapstats_cli.deciding.redis import RedisCopy
+from swapstats_cli.deciding.truth import AssignmentFile, TruthError, begin
+from swapstats_cli.supervisor.datadir import DataDir
+from swapstats_cli.supervisor.keeper import StartFailedError
+from swapstats_core.ownership import Assignment
+from swapstats_core.planning import Policy, initial
 from swapstats_core.spec import SwapStatsResource
-from swapstats_core.wire import Keys, Subjects, encode
-
-TIMEOUT_S = 2.0
-ANNOUNCEMENTS = 3
-_ONE_ATTEMPT = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0.1}
+from swapstats_core.wire import Keys
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """An assignment that Redis holds; ``announced`` tells whether NATS took the news."""
+@asynccontextmanager
+async def owning(
+    resource: SwapStatsResource,
+    data: DataDir,
+    redis_ready: asyncio.Event,
+    intents: Callable[[], Iterable[Intent]],
+    say: Say,
+) -> AsyncIterator[Ownership]:
+    """Ownership that goes on from the stored assignment. Raises StartFailedError if it can't.
 
-    assignment: Assignment
-    announced: bool
+    ``resource`` is the embedded one. Without a stored assignment, ``redis_ready`` is waited for and Redis asked.
+    """
+    stores, name = resource.spec.stores, resource.metadata.name
+    copy, truth = RedisCopy(stores.redis.url, Keys(stores.redis.prefix, name)), AssignmentFile(data.assignment)
+    world = World(truth, copy, partial(open_line, stores.nats.url), SystemClock())
+    try:
+        before = await _before(truth, copy, resource.spec.source.topic.partitions, redis_ready)
+        if before is not None and before.revision > 0:
+            say(f"there was a run before, up to revision {before.revision}: the shards go on from its snapshots")
+        first = before or initial(resource.spec.source.topic.partitions)
+        yield Ownership(name, Policy.of(resource.spec), first, world, intents, say, partial(append, data.handoffs))
+    finally:
+        await copy.close()
 
 
-class Ownership:
-    """Holds the assignment. Redis first, then NATS: who hears of a revision finds it. Closed by `close`."""
+async def _before(
+    truth: AssignmentFile, copy: RedisCopy, partitions: int, redis_ready: asyncio.Event
+) -> Assignment | None:
+    try:
+        if (stored := truth.load()) is not None:
+            return begin(partitions, stored, None, [])
+        await redis_ready.wait()
+        return begin(partitions, None, await copy.read(), await copy.claimed(partitions))
+    except (TruthError, Unavailable) as error:
+        raise StartFailedError(str(error)) from error
 
-    def __init__(self, resource: SwapStatsResource) -> None:
-        stores = resource.spec.stores
-        self._keys = Keys(stores.redis.prefix, resource.metadata.name)
-        self._subjects = Subjects(resource.metadata.name)
-        self._nats_url = stores.nats.url
-        self._partitions = resource.spec.source.topic.partitions
-        self._shards = numbered("shard", resource.spec.shards.replicas)
-        self._redis = Redis.from_url(stores.redis.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
-        self._lock = asyncio.Lock()
-        self._current: Assignment | None = None
 
-    @property
-    def current(self) -> Assignment | None:
-        """The assignment in force; None before `begin`."""
-        return self._current
-
-    def partitions_of(self, shard: str) -> tuple[int, ...]:
-        """Partitions of a shard."""
-        return () if self._current is None else owned_by(self._current, shard)
-
-    async def begin(self) -> Published:
-        """Deal all partitions anew, above every epoch that Redis remembers.
-
-        Raises RedisError, and ValueError as `deal` does.
-        """
-        async with self._lock:
-            stored = await self._redis.get(self._keys.assignment)
-            before = None if stored is None else decode_assignment(stored)
-            claimed = [await self._claimed_epoch(partition) for partition in range(self._partitions)]
-            return await self._publish(deal(self._partitions, self._shards, before, claimed))
-
-    async def reissue(self, shard: str) -> Published:
-        """New epochs for a shard that is about to be restarted. Raises RedisError; call again until it works."""
-        async with self._lock:
-            assert self._current is not None, "a shard can't die before partitions were dealt"
-            return await self._publish(reissue(self._current, shard))
-
-    async def republish(self) -> Published | None:
-        """Store and announce the assignment again, after Redis or NATS was restarted. Raises RedisError."""
-        async with self._lock:
-            return None if self._current is None else await self._publish(self._current)
-
-    async def close(self) -> None:
-        """Disconnect."""
-        await self._redis.aclose()
-
-    async def _claimed_epoch(self, partition: int) -> int:
-        stored = await self._redis.hget(self._keys.owner(partition), "epoch")
-        return 0 if stored is None else int(stored)
-
-    async def _publish(self, assignment: Assignment) -> Published:
-        await self._redis.set(self._keys.assignment, encode(assignment))
-        self._current = assignment
-        return Published(assignment, await self._announce(assignment.revision))
-
-    async def _announce(self, revision: int) -> bool:
-        """Announcements are rare, so each has its own connection and none can be stuck in a dead one."""
-        for _ in range(ANNOUNCEMENTS):
-            try:
-                async with asyncio.timeout(TIMEOUT_S):
-                    client = await nats.connect(self._nats_url, **_ONE_ATTEMPT)
-                    await client.publish(self._subjects.assignment, str(revision).encode())
-                    await client.close()  # flushes
-            except (TimeoutError, NatsError, OSError):
-                continue
-            return True
-        return False
+def append(log: Path, handoffs: Sequence[HandoffStatus]) -> None:
+    """Add finished handoffs to their log, one JSON object a line."""
+    with log.open("ab") as file:
+        file.write(b"".join(msgspec.json.encode(handoff) + b"\n" for handoff in handoffs))

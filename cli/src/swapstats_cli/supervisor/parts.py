@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from secrets import randbelow
 
-from redis.exceptions import RedisError
-
 from swapstats_cli.supervisor import probes, servers
 from swapstats_cli.supervisor.datadir import DataDir
-from swapstats_cli.supervisor.journal import Journal, Tone
 from swapstats_cli.supervisor.layout import Ports, http
-from swapstats_cli.supervisor.ownership import Ownership
 from swapstats_cli.supervisor.part import Part
 from swapstats_cli.supervisor.ports import HOST
 from swapstats_core.spec import Source, SwapStatsResource
 
 SNAPSHOT_WITHIN_S = 30.0
 """A stopping shard takes a final snapshot, a stopping recorder inserts what it has."""
-REDIS_RETRY_S = 0.5
 _UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 
 
-def store_parts(resource: SwapStatsResource, ports: Ports, data: DataDir, own: Ownership, say: Journal) -> list[Part]:
+def store_parts(resource: SwapStatsResource, ports: Ports, data: DataDir) -> list[Part]:
     """Redis, NATS and ClickHouse."""
     stores = resource.spec.stores
     return [
@@ -34,14 +26,12 @@ def store_parts(resource: SwapStatsResource, ports: Ports, data: DataDir, own: O
             stores.redis.url,
             partial(servers.redis, ports.redis, data.store("redis")),
             partial(probes.redis_ok, ports.redis),
-            after_restart=partial(_republish, own, say),
         ),
         Part(
             "nats",
             stores.nats.url,
             partial(servers.nats, ports.nats),
             partial(probes.nats_ok, ports.nats),
-            after_restart=partial(_republish, own, say),
         ),
         Part(
             "clickhouse",
@@ -53,15 +43,10 @@ def store_parts(resource: SwapStatsResource, ports: Ports, data: DataDir, own: O
     ]
 
 
-def shard_part(name: str, port: int, data: DataDir, own: Ownership, say: Journal) -> Part:
+def shard_part(name: str, port: int, data: DataDir) -> Part:
     """An aggregator shard."""
-    return _python_part(
-        name,
-        port,
-        ["swapstats_aggregator", "--spec", str(data.spec), "--shard", name, "--http-port", str(port)],
-        stop_within_s=SNAPSHOT_WITHIN_S,
-        before_restart=partial(_new_epochs, own, name, say),
-    )
+    command = ["swapstats_aggregator", "--spec", str(data.spec), "--shard", name, "--http-port", str(port)]
+    return _python_part(name, port, command, stop_within_s=SNAPSHOT_WITHIN_S)
 
 
 def recorder_part(ports: Ports, data: DataDir) -> Part:
@@ -98,15 +83,8 @@ def producer_part(source: Source, rate: int) -> Part:
     return Part("producer", f"{rate} events/s to {source.topic.name}", command, _alive, 5.0, environment=_UNBUFFERED)
 
 
-def _python_part(
-    name: str,
-    port: int,
-    module_and_arguments: list[str],
-    *,
-    stop_within_s: float = 10.0,
-    before_restart: Callable[[], Awaitable[None]] | None = None,
-) -> Part:
-    part = Part(
+def _python_part(name: str, port: int, module_and_arguments: list[str], *, stop_within_s: float = 10.0) -> Part:
+    return Part(
         name,
         http(port),
         partial(servers.python_module, *module_and_arguments),
@@ -114,37 +92,8 @@ def _python_part(
         stop_within_s,
         environment=_UNBUFFERED,
     )
-    return part if before_restart is None else replace(part, before_restart=before_restart)
 
 
 async def _alive() -> bool:
     """The producer listens nowhere; its process is all there is to see, and the keeper watches that."""
     return True
-
-
-async def _republish(own: Ownership, say: Journal) -> None:
-    """After a restart of Redis or NATS: what they may have lost of the assignment is told again."""
-    try:
-        published = await own.republish()
-    except (RedisError, OSError) as error:
-        say.say(f"redis doesn't take the assignment ({error}); it is written again when redis is back", Tone.WARNING)
-        return
-    if published is not None:
-        say.say(f"assignment revision {published.assignment.revision} is written and announced again")
-
-
-async def _new_epochs(own: Ownership, shard: str, say: Journal) -> None:
-    """Before a shard's restart. Without Redis the shard couldn't claim anything: it waits until Redis is back."""
-    waited = False
-    while True:
-        try:
-            published = await own.reissue(shard)
-        except (RedisError, OSError) as error:
-            if not waited:
-                say.say(f"{shard} waits for redis, which must hold its new epochs ({error})", Tone.WARNING)
-            waited = True
-            await asyncio.sleep(REDIS_RETRY_S)
-            continue
-        partitions = ", ".join(str(partition) for partition in own.partitions_of(shard))
-        say.say(f"{shard} gets new epochs for partitions {partitions} (revision {published.assignment.revision})")
-        return

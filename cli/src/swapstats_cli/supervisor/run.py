@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
 
-import yaml
-from pydantic import ValidationError
-
 from swapstats_cli.live.display import Display, display_for
 from swapstats_cli.live.watch import Watch
 from swapstats_cli.options import Broker
@@ -23,8 +20,9 @@ from swapstats_cli.supervisor.keeper import StartFailedError
 from swapstats_cli.supervisor.layout import Ports
 from swapstats_cli.supervisor.leftovers import Cleanup, clean_up
 from swapstats_cli.supervisor.ports import PortReservations
+from swapstats_cli.supervisor.resource_file import ResourceError, ResourceFile
 from swapstats_cli.supervisor.servers import ServerMissingError
-from swapstats_cli.supervisor.system import StopRequest, System
+from swapstats_cli.supervisor.system import Setting, StopRequest, System
 from swapstats_core.spec import SwapStatsResource
 
 EXIT_ORDERLY = 0
@@ -42,42 +40,26 @@ class Options:
     broker: Broker = Broker.EMBEDDED
 
 
-class ResourceError(Exception):
-    """The file is no SwapStats resource that can run here."""
-
-
 def run(options: Options) -> int:
     """Run until stopped. Returns the exit code; a failure has been said."""
     display = display_for(sys.stdout)
     data = DataDir(options.data_dir)
     try:
-        resource = load_resource(options.file)
+        file = ResourceFile(options.file)
+        resource = file.load()
         with data.locked():
             rotate(data.log("dev"))
             with Journal(data.log("dev"), display.saying) as journal:
-                return asyncio.run(_run(resource, data, options, display, journal))
+                return asyncio.run(_run(resource, file, options, display, journal))
     except (DataDirBusyError, ResourceError, OSError) as error:
         print(f"swapstats dev: {error}", file=sys.stderr)
         return EXIT_FAILED
 
 
-def load_resource(file: Path) -> SwapStatsResource:
-    """The resource in a YAML (or JSON) file. Raises ResourceError naming field and remedy, OSError."""
-    try:
-        resource = SwapStatsResource.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-        layout.check(resource)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ResourceError(f"{file} is no YAML: {error}") from error
-    except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise ResourceError("\n".join([f"{file} is no valid SwapStats resource:", *faults])) from error
-    except ValueError as error:
-        raise ResourceError(f"{file}: {error}") from error
-    return resource
-
-
-async def _run(resource: SwapStatsResource, data: DataDir, options: Options, display: Display, journal: Journal) -> int:
-    stop = StopRequest()
+async def _run(
+    resource: SwapStatsResource, file: ResourceFile, options: Options, display: Display, journal: Journal
+) -> int:
+    data, stop = DataDir(options.data_dir), StopRequest()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.ask)
@@ -85,10 +67,10 @@ async def _run(resource: SwapStatsResource, data: DataDir, options: Options, dis
     data.endpoints.unlink(missing_ok=True)
     reservations = PortReservations(SystemRandom())
     ports = choose_ports(resource, options.broker, reservations, journal)
-    embedded = layout.embed(resource, ports, options.broker)
     try:
-        system = System(embedded, ports, reservations, data, journal, options.demo_rate, options.broker)
-        orderly = await system.run(stop, Watch(system, display, journal).run)
+        setting = Setting(data, ports, reservations, options.broker, options.demo_rate)
+        system = System(resource, file, setting, journal, stop)
+        orderly = await system.run(Watch(system, display, journal).run)
         code = EXIT_ORDERLY if orderly else EXIT_KILLED_SOMEBODY
     except* (StartFailedError, ServerMissingError) as failures:
         for failure in _leaves(failures):

@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
 
 import msgspec
-from redis.exceptions import RedisError
 
+from swapstats_cli.control import server
+from swapstats_cli.control.status import Status
+from swapstats_cli.deciding.clock import SystemClock
 from swapstats_cli.options import Broker
+from swapstats_cli.supervisor import layout
 from swapstats_cli.supervisor.brokers import broker_part
+from swapstats_cli.supervisor.configuration import Configuration
 from swapstats_cli.supervisor.datadir import DataDir, bound, rotate, write_atomically
+from swapstats_cli.supervisor.fleet import Fleet
+from swapstats_cli.supervisor.governor import Governor
 from swapstats_cli.supervisor.journal import Journal, Tone
 from swapstats_cli.supervisor.keeper import Keeper, StartFailedError
-from swapstats_cli.supervisor.layout import Ports, endpoints, resource_json
 from swapstats_cli.supervisor.leftovers import ChildrenRecord
-from swapstats_cli.supervisor.ownership import Ownership
-from swapstats_cli.supervisor.part import Part, PartState, PartStatus
+from swapstats_cli.supervisor.ownership import owning
+from swapstats_cli.supervisor.part import Part, PartStatus
 from swapstats_cli.supervisor.parts import api_part, producer_part, recorder_part, shard_part, store_parts
 from swapstats_cli.supervisor.pool import Pool, numbered
 from swapstats_cli.supervisor.ports import PortReservations
+from swapstats_cli.supervisor.renewal import Renewal
+from swapstats_cli.supervisor.reporting import Reporter, View
+from swapstats_cli.supervisor.resource_file import ResourceFile
+from swapstats_cli.supervisor.versions import Versions
 from swapstats_core.spec import SwapStatsResource
+from swapstats_core.wire import CURRENT_WITHIN_MS
 
 START_WITHIN_S = 120.0
+LOOK_INTERVAL_S = 0.05
 LOG_CHECK_INTERVAL_S = 15.0
+_CATCHING_UP = "shards that are catching up"
 
 
 Job = Callable[[], Coroutine[None, None, None]]
@@ -45,32 +60,41 @@ class StopRequest:
         self.requested.set()
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where and how a system runs. ``rate`` of the demo stream in events per second; 0: none."""
+
+    data: DataDir
+    ports: layout.Ports
+    reservations: PortReservations
+    broker: Broker
+    rate: int
+
+
 class System:
-    """The parts of one resource. ``resource`` is the embedded one (`layout.embed`); ``rate`` 0 means no demo stream."""
+    """The parts of one resource, as its file says, and what is intended with them."""
 
     def __init__(
-        self,
-        resource: SwapStatsResource,
-        ports: Ports,
-        reservations: PortReservations,
-        data: DataDir,
-        journal: Journal,
-        rate: int,
-        broker: Broker,
+        self, resource: SwapStatsResource, file: ResourceFile, setting: Setting, journal: Journal, stop: StopRequest
     ) -> None:
-        self.resource = resource
-        self.ports = ports
         self.all_ready = asyncio.Event()
         self.began_s = monotonic()
         self.ready_after_s: float | None = None
-        self._reservations = reservations
-        self._data = data
+        self._file = file
+        self._setting = setting
         self._journal = journal
-        self._record = ChildrenRecord(data.children)
-        self._ownership = Ownership(resource)
-        self._assigned = asyncio.Event()
+        self._stop_request = stop
         self._stopping = False
-        self._compose(rate, broker)
+        self._record = ChildrenRecord(setting.data.children)
+        self._versions = Versions()
+        embed = partial(layout.embed, ports=setting.ports, broker=setting.broker)
+        self.configuration = Configuration(resource, embed, setting.data, self._versions, journal.tell)
+        self._compose(self.configuration.resource)
+
+    @property
+    def resource(self) -> SwapStatsResource:
+        """The resource in force, as the processes get it."""
+        return self.configuration.resource
 
     @property
     def _keepers(self) -> tuple[Keeper, ...]:
@@ -80,120 +104,163 @@ class System:
         """All parts, in the order of their start."""
         return tuple(keeper.status() for keeper in self._keepers)
 
-    async def run(self, stop: StopRequest, show: Job) -> bool:
-        """Start everything and keep it up until ``stop``; ``show`` runs beside it.
+    def status(self) -> Status:
+        """The system now."""
+        return self._reporter.status()
+
+    async def run(self, show: Job) -> bool:
+        """Start everything and keep it up until a stop is requested; ``show`` runs beside it.
 
         Returns whether all ended in time, without being killed.
 
         Raises StartFailedError when a part can't be started, and our own bugs; everything is stopped before either.
         """
-        write_atomically(self._data.spec, resource_json(self.resource))
+        self.configuration.write()
         jobs: list[Job] = [keeper.run for keeper in (*self._servers, self._recorder, *self._producer)]
-        jobs += [self.shards.run, self.api.run, self._assign, self._announce_ready, self._bound_logs, show]
+        jobs += [self.shards.run, self.api.run, self._own, self._reporter.run, self._announce_ready, self._bound_logs]
+        jobs += [partial(server.serve, self._setting.data.control, self._governor), show]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(job()) for job in jobs]
-                await stop.requested.wait()
+                await self._stop_request.requested.wait()
                 for task in tasks:
                     task.cancel()
         finally:
-            orderly = await self._stop(stop.hurry)
+            orderly = await self._stop()
         return orderly
 
-    def _compose(self, rate: int, broker: Broker) -> None:
-        """Make the keepers."""
-        data, ports, own, say, spec = self._data, self.ports, self._ownership, self._journal, self.resource.spec
-        kept = broker_part(broker, spec.source, ports, data, say, self._hold_producer)
-        self._servers = [self._keep(part) for part in (kept, *store_parts(self.resource, ports, data, own, say))]
+    def _compose(self, resource: SwapStatsResource) -> None:
+        """Make the keepers, and those who look after them."""
+        data, ports, say, spec = self._setting.data, self._setting.ports, self._journal, resource.spec
+        kept = broker_part(self._setting.broker, spec.source, ports, data, say, self._hold_producer)
+        self._servers = [self._keep(part) for part in (kept, *store_parts(resource, ports, data))]
         kafka, redis, nats, clickhouse = (keeper.ready for keeper in self._servers)
-        assigned = (kafka, redis, nats, self._assigned)
 
         def shard(name: str, port: int, *, needed: bool) -> Keeper:
-            return self._keep(shard_part(name, port, data, own, say), *assigned, needed=needed)
+            return self._keep(shard_part(name, port, data), kafka, redis, nats, needed=needed)
 
         def api(name: str, port: int, *, needed: bool) -> Keeper:
-            return self._keep(api_part(name, port, data), *assigned, needed=needed)
+            return self._keep(api_part(name, port, data), redis, nats, needed=needed)
 
-        self.shards = Pool("shard", shard, self._reservations.give_back)
-        self.api = Pool("api", api, self._reservations.give_back)
+        take_port, hurry = self._setting.reservations.take, self._stop_request.hurry
+        self.shards = Pool("shard", shard, self._setting.reservations.give_back)
+        self.api = Pool("api", api, self._setting.reservations.give_back)
         for name in numbered("shard", spec.shards.replicas):
-            self.shards.add(name, self._reservations.take(), needed=True)
+            self.shards.add(name, take_port(), needed=True)
         for name in numbered("api", spec.api.replicas):
-            self.api.add(name, self._reservations.take() if self.api.ports else ports.api, needed=True)
+            self.api.add(name, take_port() if self.api.ports else ports.api, needed=True)
         self._recorder = self._keep(recorder_part(ports, data), kafka, clickhouse)
         consumers = [keeper.ready for keeper in (*self.shards.keepers, self._recorder, *self.api.keepers)]
+        rate = self._setting.rate
         self._producer = [self._keep(producer_part(spec.source, rate), *consumers)] if rate else []
+
+        versions, tell = self._versions, say.tell
+        timeout_ms = spec.rollout.timeout
+        self.fleet = Fleet(self.shards, versions, spec.shards.replicas, timeout_ms, take_port, hurry, tell)
+        self._renewal = Renewal(self.api, self._recorder, versions, spec.api.replicas, take_port, hurry, tell)
+        self._reporter = Reporter(data.status, self._look, SystemClock())
+        self._governor = Governor(self.configuration, versions, self.fleet, self._renewal, self._reporter, tell)
 
     def _hold_producer(self, held: bool) -> None:  # noqa: FBT001 - a switch
         for keeper in self._producer:
             (keeper.pause if held else keeper.resume)()
 
     def _keep(self, part: Part, *needs: asyncio.Event, needed: bool = True) -> Keeper:
-        log = self._data.log(part.name)
+        log = self._setting.data.log(part.name)
         rotate(log)
-        return Keeper(part, needs, log, self._record, self._journal, self._children_changed, needed=needed)
+        versioned = replace(part, command=self._versions.noting(part))
+        changed = partial(self._child_changed, part.name)
+        return Keeper(versioned, needs, log, self._record, self._journal, changed, needed=needed)
 
-    async def _assign(self) -> None:
-        """Deal the partitions as soon as the assignment can be stored and announced."""
+    async def _own(self) -> None:
+        """Decide ownership, and work towards what is intended with the shards."""
         _, redis, nats, _ = self._servers
-        await redis.ready.wait()
-        await nats.ready.wait()
-        try:
-            published = await self._ownership.begin()
-        except ValueError as error:
-            raise StartFailedError(str(error)) from error
-        except (RedisError, OSError) as error:
-            raise StartFailedError(f"the assignment can't be written to redis: {error}") from error
-        owners = ", ".join(
-            f"{shard}: {len(self._ownership.partitions_of(shard))}"
-            for shard in sorted({entry.owner for entry in published.assignment.partitions})
+        say, data = self._journal.tell, self._setting.data
+        async with owning(self.resource, data, redis.ready, self.fleet.intents, say) as ownership:
+            await nats.ready.wait()
+            self._reporter.ownership = ownership
+            async with asyncio.TaskGroup() as group:
+                group.create_task(ownership.run())
+                group.create_task(self.fleet.run(ownership))
+                await self.all_ready.wait()
+                group.create_task(self._renewal.run())
+                group.create_task(self.configuration.follow(self._file, self._governor.edited))
+
+    def _look(self) -> View:
+        spec = self.resource.spec
+        return View(
+            name=self.resource.metadata.name,
+            generation=self.configuration.generation,
+            replicas=self.fleet.replicas,
+            partitions=spec.source.topic.partitions,
+            snapshot_interval_ms=spec.snapshots.interval,
+            started=self.all_ready.is_set(),
+            parts=self.statuses(),
+            intents=tuple(self.fleet.intents()),
+            rollout=self.fleet.rollout(),
+            file_problem=self.configuration.problem,
         )
-        self._journal.say(f"partitions are dealt ({owners}), revision {published.assignment.revision}")
-        if published.assignment.revision > 1:
-            self._journal.say("there was a run before: the shards go on from its snapshots")
-        self._assigned.set()
 
     async def _announce_ready(self) -> None:
-        try:
+        """Wait for every part, then for the partitions to be served by shards that have caught up.
+
+        Raises StartFailedError if they aren't served in time; reading up a long backlog may take longer.
+        """
+        with suppress(TimeoutError):
             async with asyncio.timeout(START_WITHIN_S):
-                for keeper in self._keepers:
-                    await keeper.ready.wait()
-        except TimeoutError:
-            late = [status.name for status in self.statuses() if status.state is not PartState.READY]
-            logs = self._data.log("*").parent
+                while any(self._missing()):  # noqa: ASYNC110 - many things, in other processes
+                    await asyncio.sleep(LOOK_INTERVAL_S)
+        late = [what for what in self._missing() if what != _CATCHING_UP]
+        if late:
+            logs = self._setting.data.log("*").parent
             raise StartFailedError(
-                f"not ready within {START_WITHIN_S:.0f} s: {', '.join(late)}. Their logs are in {logs}"
-            ) from None
+                f"not ready within {START_WITHIN_S:.0f} s: {', '.join(late)}. The logs are in {logs}"
+            )
         self.ready_after_s = monotonic() - self.began_s
         self.all_ready.set()
         self._write_endpoints()
         self._journal.say(f"all ready after {self.ready_after_s:.1f} s", Tone.GOOD)
 
-    def _children_changed(self) -> None:
+    def _missing(self) -> Iterator[str]:
+        """What a start still waits for."""
+        yield from (keeper.part.name for keeper in self._keepers if not keeper.ready.is_set())
+        status = self.status()
+        served, lag_ms = status.partitions.split("/"), status.lag_ms
+        if served[0] != served[1]:
+            yield f"partitions ({status.partitions} are served)"
+        elif lag_ms is None or lag_ms > CURRENT_WITHIN_MS:
+            yield _CATCHING_UP
+
+    def _child_changed(self, name: str) -> None:
+        ownership = self._reporter.ownership
+        if ownership is not None and any(k.part.name == name and not k.alive for k in self.shards.keepers):
+            ownership.died(name)
         if self.all_ready.is_set() and not self._stopping:
             self._write_endpoints()
 
     def _write_endpoints(self) -> None:
         pids = {keeper.part.name: keeper.last_pid for keeper in self._keepers}
-        spec, shards, api = self._data.spec.absolute(), self.shards.ports, self.api.ports
-        content = endpoints(self.resource, self.ports, shards, api, pids, spec, os.getpid())
-        write_atomically(self._data.endpoints, msgspec.json.format(msgspec.json.encode(content), indent=2))
+        data, shards, api = self._setting.data, self.shards.ports, self.api.ports
+        spec = data.spec.absolute()
+        content = layout.endpoints(self.resource, self._setting.ports, shards, api, pids, spec, os.getpid())
+        write_atomically(data.endpoints, msgspec.json.format(msgspec.json.encode(content), indent=2))
 
     async def _bound_logs(self) -> None:
+        data = self._setting.data
         while True:
             await asyncio.sleep(LOG_CHECK_INTERVAL_S)
-            for name in [keeper.part.name for keeper in self._keepers]:
-                if await asyncio.to_thread(bound, self._data.log(name)):
-                    self._journal.say(f"the log of {name} was long: its older part is now {name}.log.1")
+            for log in [data.handoffs, *(data.log(keeper.part.name) for keeper in self._keepers)]:
+                if await asyncio.to_thread(bound, log):
+                    self._journal.say(f"{log.name} was long: its older part is now {log.name}.1")
 
-    async def _stop(self, hurry: asyncio.Event) -> bool:
+    async def _stop(self) -> bool:
         """Stop stage by stage: those who write before those who are written to. Whether nobody had to be killed."""
-        began_s = monotonic()
+        began_s, hurry = monotonic(), self._stop_request.hurry
         self._stopping = True
-        self._data.endpoints.unlink(missing_ok=True)
+        self._setting.data.endpoints.unlink(missing_ok=True)
         all_orderly = True
         for stage in (self._producer, self.api.keepers, (*self.shards.keepers, self._recorder), self._servers):
-            running = [keeper for keeper in stage if keeper.status().pid is not None]
+            running = [keeper for keeper in stage if keeper.alive]
             if running:
                 self._journal.say(f"stopping {', '.join(keeper.part.name for keeper in running)}")
             ends = await asyncio.gather(*(keeper.stop(hurry) for keeper in running))
@@ -201,7 +268,7 @@ class System:
             if killed:
                 all_orderly = False
                 self._journal.say(f"killed, because it didn't stop in time: {', '.join(killed)}", Tone.WARNING)
-        await self._ownership.close()
         self._record.remove()
+        self._setting.data.status.unlink(missing_ok=True)
         self._journal.say(f"stopped after {monotonic() - began_s:.1f} s", Tone.GOOD)
         return all_orderly

@@ -48,10 +48,17 @@ def stop(number: int, frame: object) -> NoReturn:
     sys.exit(0)
 
 
+def argument(flag: str) -> str:
+    return sys.argv[sys.argv.index(flag) + 1]
+
+
+def http_server() -> ThreadingHTTPServer:
+    port = int(argument("--http-port" if "--http-port" in sys.argv else "--port"))
+    sys.stdout.write(f"serving {sys.argv[1:]}\n")
+    return ThreadingHTTPServer(("127.0.0.1", port), Answers)
+
+
 def serve() -> None:
     signal.signal(signal.SIGTERM, stop)
-    flag = "--http-port" if "--http-port" in sys.argv else "--port"
-    port = int(sys.argv[sys.argv.index(flag) + 1])
-    with ThreadingHTTPServer(("127.0.0.1", port), Answers) as server:
-        sys.stdout.write(f"serving {sys.argv[1:]}\n")
+    with http_server() as server:
         server.serve_forever()

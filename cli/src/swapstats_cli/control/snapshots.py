@@ -1,0 +1,60 @@
+"""A snapshot of every partition, now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from swapstats_cli.control.commands import Progress
+from swapstats_cli.deciding.ports import Clock, Connect, Unavailable
+from swapstats_core.wire import PartitionStatus, SnapshotQuery, StatusQuery, Subjects, decode_reply, encode
+
+INTERVAL_S = 0.1
+ASK_AGAIN_EVERY = 10
+"""Looks between two requests for the same snapshot: the first may have gone to an owner that is none any more."""
+
+
+class _Taken:
+    """The partitions whose newest snapshot is newer than ``since_ms`` (Unix ms)."""
+
+    def __init__(self, since_ms: int) -> None:
+        self._since_ms = since_ms
+        self.partitions: set[int] = set()
+
+    def heard(self, payload: bytes) -> None:
+        """Take in an owner's reply."""
+        try:
+            reply = decode_reply(payload)
+        except msgspec.DecodeError:
+            return
+        if isinstance(reply, PartitionStatus) and (reply.snapshot_at_ms or 0) > self._since_ms:
+            self.partitions.add(reply.partition)
+
+
+async def snapshot_all(connect: Connect, subjects: Subjects, partitions: int, clock: Clock) -> AsyncIterator[Progress]:
+    """Ask each owner for a snapshot until there is one that was taken after this call. Tells how far that is, for as
+    long as it takes.
+    """
+    taken = _Taken(clock.wall_ms())
+    while len(taken.partitions) < partitions:
+        try:
+            async with connect(taken.heard) as line:
+                looks = 0
+                while missing := [number for number in range(partitions) if number not in taken.partitions]:
+                    query = SnapshotQuery() if looks % ASK_AGAIN_EVERY == 0 else StatusQuery()
+                    for number in missing:
+                        await line.ask(subjects.query(number), encode(query))
+                    looks += 1
+                    yield _progress(missing, partitions)
+                    await asyncio.sleep(INTERVAL_S)
+        except Unavailable as error:
+            yield Progress("running", f"waiting: {error}", len(taken.partitions), partitions)
+            await asyncio.sleep(INTERVAL_S)
+    yield Progress("done", f"each of {partitions} partitions has a new snapshot", partitions, partitions)
+
+
+def _progress(missing: list[int], partitions: int) -> Progress:
+    done = partitions - len(missing)
+    return Progress("running", f"waiting for partitions {', '.join(map(str, missing))}", done, partitions)
