@@ -113,7 +113,7 @@ async def inspect(where: Running, part: str) -> dict[str, Any]:
     try:
         await snapshots.claim(0, 1, "bench")
         metrics = ShardMetrics()
-        snapshotter = Snapshotter(replica, Owner("bench", "bench"), snapshots, source, 3, metrics, count(1))
+        snapshotter = Snapshotter(replica, Owner("bench", "bench"), snapshots, source, 3, metrics, count(1), {})
         idle_ms, _ = await _stopped_ms(asyncio.sleep(2))
         full_ms, full_s = await _stopped_ms(snapshotter.take(0))
         full_mb = (metrics.registry.get_sample_value("snapshot_bytes_total") or 0) / 1e6

@@ -12,6 +12,7 @@ from swapstats_aggregator import shard
 from swapstats_aggregator.adapters.memory import MemoryDeadLetters, MemorySnapshots, MemorySource
 from swapstats_aggregator.ports import DeadLetter, Fetched, Unavailable, Verdict
 from swapstats_core.ownership import Assignment, Handoff, PartitionAssignment, PartitionReport
+from swapstats_core.snapshot import Manifest
 from tests.aggregator.test_shard import produce_noise
 from tests.aggregator.world import PARTITIONS, START_MS, Running, SteppedSource, World
 
@@ -114,6 +115,43 @@ def compared_in(world: World, shard: str, epoch: int) -> bool:
     for each in told:
         assert each.digest_former is None or each.digest_owner is None or each.digest_former == each.digest_owner
     return len(told) == PARTITIONS and all(each.digest_former and each.digest_owner for each in told)
+
+
+async def test_the_next_owner_stores_nothing_again_that_the_former_has_stored(world: World) -> None:
+    rng = random.Random(6)  # noqa: S311 - no secret
+    produce_noise(world, rng, 0, 200)
+    await world.assign(owned("shard-0", 1))
+    async with world.member("shard-0"):
+        await both_stored(world, epoch=1)
+    await world.assign(owned("shard-0", 2))
+    async with world.member("shard-0") as restarted, world.member("shard-1") as successor:
+        restored = manifests(world)
+        produce_noise(world, rng, 200, 3)
+        await both_stored(world, epoch=2)
+        assert all(set(restored[p].chunks) < set(manifests(world)[p].chunks) for p in BOTH)
+        await world.assign(warming("shard-0", 2, "shard-1"))
+        await world.until(lambda: warm(world, "shard-1"))
+        produce_noise(world, rng, 203, 3)
+        await world.until(world.is_current)
+        await world.assign(owned("shard-1", 3))
+        await both_stored(world, epoch=3)
+        assert all(set(restored[p].chunks) < set(manifests(world)[p].chunks) for p in BOTH)
+        assert [each.metric("store_lost_writes_total") for each in (restarted, successor)] == [0, 0]
+        world.assert_exact()
+
+
+def manifests(world: World) -> dict[int, Manifest]:
+    return {p: manifest for p in BOTH if (manifest := world.manifest(p)) is not None}
+
+
+async def both_stored(world: World, epoch: int) -> None:
+    """Owners of this epoch have stored everything."""
+
+    def stored(partition: int) -> bool:
+        manifest = world.manifest(partition)
+        return manifest is not None and (manifest.epoch, manifest.offset) == (epoch, world.topic.log(partition).end)
+
+    await world.until(lambda: all(stored(p) for p in BOTH))
 
 
 async def test_a_shadow_never_reads_beyond_its_owner(world: World) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,8 +11,9 @@ import structlog
 
 from swapstats_aggregator.ports import Snapshots, Source, Unavailable
 from swapstats_aggregator.replica import Origin
+from swapstats_core.chunks import Chunk
 from swapstats_core.partition import Config, PartitionState
-from swapstats_core.snapshot import Manifest, UnreadableSnapshot, decode_manifest, restore
+from swapstats_core.snapshot import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest, restore
 from swapstats_core.spec import MINUTE_MS
 from swapstats_core.swap import FUTURE_MS
 
@@ -53,11 +54,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A state ready to go on, and the newest manifest behind it."""
+    """A state ready to go on, and the newest manifest behind it; ``stored``: where its chunks are, which needn't be
+    stored again.
+    """
 
     state: PartitionState
     start: Start
     manifest: Manifest | None
+    stored: Mapping[Chunk, ChunkRef]
 
 
 def start_of(manifest: Manifest | None, topic: Topic, begin: str, *, is_first: bool) -> Start:
@@ -123,7 +127,9 @@ async def restore_partition(
     start = start_of(manifest, topic, begin, is_first=is_first and not manifests)
     if start.notice:
         log.warning("restarted_reading", partition=partition, notice=start.notice)
-    return Restored(PartitionState(config) if start.anew else state, start, manifest)
+    if manifest is None or start.anew:
+        return Restored(PartitionState(config), start, manifest, {})
+    return Restored(state, start, manifest, dict(zip(state.chunks, manifest.chunks, strict=True)))
 
 
 async def _newest_readable(

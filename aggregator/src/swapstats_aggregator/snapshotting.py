@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -105,6 +105,7 @@ class Snapshotter:
         keep: int,
         metrics: ShardMetrics,
         numbers: Iterator[int],
+        stored: Mapping[Chunk, ChunkRef],
     ) -> None:
         self._replica = replica
         self._owner = owner
@@ -112,7 +113,7 @@ class Snapshotter:
         self._source = source
         self._keep = keep
         self._metrics = metrics
-        self._stored: dict[Chunk, ChunkRef] = {}
+        self._stored = dict(stored)
         self._numbers = numbers
         self._one_at_a_time = asyncio.Lock()
 

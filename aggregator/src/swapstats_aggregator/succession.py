@@ -7,7 +7,7 @@ is served, and only what has been claimed is served, published or stored.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Final
@@ -23,8 +23,9 @@ from swapstats_aggregator.restoring import Restored, restore_partition, topic_of
 from swapstats_aggregator.setup import Setup
 from swapstats_aggregator.snapshotting import Fenced, Snapshotter, freeze
 from swapstats_aggregator.tenure import Tenure
+from swapstats_core.chunks import Chunk
 from swapstats_core.ownership import Released
-from swapstats_core.snapshot import Manifest, UnreadableSnapshot, decode_manifest
+from swapstats_core.snapshot import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest
 
 log = structlog.get_logger()
 
@@ -94,7 +95,7 @@ class Succession:
         replica = self._replica(tenure, restored)
         limit = replica.offset if tenure.heard is None else max(replica.offset, tenure.heard.offset)
         tenure.role = "shadow"
-        self._hold(Holding(replica, Feed(limit)))
+        self._hold(Holding(replica, Feed(limit), stored=restored.stored))
         log.info("follows", partition=tenure.partition, epoch=tenure.epoch, offset=replica.offset)
 
     async def _claim(self, tenure: Tenure) -> None:
@@ -111,7 +112,7 @@ class Succession:
         restored = await self._restore(tenure)
         replica = self._replica(tenure, restored)
         held = Holding(replica, Feed())
-        snapshotter = self._snapshotter(replica)
+        snapshotter = self._snapshotter(replica, restored.stored)
         if restored.manifest is None or restored.start.anew:  # so that a crash doesn't move the start
             await snapshotter.take(self._setup.clock())
         await self._serve(tenure, held, snapshotter)
@@ -168,8 +169,8 @@ class Succession:
         if is_there and heard is not None:
             replica.state.advance(heard.as_of_ms)
         async with held.in_step:  # no record is applied, and no snapshot taken, before these letters are stored
-            await self._serve(tenure, held, self._snapshotter(replica))
-            held.feed.limit = None
+            await self._serve(tenure, held, self._snapshotter(replica, _still_stored(held.stored, newest)))
+            held.feed.limit, held.stored = None, {}
             self._handoffs.record(tenure, replica.offset, replica.records - before, exactly)
             held.owed = letters
             await self._bury(letters)
@@ -203,9 +204,11 @@ class Succession:
 
     # -- serving ----------------------------------------------------------------------------------------------------
 
-    def _snapshotter(self, replica: Replica) -> Snapshotter:
+    def _snapshotter(self, replica: Replica, stored: Mapping[Chunk, ChunkRef]) -> Snapshotter:
         setup, ports, keep = self._setup, self._setup.ports, self._setup.spec.snapshots.keep
-        return Snapshotter(replica, setup.owner, ports.snapshots, ports.source, keep, setup.metrics, self._numbers)
+        return Snapshotter(
+            replica, setup.owner, ports.snapshots, ports.source, keep, setup.metrics, self._numbers, stored
+        )
 
     async def _serve(self, tenure: Tenure, held: Holding, snapshotter: Snapshotter) -> None:
         setup, partition, replica = self._setup, tenure.partition, held.replica
@@ -235,6 +238,12 @@ async def _until(held: Holding, condition: Callable[[], bool]) -> None:
     while not condition():
         held.changed.clear()
         await held.changed.wait()
+
+
+def _still_stored(stored: Mapping[Chunk, ChunkRef], newest: Manifest | None) -> dict[Chunk, ChunkRef]:
+    """Those that the newest manifest names. The former owner may have collected the others; these nobody collects."""
+    named = frozenset() if newest is None else frozenset(newest.chunks)
+    return {chunk: ref for chunk, ref in stored.items() if ref in named}
 
 
 def _covered(newest: Manifest | None, released: Released | None) -> int:
