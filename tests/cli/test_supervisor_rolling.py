@@ -59,7 +59,7 @@ _OLD = (_shard(0, "old"), _shard(1, "old"))
         # It died meanwhile, and was started anew by itself.
         (2, (_shard(0), _shard(1, "dead")), "shard-1", None),
         # It isn't wanted any more.
-        (1, (_shard(0),), "shard-1", Step(Act.FINISH, "shard-1", "it is gone")),
+        (1, (_shard(0), _shard(1, "old")), "shard-1", Step(Act.FINISH, "shard-1", "it isn't wanted any more")),
     ],
 )
 def test_steps(replicas: int, shards: tuple[Shard, ...], rolling: str | None, expected: Step | None) -> None:

@@ -17,8 +17,12 @@ from swapstats_cli.live.screen import live_screen
 from swapstats_cli.live.words import count, dollars, ranges, seconds
 from swapstats_cli.supervisor.journal import Saying, Tone
 from swapstats_cli.supervisor.part import PartState, PartStatus
+from swapstats_core.ownership import Assignment, PartitionAssignment
 
 SHARDS = ("shard-0", "shard-1")
+MOVING = Assignment(
+    1, [PartitionAssignment("shard-0", 1)] * 9 + [PartitionAssignment("shard-0", 1, "warming", "shard-1")]
+)
 
 
 def _status(name: str, state: PartState = PartState.READY, restarts: int = 0) -> PartStatus:
@@ -40,7 +44,18 @@ def _view(**changes: object) -> LiveView:
     reading = _reading()
     saying = Saying(datetime(2026, 1, 5, 12, tzinfo=UTC), Tone.WARNING, "shard-0 (pid 3) died: killed by SIGKILL")
     view = LiveView(
-        "demo", "5m", 10.5, 75.0, 4.2, 4.9, 998.7, reading, None, shard_lines(parts, SHARDS, reading), parts, (saying,)
+        "demo",
+        "5m",
+        10.5,
+        75.0,
+        4.2,
+        4.9,
+        998.7,
+        reading,
+        None,
+        shard_lines(parts, SHARDS, reading, MOVING),
+        parts,
+        (saying,),
     )
     return replace(view, **changes)  # type: ignore[arg-type]  # each test changes its own fields
 
@@ -56,7 +71,19 @@ def test_the_screen_shows_every_figure() -> None:
     text = _drawn(_view())
     for shown in (
         *("demo", "events/s 999", "lag 12", "tokens 28", "snapshot age 4.0 s", "first live number after 4.9 s"),
-        *("0,2", "1,3", "4–6", "5–7", "WETH", "1,234,567.35", "[red]ODD[/]", "current", "http://127.0.0.1:5"),
+        *(
+            "0,2",
+            "1,3",
+            "warming up",
+            "   9 ",
+            "4–6",
+            "5–7",
+            "WETH",
+            "1,234,567.35",
+            "[red]ODD[/]",
+            "current",
+            "http://127.0.0.1:5",
+        ),
         "12:00:00 shard-0 (pid 3) died: killed by SIGKILL",
     ):
         assert shown in text, shown
@@ -84,7 +111,9 @@ def test_the_view_says_what_is_wrong() -> None:
 
 def test_without_numbers_nothing_is_made_up() -> None:
     parts = _view().parts
-    text = _drawn(_view(reading=None, rate=None, shards=shard_lines(parts, SHARDS, None), first_number_after_s=None))
+    text = _drawn(
+        _view(reading=None, rate=None, shards=shard_lines(parts, SHARDS, None, None), first_number_after_s=None)
+    )
     assert "events/s –" in text
     assert "lag –" in text
     assert "no numbers yet" in text

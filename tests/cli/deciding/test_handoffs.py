@@ -55,6 +55,9 @@ def test_a_digest_that_does_not_come_is_not_waited_for_for_ever() -> None:
     assert told([done]) == [
         ("partition 0: shard-0 -> shard-1 (gap 12 ms, 3 records replayed, digests not known)", False)
     ]
+    handoffs.observe(_report("shard-1", _handoff(digest_owner="aa", digest_former="bb")), T_MS + 40_000)
+    (late,) = handoffs.completed(T_MS + 40_000)
+    assert late.digests_equal is False, "told after all"
 
 
 def test_the_gap_of_a_failover_counts_from_when_the_former_owner_was_last_seen_to_serve() -> None:

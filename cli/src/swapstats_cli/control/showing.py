@@ -29,6 +29,8 @@ def show(name: str, command: Command, data_dir: Path | None, timeout: str, *, as
         end = asyncio.run(_follow(command, data_dir, timeout_ms))
     except (TargetFault, Refusal, ValueError) as fault:
         end = Progress("failed", str(fault), 0, 0)
+    except KeyboardInterrupt:
+        end = Progress("failed", "not waited for any longer; it goes on: see `swapstats status`", 0, 0)
     if as_json:
         print(json.dumps({"command": name, "done": end.state == "done", "detail": end.text}))
     elif end.state == "done":

@@ -22,8 +22,8 @@ _Key = tuple[int, int]
 
 
 class Handoffs:
-    """The newest `KEPT` handoffs. `observe` every report; `completed` gives each handoff once, when nothing more is to
-    be learnt of it.
+    """The newest `KEPT` handoffs. `observe` every report; `completed` gives each handoff when nothing more is to be
+    learnt of it, and once more if its digests come after all.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Handoffs:
                 self._sight(partition.partition, partition.epoch, now_ms)
 
     def completed(self, now_ms: int) -> Sequence[HandoffStatus]:
-        """The handoffs that have become complete since the last call, oldest first."""
+        """The handoffs that have become complete since the last call."""
         done = [key for key, heard_ms in self._open.items() if self._is_complete(key, now_ms - heard_ms)]
         for key in done:
             del self._open[key]
@@ -85,9 +85,12 @@ class Handoffs:
         else:
             former = known.digest_former or handoff.digest_former
             owner = known.digest_owner or handoff.digest_owner
+            equal = _equal(former, owner)
             self._known[key] = msgspec.structs.replace(
-                known, digest_former=former, digest_owner=owner, digests_equal=_equal(former, owner)
+                known, digest_former=former, digest_owner=owner, digests_equal=equal
             )
+            if equal is not known.digests_equal:
+                self._open.setdefault(key, now_ms)
 
     def _begin(self, handoff: Handoff) -> HandoffStatus:
         gap_ms = handoff.gap_ms

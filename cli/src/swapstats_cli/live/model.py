@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from swapstats_cli.live.readings import Reading
 from swapstats_cli.supervisor.journal import Saying
 from swapstats_cli.supervisor.part import PartState, PartStatus
+from swapstats_core.ownership import Assignment
 
 SHOWN_SAYINGS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class ShardLine:
-    """A shard: its process and its partitions. ``epochs``: lowest and highest; None while it owns nothing."""
+    """A shard: its process, its partitions, and those that it is warming up. ``epochs``: lowest and highest; None while
+    it owns nothing.
+    """
 
     status: PartStatus
     partitions: tuple[int, ...]
+    warming: tuple[int, ...]
     epochs: tuple[int, int] | None
     lag: int
     snapshot_age_ms: int | None
@@ -56,8 +60,11 @@ class LiveView:
         return 0.0 if self.reading is None else self.now_s - self.reading.at_s
 
 
-def shard_lines(parts: tuple[PartStatus, ...], shards: Iterable[str], reading: Reading | None) -> tuple[ShardLine, ...]:
-    """One line per shard, from its process and what its partitions say."""
+def shard_lines(
+    parts: tuple[PartStatus, ...], shards: Iterable[str], reading: Reading | None, assignment: Assignment | None
+) -> tuple[ShardLine, ...]:
+    """One line per shard, from its process, what its partitions say, and which it is about to get."""
+    entries = [] if assignment is None else assignment.partitions
     by_name = {part.name: part for part in parts}
     lines = []
     for name in shards:
@@ -67,6 +74,7 @@ def shard_lines(parts: tuple[PartStatus, ...], shards: Iterable[str], reading: R
             ShardLine(
                 status=by_name[name],
                 partitions=tuple(sorted(partition.partition for partition in mine)),
+                warming=tuple(number for number, entry in enumerate(entries) if entry.next == name),
                 epochs=(min(epochs), max(epochs)) if epochs else None,
                 lag=sum(partition.lag for partition in mine),
                 snapshot_age_ms=None if reading is None else reading.snapshot_age_ms(name),

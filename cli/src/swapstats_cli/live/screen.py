@@ -88,6 +88,7 @@ def _shards(view: LiveView) -> Table:
     for column in ("shard", "state", "pid"):
         table.add_column(column)
     table.add_column("partitions", max_width=32, no_wrap=True)
+    table.add_column("warming up", max_width=16, no_wrap=True)
     for column in ("epochs", "lag", "snapshot age", "restarts"):
         table.add_column(column, justify="right")
     for shard in view.shards:
@@ -98,6 +99,7 @@ def _shards(view: LiveView) -> Table:
             Text("catching up", style="yellow") if behind else _state(shard.status),
             str(shard.status.pid or "–"),
             ranges(shard.partitions),
+            ranges(shard.warming),
             "–" if shard.epochs is None else "–".join(map(str, sorted(set(shard.epochs)))),
             count(shard.lag),
             seconds(None if age_ms is None else age_ms / 1000),

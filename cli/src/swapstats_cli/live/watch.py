@@ -87,7 +87,7 @@ class Watch:
             rate=self._rate,
             reading=self._reading,
             problem=self._problem,
-            shards=shard_lines(parts, self._system.shards.ports, self._reading),
+            shards=shard_lines(parts, self._system.shards.ports, self._reading, self._system.assignment),
             parts=parts,
             sayings=self._journal.recent[-SHOWN_SAYINGS:],
         )

@@ -164,6 +164,22 @@ def _snapshots(facts: Facts) -> Finding | None:
     )
 
 
+def _rebuilding(facts: Facts) -> Finding | None:
+    shares = {
+        work.partition: work.rebuilding
+        for member in facts.members
+        for work in member.partitions
+        if work.rebuilding is not None and work.role == "owner"
+    }
+    if not shares:
+        return None
+    return Finding(
+        "Rebuilding",
+        f"snapshots were lost: partitions {ranges(tuple(sorted(shares)))} are rebuilt from the broker's records, "
+        f"{min(shares.values()):.0%} of them read; until then their windows lack the rest",
+    )
+
+
 def _file(facts: Facts) -> Finding | None:
     return None if facts.file_problem is None else Finding("ResourceRefused", facts.file_problem)
 
@@ -173,6 +189,7 @@ CHAINS: dict[ConditionType, tuple[Judge, ...]] = {
     "Progressing": (_starting, _rolling, _scaling, _moving, _settling),
     "Degraded": (
         _digests,
+        _rebuilding,
         _undecided,
         _unpublished,
         _shards_down,

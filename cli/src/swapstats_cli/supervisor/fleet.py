@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import assert_never
 
 from swapstats_cli.control.status import RolloutStatus
@@ -73,18 +74,23 @@ class Fleet:
             await asyncio.sleep(0 if step is not None else INTERVAL_S)
 
     def _next(self, ownership: Ownership) -> Step | None:
-        now_ms, given_up = ownership.now_ms(), self._stalled is not None and self._stalled[0] == self._versions.newest
         shards = [
             Shard(
                 name=keeper.part.name,
                 alive=keeper.alive,
                 ready=keeper.status().state is PartState.READY and ownership.hears(keeper.part.name),
-                outdated=not given_up and self._versions.is_outdated(keeper.part.name),
+                outdated=self._versions.is_outdated(keeper.part.name),
                 engaged=ownership.engaged(keeper.part.name),
             )
             for keeper in self.pool.keepers
         ]
-        return next_step(self.replicas, self.drained, shards, self._rolling, now_ms, self.timeout_ms)
+        if self._stalled is not None and (
+            self._stalled[0] != self._versions.newest or all(shard.ready and not shard.outdated for shard in shards)
+        ):
+            self._stalled = None  # another try, or all is well by itself
+        if self._stalled is not None:
+            shards = [replace(shard, outdated=False) for shard in shards]
+        return next_step(self.replicas, self.drained, shards, self._rolling, ownership.now_ms(), self.timeout_ms)
 
     async def _take(self, step: Step, ownership: Ownership) -> None:
         name = step.name

@@ -69,9 +69,11 @@ def next_step(
     wanted = numbered("shard", replicas)
     if missing := [name for name in wanted if name not in there]:
         return Step(Act.ADD, missing[0])
+    if rolling is not None and rolling.name not in wanted:
+        return Step(Act.FINISH, rolling.name, "it isn't wanted any more")
     if rolling is not None:
         staying = [there[name] for name in wanted if name != rolling.name and name not in drained]
-        step = _roll_on(there.get(rolling.name), rolling, staying, now_ms, timeout_ms)
+        step = _roll_on(there[rolling.name], rolling, staying, now_ms, timeout_ms)
         if step is not None:
             return step
     if surplus := [name for name in there if name not in wanted]:
@@ -86,11 +88,7 @@ def next_step(
     return None
 
 
-def _roll_on(
-    shard: Shard | None, rolling: Rolling, staying: Sequence[Shard], now_ms: int, timeout_ms: int
-) -> Step | None:
-    if shard is None:
-        return Step(Act.FINISH, rolling.name, "it is gone")
+def _roll_on(shard: Shard, rolling: Rolling, staying: Sequence[Shard], now_ms: int, timeout_ms: int) -> Step | None:
     if not shard.outdated and shard.ready:
         return Step(Act.FINISH, shard.name)
     if shard.alive and shard.outdated and not shard.engaged:

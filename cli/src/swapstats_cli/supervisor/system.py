@@ -34,6 +34,7 @@ from swapstats_cli.supervisor.renewal import Renewal
 from swapstats_cli.supervisor.reporting import Reporter, View
 from swapstats_cli.supervisor.resource_file import ResourceFile
 from swapstats_cli.supervisor.versions import Versions
+from swapstats_core.ownership import Assignment
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import CURRENT_WITHIN_MS
 
@@ -103,6 +104,12 @@ class System:
     def statuses(self) -> tuple[PartStatus, ...]:
         """All parts, in the order of their start."""
         return tuple(keeper.status() for keeper in self._keepers)
+
+    @property
+    def assignment(self) -> Assignment | None:
+        """Who owns which partition; None before that is known."""
+        ownership = self._reporter.ownership
+        return None if ownership is None else ownership.decider.assignment
 
     def status(self) -> Status:
         """The system now."""
