@@ -27,6 +27,7 @@ import uvloop
 from aiokafka import AIOKafkaProducer
 from websockets.asyncio.client import ClientConnection, connect
 
+from swapstats_cli.options import Broker
 from swapstats_core.routing import partition_of
 
 SECONDS: Final = 10
@@ -100,9 +101,9 @@ def token_name(number: int) -> str:
     return f"LAT{number:03d}"
 
 
-async def measure(seconds: int = SECONDS) -> dict[str, Any]:
+async def measure(seconds: int = SECONDS, broker: Broker = Broker.EMBEDDED) -> dict[str, Any]:
     """The latency's distribution over all events."""
-    async with _system() as endpoints, asyncio.timeout(seconds + _TIMEOUT_S):
+    async with _system(broker) as endpoints, asyncio.timeout(seconds + _TIMEOUT_S):
         producer = AIOKafkaProducer(bootstrap_servers=endpoints["kafka"])
         await producer.start()
         try:
@@ -165,12 +166,12 @@ async def _hear(client: ClientConnection, stream: Stream) -> None:
 
 
 @asynccontextmanager
-async def _system() -> AsyncIterator[dict[str, Any]]:
+async def _system(broker: Broker) -> AsyncIterator[dict[str, Any]]:
     """`swapstats dev`, and its ``endpoints.json``."""
     with tempfile.TemporaryDirectory() as folder:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "swapstats_cli", "dev", "-f", str(_FILE), "--data-dir", folder),
+            *("-m", "swapstats_cli", "dev", "-f", str(_FILE), "--data-dir", folder, "--broker", broker),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
@@ -198,7 +199,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=SECONDS)
-    print(json.dumps(uvloop.run(measure(parser.parse_args().seconds))))
+    parser.add_argument("--broker", type=Broker, choices=list(Broker), default=Broker.EMBEDDED)
+    arguments = parser.parse_args()
+    print(json.dumps(uvloop.run(measure(arguments.seconds, arguments.broker))))
 
 
 if __name__ == "__main__":
