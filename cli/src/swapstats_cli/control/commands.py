@@ -74,7 +74,8 @@ def _scaled(replicas: int, status: Status, at_first: Status) -> Progress:
     gone = [member.name for member in at_first.members if number_of(member.name) >= replicas]
     left = sum(not member.wanted for member in status.members)
     ready = sum(member.wanted and member.state == "ready" for member in status.members)
-    done, total = ready + len(gone) - left, replicas + len(gone)
+    total = replicas + len(gone)
+    done = min(ready + len(gone) - left, total)
     if status.replicas != replicas:
         return Progress("failed", f"somebody asked for {status.replicas} shards meanwhile", done, total)
     return _settled(status, f"{replicas} shards are ready and share the partitions", done, total)
@@ -110,7 +111,7 @@ def _restarted(status: Status) -> Progress:
 
 def _settled(status: Status, text: str, done: int, total: int) -> Progress:
     if status.condition("Progressing").status:
-        return Progress("running", _progressing(status), min(done, total), total)
+        return Progress("running", _progressing(status), done, total)
     return Progress("done", text, total, total)
 
 

@@ -31,9 +31,9 @@ class WorkStatus(PartitionReport, frozen=True, rename="camel"):
 class MemberStatus(msgspec.Struct, frozen=True, rename="camel"):
     """A shard: its process and what it says of its partitions.
 
-    ``state`` is the process' (``ready``, ``starting``, ``down``, ...). ``wanted``: it is one of the replicas;
-    ``draining``: its partitions shall move away. ``heardMsAgo`` is None before it was ever heard; then it has
-    reported nothing either.
+    ``state`` is the process' (``ready``, ``starting``, ``down``, ...), or ``silent``: it lives but doesn't answer, and
+    ``partitions`` is what it said last. ``wanted``: it is one of the replicas; ``draining``: its partitions shall move
+    away. ``heardMsAgo`` is None before it was ever heard; then it has reported nothing either.
     """
 
     name: str
@@ -49,8 +49,9 @@ class MemberStatus(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def owned(self) -> tuple[int, ...]:
-        """The partitions that it serves."""
-        return tuple(report.partition for report in self.partitions if report.role == "owner")
+        """The partitions that it serves, as far as can be seen."""
+        seen = self.partitions if self.state != "silent" else []
+        return tuple(report.partition for report in seen if report.role == "owner")
 
 
 class AssignmentStatus(msgspec.Struct, frozen=True, rename="camel"):

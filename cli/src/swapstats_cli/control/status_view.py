@@ -43,7 +43,7 @@ def _shards(status: Status) -> Table:
     table = _table("shard", "state", "serves", "gets", "gives", "lag", "snapshot", "restarts", "")
     for member in status.members:
         comes, goes = _moving(status, member.name)
-        served = [work for work in member.partitions if work.role == "owner"]
+        served = [work for work in member.partitions if work.partition in member.owned]
         lags = [work.lag_ms for work in served if work.lag_ms is not None]
         ages = [work.snapshot_age_ms for work in served if work.snapshot_age_ms is not None]
         table.add_row(

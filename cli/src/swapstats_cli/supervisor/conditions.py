@@ -83,7 +83,7 @@ def _scaling(facts: Facts) -> Finding | None:
     if _rolling(facts) is not None:
         return None  # its own steps
     leaving = [member.name for member in facts.members if not member.wanted]
-    coming = [member.name for member in facts.members if member.wanted and member.state != "ready"]
+    coming = [member.name for member in facts.members if member.wanted and member.state in {"waiting", "starting"}]
     missing = facts.replicas - sum(member.wanted for member in facts.members)
     if not leaving and not coming and missing <= 0:
         return None
@@ -104,8 +104,10 @@ def _moving(facts: Facts) -> Finding | None:
 
 
 def _settling(facts: Facts) -> Finding | None:
-    others = any(judge(facts) is not None for judge in (_starting, _rolling, _scaling, _moving))
-    return None if facts.settled or others else Finding("Settling", "partitions are being placed")
+    if facts.settled or any(judge(facts) is not None for judge in (_starting, _rolling, _scaling, _moving)):
+        return None
+    away = [member.name for member in facts.members if member.state != "ready"]
+    return Finding("Settling", f"waiting for {', '.join(away)}" if away else "partitions are being placed")
 
 
 def _digests(facts: Facts) -> Finding | None:

@@ -150,8 +150,8 @@ class System:
             return self._keep(api_part(name, port, data), redis, nats, needed=needed)
 
         take_port, hurry = self._setting.reservations.take, self._stop_request.hurry
-        self.shards = Pool("shard", shard, self._setting.reservations.give_back)
-        self.api = Pool("api", api, self._setting.reservations.give_back)
+        self.shards = Pool("shard", shard, self._removed)
+        self.api = Pool("api", api, self._removed)
         for name in numbered("shard", spec.shards.replicas):
             self.shards.add(name, take_port(), needed=True)
         for name in numbered("api", spec.api.replicas):
@@ -225,7 +225,7 @@ class System:
             )
         self.ready_after_s = monotonic() - self.began_s
         self.all_ready.set()
-        self._write_endpoints()
+        self._tell_endpoints()
         self._journal.say(f"all ready after {self.ready_after_s:.1f} s", Tone.GOOD)
 
     def _missing(self) -> Iterator[str]:
@@ -238,14 +238,19 @@ class System:
         elif lag_ms is None or lag_ms > CURRENT_WITHIN_MS:
             yield _CATCHING_UP
 
+    def _removed(self, port: int) -> None:
+        self._setting.reservations.give_back(port)
+        self._tell_endpoints()
+
     def _child_changed(self, name: str) -> None:
         ownership = self._reporter.ownership
         if ownership is not None and any(k.part.name == name and not k.alive for k in self.shards.keepers):
             ownership.died(name)
-        if self.all_ready.is_set() and not self._stopping:
-            self._write_endpoints()
+        self._tell_endpoints()
 
-    def _write_endpoints(self) -> None:
+    def _tell_endpoints(self) -> None:
+        if not self.all_ready.is_set() or self._stopping:
+            return
         pids = {keeper.part.name: keeper.last_pid for keeper in self._keepers}
         data, shards, api = self._setting.data, self.shards.ports, self.api.ports
         spec = data.spec.absolute()
