@@ -69,6 +69,21 @@ async def test_a_new_assignment_forgets_what_was_read_and_confirmed(site: Site) 
     assert reading.values == {0: [b"a", b"b"], 1: []}
 
 
+async def test_assignments_may_follow_one_another_at_once(site: Site) -> None:
+    await site.append(0, b"a")
+    await site.append(1, b"x")
+    source = site.source
+    incarnation = await source.incarnation()
+    for number in range(20):
+        source.assign({0: 0} if number % 2 else {0: 0, 1: 0}, incarnation)
+        if number % 3 == 0:
+            await source.poll([0], 1)
+    source.assign({0: 0, 1: 0}, incarnation)
+    reading = Reading(source, 0, 1)
+    await reading.until_confirmed(wall_ms(), 0, 1)
+    assert reading.values == {0: [b"a"], 1: [b"x"]}
+
+
 async def test_a_poll_of_some_partitions_keeps_what_the_others_have(site: Site) -> None:
     await site.append(0, b"a", b"b")
     await site.append(1, b"x")
