@@ -34,13 +34,17 @@ def test_a_file_that_is_something_else_is_refused_with_a_remedy(tmp_path: Path) 
     ("stored", "copied", "claimed", "expected"),
     [
         (None, None, [0, 0], None),
-        (_assignment(7, 3, 4), _assignment(9, 8, 8), [9, 9], _assignment(7, 3, 4)),  # the file is the truth
-        (None, _assignment(9, 8, 8), [0, 0], _assignment(9, 8, 8)),
-        (None, _assignment(9, 8, 8), [9, 7], _assignment(9, 9, 8)),  # a claim outlives a lost assignment
+        (None, Assignment(0, [PartitionAssignment("", 0, "orphaned")] * 2), [0, 0], None),
+        (_assignment(7, 3, 4), _assignment(9, 8, 8), [0, 0], _assignment(8, 3, 4, phase="orphaned")),  # it is the truth
+        (None, _assignment(9, 8, 8), [0, 0], _assignment(10, 8, 8, phase="orphaned")),
+        (None, _assignment(9, 8, 8), [9, 7], _assignment(10, 9, 8, phase="orphaned")),  # a claim outlives an assignment
         (
-            None,
-            None,
-            [5, 0],
+            Assignment(7, [PartitionAssignment("shard-0", 3, "warming", "shard-1")]),
+            *(None, [0]),
+            _assignment(8, 3, phase="orphaned"),
+        ),
+        (
+            *(None, None, [5, 0]),
             Assignment(1, [PartitionAssignment("", 5, "orphaned"), PartitionAssignment("", 0, "orphaned")]),
         ),
     ],
@@ -48,7 +52,7 @@ def test_a_file_that_is_something_else_is_refused_with_a_remedy(tmp_path: Path) 
 def test_where_a_start_goes_on_from(
     stored: Assignment | None, copied: Assignment | None, claimed: list[int], expected: Assignment | None
 ) -> None:
-    assert begin(2, stored, copied, claimed) == expected
+    assert begin(len(claimed), stored, copied, claimed) == expected
 
 
 def test_another_partition_count_is_refused() -> None:

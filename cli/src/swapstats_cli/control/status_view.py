@@ -83,7 +83,7 @@ def _remark(member: MemberStatus) -> str:
 
 
 def _handoffs(handoffs: list[HandoffStatus]) -> Table:
-    table = _table("handoff", "partition", "epoch", "from", "to", "gap", "replayed", "digests")
+    table = _table("handoff", "p", "epoch", "from", "to", "gap", "replayed", "digests")
     for handoff in reversed(handoffs):
         equal = {True: Text("equal", style="green"), False: Text("DIFFER", style="bold red"), None: Text("–")}
         gap = "–" if handoff.gap_ms is None else f"{count(handoff.gap_ms)} ms"
@@ -93,7 +93,7 @@ def _handoffs(handoffs: list[HandoffStatus]) -> Table:
             str(handoff.epoch),
             handoff.former or "–",
             handoff.owner,
-            f"{gap} (observed)" if handoff.gap_by == "observed" else gap,
+            f"~{gap}" if handoff.gap_by == "observed" else gap,
             count(handoff.replayed),
             equal[handoff.digests_equal],
         )
@@ -103,7 +103,7 @@ def _handoffs(handoffs: list[HandoffStatus]) -> Table:
 def _table(*columns: str) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, no_wrap=column != columns[-1])
     return table
 
 

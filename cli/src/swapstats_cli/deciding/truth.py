@@ -43,10 +43,10 @@ class AssignmentFile:
 def begin(
     partitions: int, stored: Assignment | None, copied: Assignment | None, claimed: Sequence[int]
 ) -> Assignment | None:
-    """Where a start goes on from: the file, else what Redis remembers; None: there was no run before.
+    """Where a start goes on from: the file, else what Redis remembers; None: nobody ever owned anything.
 
-    ``claimed`` are the highest epochs ever claimed. A claim above the assignment's epoch takes its place, so that
-    the next owner's is higher.
+    Every owner is orphaned, since its process ended with the last run: its next life gets a higher epoch of its own.
+    ``claimed`` are the highest epochs ever claimed, in case Redis remembers no assignment, or an older one.
     Raises TruthError if the assignment is for another number of partitions: every token would change its home.
     """
     before = stored or copied
@@ -55,12 +55,11 @@ def begin(
             f"source.topic.partitions can't change from {len(before.partitions)} to {partitions}: "
             "the stored state belongs to the old number. Use another --data-dir, or the old number"
         )
-    if stored is not None or not any(claimed):
-        return before
     if before is None:
-        return Assignment(1, [PartitionAssignment("", epoch, "orphaned") for epoch in claimed])
-    lifted = [
-        msgspec.structs.replace(entry, epoch=max(entry.epoch, epoch))
-        for entry, epoch in zip(before.partitions, claimed, strict=True)
-    ]
-    return Assignment(before.revision, lifted)
+        before = Assignment(0, [PartitionAssignment("", 0, "orphaned")] * partitions)
+    epochs = [max(entry.epoch, epoch) for entry, epoch in zip(before.partitions, claimed, strict=True)]
+    if not any(epochs):
+        return None
+    owners = [entry.owner for entry in before.partitions]
+    orphans = [PartitionAssignment(owner, epoch, "orphaned") for owner, epoch in zip(owners, epochs, strict=True)]
+    return Assignment(before.revision + 1, orphans)

@@ -69,9 +69,10 @@ class Fleet:
         for name in self.pool.ports:
             ownership.expect(name)
         while True:
-            if (step := self._next(ownership)) is not None:
+            # Without a pause between the end of a roll and the next one's beginning, so that nothing is moved between.
+            while (step := self._next(ownership)) is not None:
                 await self._take(step, ownership)
-            await asyncio.sleep(0 if step is not None else INTERVAL_S)
+            await asyncio.sleep(INTERVAL_S)
 
     def _next(self, ownership: Ownership) -> Step | None:
         shards = [

@@ -42,9 +42,10 @@ async def owning(
     world = World(truth, copy, partial(open_line, stores.nats.url), SystemClock())
     try:
         before = await _before(truth, copy, resource.spec.source.topic.partitions, redis_ready)
-        if before is not None and before.revision > 0:
-            say(f"there was a run before, up to revision {before.revision}: the shards go on from its snapshots")
+        if before is not None:
+            say("there was a run before: the shards go on from its snapshots")
         first = before or initial(resource.spec.source.topic.partitions)
+        await asyncio.to_thread(truth.store, first)
         yield Ownership(name, Policy.of(resource.spec), first, world, intents, say, partial(append, data.handoffs))
     finally:
         await copy.close()
@@ -55,7 +56,7 @@ async def _before(
 ) -> Assignment | None:
     try:
         if (stored := truth.load()) is not None:
-            return begin(partitions, stored, None, [])
+            return begin(partitions, stored, None, [0] * len(stored.partitions))
         await redis_ready.wait()
         return begin(partitions, None, await copy.read(), await copy.claimed(partitions))
     except (TruthError, Unavailable) as error:
