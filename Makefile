@@ -4,7 +4,7 @@ BIN := .venv/bin
 MEMBERS := core/src aggregator/src api/src cli/src
 
 .DEFAULT_GOAL := help
-.PHONY: help install kafka run test soak check lint types layers pins format bench lock clean
+.PHONY: help install kafka run test chaos soak check lint types layers pins format bench lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -25,11 +25,15 @@ kafka: install ## Fetch Apache Kafka for `swapstats dev --broker kafka` and the 
 run: install ## Start the whole system on this machine, with a live demo stream
 	@$(BIN)/swapstats dev -f examples/demo.yaml --data-dir .swapstats --demo
 
-test: install ## Run every test
+test: install ## Run every test but those of chaos
 	@$(BIN)/python -m pytest
 
-soak: install ## The system tests with the times of real faults, and new examples for the property tests (about 20 minutes)
+chaos: install ## Kill and stop everything while swaps flow, on real servers (SWAPSTATS_SEED=N to repeat a run; 5 minutes)
+	@$(BIN)/python -m pytest tests/chaos
+
+soak: install ## The system tests with the times of real faults, and new examples for the property tests (about 45 minutes)
 	@SWAPSTATS_LONG=1 $(BIN)/python -m pytest tests/system
+	@SWAPSTATS_LONG=1 $(BIN)/python -m pytest tests/chaos
 	@SWAPSTATS_EXAMPLES=3000 HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest tests/core --timeout 1200
 
 check: lint types layers pins ## Lint, format, types, layers, pins (make -k check: go on after a finding)
