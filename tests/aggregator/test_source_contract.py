@@ -197,6 +197,26 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(kafka_client, bound, 0.3)
 
 
+async def test_a_client_that_is_replaced_while_it_is_read_loses_and_repeats_nothing(kafka: str) -> None:
+    async with embedded_site(kafka) as site:
+        await site.append(0, b"a")
+        source = site.source
+        source.assign({0: 0}, await source.incarnation())
+        reading = Reading(source, 0)
+        await reading.until_confirmed(wall_ms(), 0)
+        for number in range(5):
+            polling = asyncio.create_task(source.poll([0], 500))
+            await asyncio.sleep(0)  # it is under way
+            appending = asyncio.create_task(site.append(0, b"%d" % number))
+            await source._replace(source._consumer)
+            await appending
+            for fetched in (await polling).values():
+                reading.values[0] += [record.value for record in fetched.records]
+        await reading.until(lambda: len(reading.values[0]) >= 6)
+        await reading.until_confirmed(wall_ms(), 0)
+        assert reading.values[0] == [b"a", b"0", b"1", b"2", b"3", b"4"]
+
+
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("dies", ["fetcher", "metadata"])
 async def test_a_client_that_has_died_inside_is_replaced(kafka: str, dies: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import ConsumerStoppedError, KafkaError, OffsetOutOfRangeError
 
 from swapstats_aggregator.adapters.kafka_client import Silence, abandon, reaching, started
 from swapstats_aggregator.adapters.kafka_commits import commit
@@ -165,9 +165,11 @@ class KafkaSource:
         return news
 
     async def _read(self, partitions: Sequence[TopicPartition], timeout_ms: int) -> Mapping[int, Fetched]:
-        began_s = time.monotonic()
+        began_s, consumer = time.monotonic(), self._consumer
         try:
-            batches = await self._consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=_MAX_RECORDS)
+            batches = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=_MAX_RECORDS)
+        except ConsumerStoppedError:
+            return {}  # another task has replaced it
         except OffsetOutOfRangeError as error:
             self._watch.forget()
             await self._verify()  # a recreated topic is shorter than it was
@@ -178,7 +180,9 @@ class KafkaSource:
         # No longer than it was meant to: this process may have been stopped meanwhile.
         waited_ms = min((time.monotonic() - began_s) * 1000, timeout_ms)
         self._unanswered_ms += waited_ms
-        news = {at: await self._fetched(at, batches.get(at, [])) for at in partitions}
+        news = {at: await self._fetched(consumer, at, batches.get(at, [])) for at in partitions}
+        if consumer is not self._consumer:  # likewise: its successor begins where this batch does
+            return {}
         self._stalls.polled({at: fetched.position for at, fetched in news.items()}, waited_ms)
         return {at.partition: fetched for at, fetched in news.items()}
 
@@ -199,8 +203,9 @@ class KafkaSource:
         if changed is not None:
             raise Recreated(changed)
 
-    async def _fetched(self, at: TopicPartition, records: Sequence[SourceRecord]) -> Fetched:
-        consumer = self._consumer
+    async def _fetched(
+        self, consumer: AIOKafkaConsumer, at: TopicPartition, records: Sequence[SourceRecord]
+    ) -> Fetched:
         position = await consumer.position(at)
         end = consumer.last_stable_offset(at)
         if end is None or end < 0:
