@@ -129,7 +129,11 @@ class Cluster:
         self._retire()
         return planned
 
-    def settle(self, ticks: int, step_ms: int = 200, calm: int = 10) -> int:
+    def run(self, ticks: int, step_ms: int = 200) -> None:
+        for _ in range(ticks):
+            self.tick(step_ms)
+
+    def settle(self, ticks: int = 500, step_ms: int = 200, calm: int = 10) -> int:
         """Run until nothing changes for ``calm`` ticks; returns the ticks until the last change."""
         last = 0
         for number in range(1, ticks + 1):
@@ -260,9 +264,17 @@ class Cluster:
             owner = self._owners.setdefault((number, after[number].epoch), after[number].owner)
             assert owner == after[number].owner, "two owners in one epoch"
             assert after[number].owner in self._names
+            if after[number].owner not in {before[number].owner, before[number].next}:
+                assert not self._fit(before[number].owner), f"taken from a sound owner: {planned.decisions}"
             self.moves += after[number].owner != before[number].owner
         begun = sum(after[number].phase == "warming" for number in changed)
         assert not begun or sum(entry.phase == "warming" for entry in after) <= self.policy.max_moving
+
+    def _fit(self, name: str) -> bool:
+        """Whether a shard's present process works, hears, and is heard."""
+        seat = self.seats.get(name, Seat())
+        process = seat.process
+        return process is not None and not (process.stalled or process.deaf or self.blind or seat.stale)
 
     def _remember_owners(self) -> None:
         for number, entry in enumerate(self.entries):

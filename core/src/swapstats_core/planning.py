@@ -110,8 +110,7 @@ class _Planner:
         for case in _heaviest_first([*homeless, *overdue]):
             name = lightest(loads, refuge)
             loads[name] += case.weight
-            why = f"{case.entry.owner} didn't come back" if case.entry.owner else "it never had an owner"
-            self._decide(case, PartitionAssignment(name, case.highest_epoch + 1), why)
+            self._decide(case, PartitionAssignment(name, case.highest_epoch + 1), _why_homeless(case))
 
     def move(self) -> None:
         """Begin moves: away from members that are to be emptied, then, if nothing else is open, for balance."""
@@ -222,6 +221,13 @@ def _cases(policy: Policy, assignment: Assignment, memory: Memory, known: dict[s
         clock_ms, weight = memory.clock_ms, past.weight
         cases.append(Case(policy, clock_ms, number, weight, entry, past, owner, following, highest[number]))
     return cases
+
+
+def _why_homeless(case: Case) -> str:
+    if not case.entry.owner:
+        return "it never had an owner"
+    what = "does nothing about it" if case.owner.member.here else "didn't come back"
+    return f"{case.entry.owner} {what}"
 
 
 def _heaviest_first(cases: Iterable[Case]) -> list[Case]:
