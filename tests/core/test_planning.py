@@ -165,6 +165,41 @@ def test_a_warm_shadow_takes_over_at_once_when_the_owner_dies() -> None:
     assert str(trace) == "0.2 p1 owned shard-0/2: shard-0 is warm"
 
 
+def test_an_owner_that_dies_before_its_shadow_is_warm_has_its_time_to_come_back() -> None:
+    cluster = settled(2, replace(POLICY, partitions=2))
+    cluster.seats["shard-0"].warm_ticks = NEVER
+    cluster.seats["shard-1"].draining = True
+    cluster.run(2)
+    cluster.kill("shard-1")
+    trace = Trace(cluster)
+    cluster.settle()
+    assert str(trace) == text(
+        """
+        0.2 p1 orphaned shard-1/1: shard-1 is gone, and shard-0 isn't warm
+        5.0 p1 owned shard-0/2: shard-1 didn't come back
+        """
+    )
+
+
+def test_a_shadow_that_is_to_be_emptied_takes_over_only_in_need() -> None:
+    entry = PartitionAssignment("b", 1, "warming", "a")
+    a = replace(member("a", PartitionReport(0, 1, "shadow", lag_ms=0)), draining=True)
+    b = member("b", PartitionReport(0, 1, "owner"))
+    assert decide(entry, members=(a, b)).partitions == [PartitionAssignment("b", 1)]
+    assert decide(entry, members=(a, replace(b, dead=True))).partitions == [PartitionAssignment("a", 2)]
+
+
+def test_a_shadow_that_dies_is_forgotten() -> None:
+    cluster = settled(1, replace(POLICY, partitions=2))
+    cluster.scale(2)
+    cluster.seats["shard-1"].warm_ticks = NEVER
+    cluster.run(2)
+    cluster.kill("shard-1")
+    trace = Trace(cluster)
+    cluster.settle()
+    assert str(trace) == "0.2 p0 owned shard-0/1: shard-1 is gone"
+
+
 def test_a_move_that_takes_too_long_is_given_up_and_not_tried_again_at_once() -> None:
     cluster = settled(1, replace(POLICY, partitions=2))
     cluster.scale(2)
@@ -241,6 +276,61 @@ def test_an_owner_that_never_hears_of_its_ownership_loses_it() -> None:
         6.4 p0 owned shard-0/3: shard-1 does nothing about it
         """
     )
+
+
+def test_an_owner_that_knows_and_does_nothing_is_told_again() -> None:
+    memory, entry = Memory(), PartitionAssignment("a", 3)
+    for now_ms in range(0, 5_000, 200):
+        planned = plan(replace(POLICY, partitions=1), Observed(now_ms, Assignment(1, [entry]), (member("a"),), memory))
+        assert not planned.decisions
+        memory = planned.memory
+    assert decide(entry, members=(member("a"),), memory=replace(memory, now_ms=-200)).partitions[0].epoch == 4
+
+
+def test_balance_waits_for_members_about_to_come() -> None:
+    cluster = settled(3, replace(POLICY, partitions=12))
+    moved = cluster.moves
+    cluster.scale(5)
+    cluster.kill("shard-4")
+    cluster.run(15)
+    assert cluster.moves == moved
+    cluster.start("shard-4")
+    cluster.settle()
+    assert cluster.moves == moved + 4, "as few as if both had come together"
+
+
+def test_balance_waits_for_partitions_without_an_owner() -> None:
+    cluster = settled(3, replace(POLICY, partitions=6))
+    moved = cluster.moves
+    cluster.kill("shard-1")
+    cluster.run(1)
+    cluster.scale(4)
+    cluster.settle()
+    assert cluster.owned()["shard-3"] == [1, 4]
+    assert cluster.moves == moved + 2, "none but those of shard-1"
+
+
+def test_nobody_waits_for_a_member_that_comes_and_goes() -> None:
+    cluster = settled(2, replace(POLICY, partitions=6))
+    cluster.seats["shard-1"].draining = True
+    cluster.settle()
+    cluster.seats["shard-1"].draining = False
+    cluster.kill("shard-1")
+    cluster.run(5)
+    cluster.scale(3)
+    cluster.run(10)
+    assert len(cluster.owned()["shard-2"]) == 3
+
+
+def test_orphans_rather_go_to_those_that_were_steady() -> None:
+    cluster = settled(3, replace(POLICY, partitions=6))
+    cluster.kill("shard-2")
+    cluster.run(23)
+    cluster.kill("shard-1")
+    cluster.run(1)
+    cluster.start("shard-1")
+    cluster.settle()
+    assert [cluster.entries[number].owner for number in (2, 5)] == ["shard-0", "shard-0"]
 
 
 # -- placement -------------------------------------------------------------------------------------------------------

@@ -152,12 +152,12 @@ def test_any_state_ends_well(policy: Policy, shards: int, data: st.DataObject) -
     entries = [data.draw(ENTRIES) for _ in range(policy.partitions)]
     cluster = Cluster(policy, shards, Assignment(data.draw(st.integers(1, 3)), entries))
     cluster.claims = [data.draw(st.integers(0, 5)) for _ in range(policy.partitions)]
-    cluster.settle(ticks=600, step_ms=1_000, calm=60)
+    cluster.settle(ticks=600, step_ms=1_000, calm=15)
     cluster.assert_balanced()
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(2, 4))
-@settings(max_examples=EXAMPLES // 15, deadline=None)
+@settings(max_examples=EXAMPLES // 25, deadline=None)
 def test_a_flapping_shard_is_soon_left_alone(up_s: int, down_s: int, shards: int) -> None:
     """However it comes and goes, after a few rounds no partition moves to it, and so none has to move away."""
     policy = Policy(6, 2, warm_lag_ms=1_000, timeout_ms=60_000, failover_after_ms=2_000)
@@ -174,4 +174,4 @@ def test_a_flapping_shard_is_soon_left_alone(up_s: int, down_s: int, shards: int
         return cluster.moves - moved
 
     assert flap(8) <= 6 * policy.partitions
-    assert flap(12) == 0
+    assert flap(6) == 0

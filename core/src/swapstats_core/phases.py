@@ -64,7 +64,8 @@ class Case:
         return self._role(self.owner) == "owner"
 
     def owner_works(self) -> bool:
-        return self._role(self.owner) in {"restoring", "claiming", "owner"}
+        """Whatever it does; one that was a shadow says so until it claims."""
+        return self._role(self.owner) not in {None, "refused"}
 
     def owner_restarted(self) -> bool:
         """Another life of it worked in this epoch; each life needs its own."""
@@ -80,12 +81,6 @@ class Case:
     def owner_lingers(self) -> bool:
         since_ms = max(self.past.since_ms, self.past.served_ms)
         return self.owner_idle() and self.clock_ms - since_ms >= self.policy.failover_after_ms
-
-    def owner_holds(self) -> bool:
-        return self.owner_works() and not self.owner_restarted()
-
-    def owner_back(self) -> bool:
-        return self.owner_restarted() or self.owner_refused() or self.owner_idle()
 
     def next_warm(self) -> bool:
         """Whether it can take over now. One that is to be emptied does so only in need."""
@@ -166,7 +161,7 @@ RULES: Final[Mapping[Phase, tuple[Rule, ...]]] = {
         Rule(Case.next_late, _keep, "{next} didn't get warm in time", blames=True),
     ),
     "orphaned": (
-        Rule(Case.owner_holds, _keep, "{owner} is back and still works on epoch {epoch}"),
-        Rule(Case.owner_back, _renew, "{owner} is back"),
+        Rule(Case.owner_works, _keep, "{owner} is back and still works on epoch {epoch}"),
+        Rule(Case.owner_idle, _renew, "{owner} is back"),
     ),
 }
