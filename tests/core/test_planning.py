@@ -401,33 +401,68 @@ def test_who_sees_nobody_changes_nothing(members: tuple[Member, ...]) -> None:
 
 
 def test_after_a_long_sleep_nobody_is_taken_for_lost() -> None:
-    cluster = settled(2)
-    before = owners(cluster.assignment)
-    process = cluster.seats["shard-1"].process
-    assert process is not None
-    process.stalled = True  # it wakes up later than the others
+    cluster = settled(2, replace(POLICY, partitions=2))
+    cluster.kill("shard-1")
+    cluster.run(2)
     cluster.now_ms += 3_600_000
     cluster.run(10)
-    process.stalled = False
+    cluster.start("shard-1")
     cluster.settle()
-    assert owners(cluster.assignment) == before
+    assert owners(cluster.assignment) == ["shard-0", "shard-1"]
+
+
+def test_nobody_is_deaf_to_an_assignment_that_was_never_published() -> None:
+    cluster = Cluster(POLICY, 2)
+    cluster.kill("shard-1")
+    cluster.run(20)
+    cluster.scale(3)
+    cluster.kill("shard-2")
+    cluster.run(24)
+    assert cluster.entries == initial(6).partitions
+    cluster.start("shard-2")
+    cluster.run(1)
+    assert sorted(owners(cluster.assignment)) == ["shard-0"] * 3 + ["shard-2"] * 3
+
+
+# -- setbacks --------------------------------------------------------------------------------------------------------
+
+
+def seconds_to_get_partitions(cluster: Cluster, name: str) -> int:
+    """Whole seconds until partitions are moved to a shard that has none."""
+    for ticks in range(2_000):
+        if any(entry.next == name for entry in cluster.entries):
+            return ticks // 5
+        cluster.tick()
+    raise AssertionError(f"nothing is moved to {name}: {cluster.describe()}")
+
+
+def test_the_more_setbacks_the_longer_a_shard_must_be_steady_until_they_are_forgiven() -> None:
+    cluster = settled(2)
+    waits = []
+    for steady_s in (60, 60, 60, 310, 60):
+        cluster.kill("shard-1")
+        cluster.run(30)  # its partitions move away
+        cluster.start("shard-1")
+        waits.append(seconds_to_get_partitions(cluster, "shard-1"))
+        cluster.run(steady_s, step_ms=1_000)
+    assert waits == [5, 10, 20, 40, 5]
+
+
+def test_an_unplanned_restart_is_a_setback_and_a_planned_one_is_none() -> None:
+    for planned, wait_s in ((True, 0), (False, 4)):
+        cluster = settled(2)
+        cluster.seats["shard-1"].draining = True
+        cluster.settle()
+        cluster.seats["shard-1"].draining = planned
+        cluster.kill("shard-1")
+        cluster.start("shard-1")
+        cluster.tick()
+        cluster.seats["shard-1"].draining = False
+        cluster.tick()
+        assert seconds_to_get_partitions(cluster, "shard-1") == wait_s  # and the ticks above
 
 
 # -- draining --------------------------------------------------------------------------------------------------------
-
-
-def test_a_drained_shard_gets_its_share_again() -> None:
-    cluster = settled(3)
-    cluster.seats["shard-1"].draining = True
-    cluster.settle()
-    assert cluster.owned()["shard-1"] == []
-    cluster.kill("shard-1")
-    cluster.run(5)
-    cluster.start("shard-1")
-    cluster.run(2)
-    cluster.seats["shard-1"].draining = False
-    cluster.settle()
-    assert len(cluster.owned()["shard-1"]) == 2, "a planned restart is no setback: it needn't be steady first"
 
 
 def test_the_last_shard_keeps_its_partitions_whatever_is_wanted() -> None:

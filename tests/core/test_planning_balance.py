@@ -119,6 +119,63 @@ def test_growth_everywhere_moves_nothing(rates: list[int], factor: int) -> None:
     assert cluster.moves == moved
 
 
+def weighed() -> Cluster:
+    """Balanced by known rates."""
+    cluster = Cluster(policy(12), 3)
+    cluster.rates = [1_000] * 12
+    cluster.settle(ticks=1_000, step_ms=1_000, calm=100)
+    return cluster
+
+
+def test_a_burst_moves_nothing() -> None:
+    cluster = weighed()
+    moved = cluster.moves
+    cluster.rates[0] = cluster.rates[3] = 5_000  # both of shard-0
+    cluster.run(12, step_ms=1_000)
+    cluster.rates = [1_000] * 12
+    cluster.run(300, step_ms=1_000)
+    assert cluster.moves == moved
+
+
+def test_lasting_traffic_does() -> None:
+    cluster = weighed()
+    moved = cluster.moves
+    cluster.rates[0] = cluster.rates[3] = 5_000
+    cluster.run(300, step_ms=1_000)
+    assert moved < cluster.moves <= moved + 4
+    cluster.assert_balanced()
+
+
+def test_what_is_replayed_is_no_traffic() -> None:
+    cluster = weighed()
+    moved = cluster.moves
+    cluster.seats["shard-0"].lag_ms = 60_000
+    cluster.rates[0] = cluster.rates[3] = 50_000
+    cluster.run(60, step_ms=1_000)
+    cluster.rates = [1_000] * 12
+    cluster.seats["shard-0"].lag_ms = 0
+    cluster.run(60, step_ms=1_000)
+    assert cluster.moves == moved
+
+
+def test_what_is_told_soon_after_a_restart_is_no_traffic() -> None:
+    cluster = weighed()
+    moved = cluster.moves
+    cluster.kill("shard-0")
+    cluster.start("shard-0")
+    cluster.rates[0] = cluster.rates[3] = 50_000
+    cluster.run(30, step_ms=1_000)
+    cluster.rates = [1_000] * 12
+    cluster.run(60, step_ms=1_000)
+    assert cluster.moves == moved
+
+
+def test_a_move_that_helps_little_is_not_worth_it() -> None:
+    loads = {"a": 10_400, "b": 10_000}
+    assert best_move(loads, [(0, "a", 250)], ["b"]) is None
+    assert best_move({"a": 10_600, "b": 10_000}, [(0, "a", 250)], ["b"]) == (0, "b")
+
+
 def test_a_hot_partition_gets_a_shard_for_itself() -> None:
     cluster = Cluster(policy(6), 2)
     cluster.rates = [4_000, 100, 100, 100, 100, 100]

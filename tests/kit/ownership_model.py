@@ -35,7 +35,7 @@ class Process:
     life: str
     stalled: bool = False
     deaf: bool = False
-    known: Assignment | None = None
+    known: Assignment | None = field(default=None, repr=False)
     tasks: dict[int, Task] = field(default_factory=dict)
 
 
@@ -49,6 +49,7 @@ class Seat:
     restore_ticks: int = 1
     warm_ticks: int = 1
     stale: int = 0
+    lag_ms: int = 0
     lives: int = 0
     silent_ms: int = 0
     report: MemberReport | None = None
@@ -170,8 +171,10 @@ class Cluster:
                 assert loads[name] - min(loads.values()) <= weight[number] + margin, f"{loads}: {self.describe()}"
 
     def describe(self) -> str:
-        notes = self.last.notes if self.last else ()
-        return f"{[str(entry) for entry in self.entries]}, {notes}, {self.seats}"
+        told = [str(entry) for entry in self.entries]
+        told += self.last.notes if self.last else ()
+        told += [f"{name}: {seat.process}, {seat.wanted=}, {seat.draining=}" for name, seat in self.seats.items()]
+        return "\n".join(told)
 
     # -- shards -----------------------------------------------------------------------------------------------------
 
@@ -222,7 +225,7 @@ class Cluster:
                 number,
                 task.epoch,
                 task.role,
-                lag_ms=0 if task.role in {"owner", "shadow"} else None,
+                lag_ms={"owner": self.seats[name].lag_ms, "shadow": 0}.get(task.role),
                 records_per_s=self.rates[number] if task.role == "owner" else 0,
                 highest_epoch=task.highest_epoch,
             )

@@ -13,8 +13,8 @@ from swapstats_core.wire import CURRENT_WITHIN_MS
 
 _LONGEST_STEP_MS: Final = 1_000
 """Most time that counts between two calls: nobody watched the rest (the machine slept, the decider was stopped)."""
-_RATE_HORIZON_MS: Final = 60_000
-"""Time constant of a partition's average rate."""
+_RATE_HORIZON_MS: Final = 300_000
+"""Time constant of a partition's average rate: a burst moves nothing."""
 _SETTLED_AFTER_MS: Final = 30_000
 """A rate counts once the entry is this old: before, it tells what was replayed, not what trades."""
 
