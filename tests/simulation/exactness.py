@@ -1,0 +1,162 @@
+"""Everything that was served, held against the oracle."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from swapstats_aggregator.adapters.memory import MemoryRecord
+from swapstats_core.oracle import Oracle, Outcome, TokenTotals
+from swapstats_core.partition import Config
+from swapstats_core.routing import partition_of
+from swapstats_core.swap import Reject, decode, format_token, format_usd
+from swapstats_core.wire import (
+    Found,
+    Refused,
+    TokenQuery,
+    TokenState,
+    decode_query,
+    decode_reply,
+    decode_token_state,
+)
+from tests.simulation.audit import Violation, must
+from tests.simulation.cluster import Life
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A token as it was served; ``state`` is None if it was said to be unknown. ``first_offset``: where the server's
+    reading began.
+    """
+
+    at_s: float
+    life: str
+    token: str
+    offset: int
+    first_offset: int
+    state: TokenState | None
+
+    def __str__(self) -> str:
+        return f"{self.token}@{self.offset} (from {self.first_offset}) of {self.life} at {self.at_s:.4f}"
+
+
+@dataclass(slots=True)
+class Exactness:
+    """Hears what is served, and compares it at the end."""
+
+    config: Config
+    partitions: int
+    time: Callable[[], float]
+    seen: dict[int, list[Seen]] = field(default_factory=dict)
+
+    def served(self, life: Life, subject: str, message: bytes, query: bytes | None) -> None:
+        """A shard has published or answered this."""
+        if ".ws.broadcast.token." in subject:
+            state = decode_token_state(message)
+            self._see(life, state.token, state.partition, state.offset, state)
+        elif ".query." in subject and query is not None:
+            asked, reply = decode_query(query), decode_reply(message)
+            if isinstance(asked, TokenQuery):
+                match reply:
+                    case Found(state):
+                        self._see(life, asked.token, state.partition, state.offset, state)
+                    case Refused(code="unknown_token"):
+                        self._see(life, asked.token, reply.partition, reply.offset, None)
+                    case _:
+                        raise Violation(f"{life.id} answers {asked} with {reply}")
+
+    def _see(self, life: Life, token: str, partition: int, offset: int, state: TokenState | None) -> None:
+        held = life.holdings.get(partition)
+        if held is None:
+            return  # it is about to end; nobody can tell any more where its reading began
+        seen = Seen(self.time(), life.id, token, offset, held.replica.origin.first_offset, state)
+        self.seen.setdefault(partition, []).append(seen)
+
+    def compare(self, partition: int, records: Sequence[MemoryRecord], stored_letters: AbstractSet[int]) -> None:
+        """What is served holds exactly the records of which it says so. When a state that was rebuilt is current
+        again, its windows are also those of all records.
+
+        Dead letters are those that a reader of all records must send. After a rebuild, records that nobody had read may
+        lack theirs, and a removal may disagree with what the new state takes for its add.
+        """
+        seen = sorted(self.seen.get(partition, []), key=lambda seen: (seen.first_offset, seen.offset))
+        whole = _Told(self.config, self.partitions, partition, records, 0)
+        required, allowed = set(whole.until(len(records)).dead), set(whole.dead)
+        for first, some in itertools.groupby(seen, key=lambda seen: seen.first_offset):
+            told = _Told(self.config, self.partitions, partition, records, first)
+            for each in some:
+                self._compare(told.until(each.offset).oracle, each)
+            dead = told.until(len(records)).dead
+            required, allowed = required & dead, allowed | dead
+        missing, surplus = required - stored_letters, stored_letters - allowed
+        must(not missing, f"p{partition}: the dead letters of {sorted(missing)} are missing")
+        must(not surplus, f"p{partition}: {sorted(surplus)} have dead letters")
+        whole = _Told(self.config, self.partitions, partition, records, 0)
+        for each in sorted(seen, key=lambda seen: seen.offset):
+            if each.first_offset and each.state is not None and each.state.current:
+                must(each.state.rebuilding is None, f"{each}: current, and being rebuilt")
+                self._compare_windows(whole.until(each.offset).oracle, each, each.state)
+
+    def _compare(self, oracle: Oracle, seen: Seen) -> None:
+        if seen.state is None or not oracle.is_known(seen.token):
+            must(seen.state is None and not oracle.is_known(seen.token), f"{seen}: known to one side only")
+            return
+        self._compare_windows(oracle, seen, seen.state)
+        newest_ms = oracle.newest_of(seen.token)
+        must(seen.state.watermark_ms == newest_ms - self.config.grace_ms, f"{seen}: another watermark")
+
+    def _compare_windows(self, oracle: Oracle, seen: Seen, state: TokenState) -> None:
+        expected = oracle.state(seen.token, state.as_of_ms)
+        assert expected is not None
+        served, wanted = json.loads(bytes(state.windows)), _windows(expected, self.config)
+        must(served == wanted, f"{seen}: served {served}, must be {wanted}")
+
+
+class _Told:
+    """An oracle that has been told the records from ``first`` on."""
+
+    def __init__(
+        self, config: Config, partitions: int, partition: int, records: Sequence[MemoryRecord], first: int
+    ) -> None:
+        self.oracle = Oracle(config.window_minutes, config.grace_ms, config.ttl_ms)
+        self.dead: set[int] = set()
+        """Offsets of records that can't be counted."""
+        self._partitions = partitions
+        self._partition = partition
+        self._records = records
+        self._position = first
+
+    def until(self, offset: int) -> Self:
+        """Tell it the records up to an offset, which never goes back."""
+        assert self._position <= offset <= len(self._records), (self._position, offset, len(self._records))
+        for record in self._records[self._position : offset]:
+            if not self._counts(record):
+                self.dead.add(record.offset)
+        self._position = offset
+        return self
+
+    def _counts(self, record: MemoryRecord) -> bool:
+        try:
+            swap = decode(record.value, record.timestamp)
+        except Reject:
+            return False
+        here = partition_of(swap.token, self._partitions) == self._partition
+        return here and self.oracle.add(swap) is not Outcome.CONFLICT
+
+
+def _windows(totals: TokenTotals, config: Config) -> dict[str, Any]:
+    """As they are served."""
+    return {
+        name: {
+            "volume_usd": format_usd(window.usd_micros),
+            "volume_token": format_token(window.token_atto),
+            "trades": window.trades,
+            "buy_trades": window.buy_trades,
+            "sell_trades": window.sell_trades,
+        }
+        for name, window in zip(config.window_names, totals.windows.values(), strict=True)
+    }

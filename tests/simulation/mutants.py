@@ -1,0 +1,150 @@
+"""Planted bugs: what SwapStats could do wrong, each of which a simulation must find."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from swapstats_aggregator.adapters.memory import MemorySnapshots, MemorySource, MemoryStore, MemoryTopic
+from swapstats_aggregator.feed import Feed
+from swapstats_aggregator.ports import DeadLetter, DeadLetters, Fetched, SourceRecord, Unavailable, Verdict
+from swapstats_core.snapshot import decode_manifest, encode_manifest
+from swapstats_core.swap import Reject, decode
+from tests.simulation.world import Make
+
+Mutant = Callable[[], AbstractContextManager[Make]]
+
+
+class _FlipsOfAnyEpoch(MemorySnapshots):
+    async def flip(
+        self, partition: int, epoch: int, seq: int, manifest: bytes, names: Collection[str], keep: int
+    ) -> Verdict:
+        kept = self._store.of(partition)
+        kept.manifests = [manifest, *kept.manifests][:keep]
+        return Verdict(done=True, epoch=kept.epoch)
+
+
+class _LateFlips(MemorySnapshots):
+    async def flip(
+        self, partition: int, epoch: int, seq: int, manifest: bytes, names: Collection[str], keep: int
+    ) -> Verdict:
+        self._store.of(partition).seq = 0
+        return await super().flip(partition, epoch, seq, manifest, names, keep)
+
+
+class _EqualEpochs(MemorySnapshots):
+    async def claim(self, partition: int, epoch: int, owner: str) -> Verdict:
+        kept = self._store.of(partition)
+        if epoch == kept.epoch:
+            kept.claimant = self._claimant
+        return await super().claim(partition, epoch, owner)
+
+
+def _offset_off_by(error: int) -> type[MemorySnapshots]:
+    class OffByOne(MemorySnapshots):
+        async def flip(
+            self, partition: int, epoch: int, seq: int, manifest: bytes, names: Collection[str], keep: int
+        ) -> Verdict:
+            right = decode_manifest(manifest)
+            wrong = encode_manifest(
+                msgspec.structs.replace(right, offset=max(right.first_offset, right.offset + error))
+            )
+            return await super().flip(partition, epoch, seq, wrong, names, keep)
+
+    return OffByOne
+
+
+class _Remembering(MemorySource):
+    """The guide's order: an id is remembered outside of the state as soon as its event is read."""
+
+    def __init__(self, topic: MemoryTopic, clock: Callable[[], int], known: set[tuple[str, bool]]) -> None:
+        super().__init__(topic, clock)
+        self._known = known
+
+    async def poll(self, partitions: Collection[int], timeout_ms: int) -> Mapping[int, Fetched]:
+        polled = await super().poll(partitions, timeout_ms)
+        return {
+            partition: replace(fetched, records=[each for each in fetched.records if self._is_new(each)])
+            for partition, fetched in polled.items()
+        }
+
+    def _is_new(self, record: SourceRecord) -> bool:
+        try:
+            swap = decode(record.value, record.timestamp)
+        except Reject:
+            return True
+        event = (swap.identity, swap.removed)
+        if event in self._known:
+            return False
+        self._known.add(event)
+        return True
+
+
+class _Buffer:
+    """`ports.DeadLetters` that sends a little later."""
+
+    def __init__(self, connection: DeadLetters) -> None:
+        self._connection = connection
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def send(self, letters: Sequence[DeadLetter]) -> None:
+        self._sending.add(asyncio.create_task(self._send(letters)))
+
+    async def _send(self, letters: Sequence[DeadLetter]) -> None:
+        await asyncio.sleep(0.5)
+        for _ in range(100):
+            with contextlib.suppress(Unavailable):
+                await self._connection.send(letters)
+                return
+
+
+@contextlib.contextmanager
+def _snapshots(make: Callable[[MemoryStore, str], MemorySnapshots]) -> Iterator[Make]:
+    yield Make(snapshots=make)
+
+
+@contextlib.contextmanager
+def _ids_outside_of_the_state() -> Iterator[Make]:
+    known: set[tuple[str, bool]] = set()
+    yield Make(source=lambda topic, clock: _Remembering(topic, clock, known))
+
+
+@contextlib.contextmanager
+def _dead_letters_later() -> Iterator[Make]:
+    yield Make(dead_letters=_Buffer)
+
+
+@contextlib.contextmanager
+def _patched(owner: type, name: str, value: Any) -> Iterator[Make]:  # noqa: ANN401 - any attribute
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, value)
+        yield Make()
+
+
+def _take_all(feed: Feed, most: int) -> Sequence[SourceRecord]:
+    limit, feed.limit = feed.limit, None
+    try:
+        return _TAKE(feed, most)
+    finally:
+        feed.limit = limit
+
+
+_TAKE = Feed.take
+
+MUTANTS: Final[Mapping[str, Mutant]] = {
+    "the store accepts flips of any epoch": lambda: _snapshots(_FlipsOfAnyEpoch),
+    "the store accepts flips in any order": lambda: _snapshots(_LateFlips),
+    "a claim succeeds with an epoch that somebody else has claimed": lambda: _snapshots(_EqualEpochs),
+    "a snapshot names an offset that is one too high": lambda: _snapshots(_offset_off_by(1)),
+    "a snapshot names an offset that is one too low": lambda: _snapshots(_offset_off_by(-1)),
+    "the guide's order: SETNX, apply, snapshot, commit": _ids_outside_of_the_state,
+    "a shadow reads beyond its owner": lambda: _patched(Feed, "take", _take_all),
+    "dead letters are sent after their records have been passed": _dead_letters_later,
+}
