@@ -60,6 +60,7 @@ class Decider:
         self._noted: dict[str, int] = {}
         """What isn't done and why, and since when that has been so."""
         self._blind_since_ms: int | None = None
+        self._begun = False
         self._told_notes: set[str] = set()
         self._restless_ms = surroundings.now_ms()
         self._news = asyncio.Event()
@@ -104,7 +105,9 @@ class Decider:
         self._face(None)
         for text, bad in told(planned.decisions):
             around.say(text, bad=bad)
-        self._note(planned.notes, now_ms)
+        self._begun = self._begun or bool(planned.decisions)
+        if self._begun:  # until then everybody is only just starting
+            self._note(planned.notes, now_ms)
         if planned.decisions or not is_calm(self.assignment, members):
             self._restless_ms = now_ms
 

@@ -45,8 +45,8 @@ async def owning(
         if before is not None:
             say("there was a run before: the shards go on from its snapshots")
         first = before or initial(resource.spec.source.topic.partitions)
-        await asyncio.to_thread(truth.store, first)
-        yield Ownership(name, Policy.of(resource.spec), first, world, intents, say, partial(append, data.handoffs))
+        await _store(truth, first)
+        yield Ownership(name, Policy.of(resource.spec), first, world, intents, say, partial(append, data.handoffs, say))
     finally:
         await copy.close()
 
@@ -63,7 +63,17 @@ async def _before(
         raise StartFailedError(str(error)) from error
 
 
-def append(log: Path, handoffs: Sequence[HandoffStatus]) -> None:
+async def _store(truth: AssignmentFile, first: Assignment) -> None:
+    try:
+        await asyncio.to_thread(truth.store, first)
+    except OSError as error:
+        raise StartFailedError(f"the assignment can't be stored: {error}") from error
+
+
+def append(log: Path, say: Say, handoffs: Sequence[HandoffStatus]) -> None:
     """Add finished handoffs to their log, one JSON object a line."""
-    with log.open("ab") as file:
-        file.write(b"".join(msgspec.json.encode(handoff) + b"\n" for handoff in handoffs))
+    try:
+        with log.open("ab") as file:
+            file.write(b"".join(msgspec.json.encode(handoff) + b"\n" for handoff in handoffs))
+    except OSError as error:
+        say(f"{len(handoffs)} handoffs can't be recorded in {log.name}: {error}", bad=True)

@@ -18,7 +18,7 @@ from swapstats_cli.control.status import (
     encode_status,
 )
 from swapstats_cli.deciding.ownership import Intent, Ownership
-from swapstats_cli.deciding.ports import Clock
+from swapstats_cli.deciding.ports import Clock, Say
 from swapstats_cli.supervisor.conditions import Conditions, Facts
 from swapstats_cli.supervisor.datadir import write_atomically
 from swapstats_cli.supervisor.part import PartState, PartStatus
@@ -52,12 +52,14 @@ class Reporter:
     ``look`` gives what it is made of; ``ownership`` is set when there is one.
     """
 
-    def __init__(self, path: Path, look: Callable[[], View], clock: Clock) -> None:
+    def __init__(self, path: Path, look: Callable[[], View], clock: Clock, say: Say) -> None:
         self.ownership: Ownership | None = None
         self._path = path
         self._look = look
         self._clock = clock
+        self._say = say
         self._conditions = Conditions()
+        self._failing = False
 
     def status(self) -> Status:
         """The status now."""
@@ -71,9 +73,18 @@ class Reporter:
             now = self.status()
             if _gist(now) != written or self._clock.now_ms() >= due_ms:
                 written, due_ms = _gist(now), self._clock.now_ms() + WRITE_INTERVAL_MS
-                content = msgspec.json.format(encode_status(now), indent=2)
-                await asyncio.to_thread(write_atomically, self._path, content)
+                await self._write(msgspec.json.format(encode_status(now), indent=2))
             await asyncio.sleep(LOOK_INTERVAL_S)
+
+    async def _write(self, content: bytes) -> None:
+        try:
+            await asyncio.to_thread(write_atomically, self._path, content)
+        except OSError as error:  # a full disk, say: no reason to stop
+            if not self._failing:
+                self._say(f"{self._path.name} can't be written: {error}", bad=True)
+            self._failing = True
+        else:
+            self._failing = False
 
 
 def _gist(status: Status) -> object:

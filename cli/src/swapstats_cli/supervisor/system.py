@@ -165,7 +165,7 @@ class System:
         timeout_ms = spec.rollout.timeout
         self.fleet = Fleet(self.shards, versions, spec.shards.replicas, timeout_ms, take_port, hurry, tell)
         self._renewal = Renewal(self.api, self._recorder, versions, spec.api.replicas, take_port, hurry, tell)
-        self._reporter = Reporter(data.status, self._look, SystemClock())
+        self._reporter = Reporter(data.status, self._look, SystemClock(), tell)
         self._governor = Governor(self.configuration, versions, self.fleet, self._renewal, self._reporter, tell)
 
     def _hold_producer(self, held: bool) -> None:  # noqa: FBT001 - a switch
