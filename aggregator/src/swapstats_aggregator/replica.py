@@ -170,10 +170,16 @@ class Replica:
         self.current = False
 
     def restart(self, origin: Origin, *, anew: bool) -> None:
-        """Go on at the beginning of ``origin``, with the state as it is or (``anew``) with an empty one."""
+        """Go on at the beginning of ``origin``, with the state as it is or (``anew``) with an empty one.
+
+        The clock doesn't go back, and pulses leave out a number: whoever follows tokens of a lost state must ask again.
+        """
         self.doubt()
         if anew:
+            now_ms = self.state.now_ms
             self.state = PartitionState(self.config)
+            self.state.advance(now_ms)
+            self._pulse += 1
         self.origin = origin
         self.offset = self.end_offset = origin.first_offset
 
