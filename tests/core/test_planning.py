@@ -462,6 +462,31 @@ def test_an_unplanned_restart_is_a_setback_and_a_planned_one_is_none() -> None:
         assert seconds_to_get_partitions(cluster, "shard-1") == wait_s  # and the ticks above
 
 
+def test_a_stutter_is_no_setback_and_ends_no_move() -> None:
+    cluster = settled(1, replace(POLICY, partitions=2))
+    cluster.scale(2)
+    cluster.seats["shard-1"].warm_ticks = 20
+    cluster.run(5)
+    process = cluster.seats["shard-1"].process
+    assert process is not None
+    trace = Trace(cluster)
+    process.stalled = True
+    cluster.run(10)
+    process.stalled = False
+    cluster.settle(calm=30)
+    assert str(trace) == "5.4 p0 owned shard-1/2: shard-1 is warm"
+
+
+def test_who_was_silent_for_long_has_a_setback() -> None:
+    cluster = settled(2)
+    process = cluster.seats["shard-1"].process
+    assert process is not None
+    process.stalled = True
+    cluster.run(40)
+    process.stalled = False
+    assert seconds_to_get_partitions(cluster, "shard-1") == 5
+
+
 # -- draining --------------------------------------------------------------------------------------------------------
 
 
@@ -488,6 +513,13 @@ def test_a_move_to_a_shard_that_is_to_be_emptied_is_called_off() -> None:
     cluster.scale(1)
     cluster.settle()
     assert str(trace) == "0.2 p0 owned shard-0/1: shard-1 is to be emptied"
+
+
+def test_what_is_being_rebuilt_stays_where_it_is() -> None:
+    for rebuilding, phase in ((0.9, "owned"), (None, "warming")):
+        work = PartitionReport(0, 1, "owner", rebuilding=rebuilding)
+        leaving = replace(member("a", work), draining=True)
+        assert decide(PartitionAssignment("a", 1), members=(leaving, member("b"))).partitions[0].phase == phase
 
 
 # -- epochs ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ _QUIET_MILLI: Final = 100_000
 _DEADBAND: Final = 4
 """A weight follows its partition's traffic when it is off by a quarter."""
 _MARGIN: Final = 32
-"""A move must lower the difference of two loads by more than this part of the mean load."""
+"""After a move the taker has still less than the giver had, by at least this part of the mean load."""
 
 
 def weigh(rates_milli: Sequence[int | None], before: Sequence[int]) -> list[int]:

@@ -6,7 +6,7 @@ got back in with the next observation. Nothing else is remembered, and a lost me
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
@@ -68,7 +68,7 @@ class Member:
         return self.dead or self.silent_ms >= SILENCE_MS
 
     @property
-    def lost(self) -> bool:
+    def departed(self) -> bool:
         """Whether it won't come back."""
         return self.dead and not self.wanted
 
@@ -107,9 +107,10 @@ class PartitionMemory:
 class MemberMemory:
     """What earlier observations tell of a member.
 
-    ``heard_ms``: when it last answered, or was first missed. ``steady_ms``: since when one ``life`` answers.
-    ``setbacks``: how often it got lost, restarted unplanned or failed to warm up, until they are forgiven.
-    ``acted_ms``: when ``revision``, that of the assignment it acts on, was last seen to change or to be the newest.
+    ``here``: it answered when it was last looked for. ``heard_ms``: when it last did, or was first missed. ``life``:
+    the last one that answered. ``setbacks``: how often it restarted unplanned, came back after long or failed to warm
+    up; none since ``steady_ms``. ``acted_ms``: when ``revision``, that of the assignment it acts on, was last seen to
+    change or to be the newest.
     """
 
     here: bool
@@ -121,14 +122,12 @@ class MemberMemory:
     revision: int = -1
 
     def forgiven(self, policy: Policy, clock_ms: int) -> bool:
-        """Whether it has been there for so long that no setback counts any more."""
-        return self.here and clock_ms - self.steady_ms >= policy.steady_after_ms * _FORGIVEN_AFTER
+        """Whether the last setback is so long ago that none counts any more."""
+        return clock_ms - self.steady_ms >= policy.steady_after_ms * _FORGIVEN_AFTER
 
     def trusted(self, policy: Policy, clock_ms: int) -> bool:
         """Whether partitions may be moved to it: after a setback it must be steady first, longer after each one."""
-        if not self.here or not self.setbacks:
-            return self.here
-        probation_ms = policy.steady_after_ms << min(self.setbacks - 1, 10)
+        probation_ms = policy.steady_after_ms << min(self.setbacks - 1, 10) if self.setbacks else 0
         return clock_ms - self.steady_ms >= probation_ms or self.forgiven(policy, clock_ms)
 
 
@@ -141,11 +140,13 @@ class Memory:
     partitions: tuple[PartitionMemory, ...] = ()
     members: Mapping[str, MemberMemory] = field(default_factory=dict)
 
-    def set_back(self, name: str) -> Memory:
-        """The same with one more setback of a member."""
-        past = self.members[name]
-        past = replace(past, setbacks=past.setbacks + 1, steady_ms=self.clock_ms)
-        return replace(self, members={**self.members, name: past})
+    def set_back(self, names: Collection[str]) -> Memory:
+        """The same with one more setback of some members."""
+        back = {
+            name: replace(self.members[name], setbacks=self.members[name].setbacks + 1, steady_ms=self.clock_ms)
+            for name in names
+        }
+        return replace(self, members={**self.members, **back})
 
 
 @dataclass(frozen=True, slots=True)

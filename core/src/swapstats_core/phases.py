@@ -60,8 +60,9 @@ class Case:
     def owner_refused(self) -> bool:
         return self._role(self.owner) == "refused"
 
-    def owner_serves(self) -> bool:
-        return self._role(self.owner) == "owner"
+    def owner_settled(self) -> bool:
+        """It serves all there is: its partition may be moved."""
+        return self._role(self.owner) == "owner" and self.owner.work[self.number].rebuilding is None
 
     def owner_works(self) -> bool:
         """Whatever it does; one that was a shadow says so until it claims."""
@@ -91,7 +92,8 @@ class Case:
         return warm and (self.next.member.staying or self.owner_gone())
 
     def next_gone(self) -> bool:
-        return self.next is None or self.next.member.gone
+        """A shadow that is only silent may go on when it answers again."""
+        return self.next is None or self.next.member.dead or self.next.overdue
 
     def next_leaves(self) -> bool:
         return self.next is None or not self.next.member.staying
@@ -101,10 +103,9 @@ class Case:
 
     def owner_overdue(self) -> bool:
         """Whether it has had its time to come back, or two lives in which it never served."""
-        after_ms = self.policy.failover_after_ms
         unserved_ms = self.clock_ms - self.past.served_ms
-        hopeless = self.owner_gone() and self.past.attempts > 1 and unserved_ms >= after_ms
-        return self.owner.absent_ms >= after_ms or self.owner_deaf() or hopeless
+        hopeless = self.owner_gone() and self.past.attempts > 1 and unserved_ms >= self.policy.failover_after_ms
+        return self.owner.overdue or self.owner_deaf() or hopeless
 
     def _role(self, peer: Peer) -> Role | None:
         """What a member says that it does in the entry's epoch, if it is here."""

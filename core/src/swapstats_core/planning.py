@@ -74,6 +74,7 @@ class _Planner:
         self._memory, self._peers = remember(policy, observed)
         self._entries = list(observed.assignment.partitions)
         self._cases = _cases(policy, observed.assignment, self._memory, self._peers)
+        self._blamed: set[str] = set()
         self._decisions: list[Decision] = []
         self._notes: list[str] = []
 
@@ -94,15 +95,15 @@ class _Planner:
                     why = rule.why.format(owner=entry.owner, next=entry.next, epoch=entry.epoch)
                     self._decide(case, rule.then(case), why)
                     if rule.blames and entry.next is not None:
-                        self._memory = self._memory.set_back(entry.next)
+                        self._blamed.add(entry.next)
                     break
 
     def place(self) -> None:
         """Give another owner to orphans whose own is overdue or won't come back."""
         orphans = [case for case in self._undecided() if case.entry.phase == "orphaned"]
-        homeless = [case for case in orphans if case.owner.member.lost]
-        overdue = [case for case in orphans if not case.owner.member.lost and case.owner_overdue()]
-        expected = [peer.member.name for peer in self._staying() if self._expected(peer)]
+        homeless = [case for case in orphans if case.owner.member.departed]
+        overdue = [case for case in orphans if not case.owner.member.departed and case.owner_overdue()]
+        expected = [peer.member.name for peer in self._staying() if peer.expected]
         if homeless and expected:
             self._notes.append(f"partitions without an owner wait for {', '.join(expected)}, to be spread evenly")
             homeless = []
@@ -114,7 +115,7 @@ class _Planner:
 
     def move(self) -> None:
         """Begin moves: away from members that are to be emptied, then, if nothing else is open, for balance."""
-        targets = [peer.member.name for peer in self._staying() if peer.able and self._trusted(peer)]
+        targets = self._targets()
         free = max(self._policy.max_moving - sum(entry.phase == "warming" for entry in self._entries), 0)
         leaving = [case for case in self._movable() if not case.owner.member.staying]
         if leaving and not targets:
@@ -139,7 +140,8 @@ class _Planner:
             self._notes.append(
                 f"a member knows revision {known}, the stored one is {self._before.revision}: going above"
             )
-        return Plan(Assignment(revision, self._entries), tuple(self._decisions), tuple(self._notes), self._memory)
+        memory = self._memory.set_back(self._blamed)
+        return Plan(Assignment(revision, self._entries), tuple(self._decisions), tuple(self._notes), memory)
 
     def _balance(self, targets: list[str], free: int) -> None:
         for _ in range(free):
@@ -172,23 +174,21 @@ class _Planner:
         return [case for case in self._cases if self._entries[case.number] is case.entry]
 
     def _movable(self) -> list[Case]:
-        return [case for case in self._undecided() if case.entry.phase == "owned" and case.owner_serves()]
+        return [case for case in self._undecided() if case.entry.phase == "owned" and case.owner_settled()]
 
     def _staying(self) -> Iterable[Peer]:
         return (peer for peer in self._peers.values() if peer.member.staying)
 
-    def _expected(self, peer: Peer) -> bool:
-        """Whether it was never lost, and will probably be here soon."""
-        return not peer.member.here and not peer.past.setbacks and peer.absent_ms < self._policy.failover_after_ms
-
-    def _trusted(self, peer: Peer) -> bool:
-        return self._memory.members[peer.member.name].trusted(self._policy, self._memory.clock_ms)
+    def _targets(self) -> list[str]:
+        """To whom partitions may be moved."""
+        trusted = (peer.member.name for peer in self._staying() if peer.able and peer.trusted)
+        return [name for name in trusted if name not in self._blamed]
 
     def _refuge(self) -> list[str]:
         """Who takes what has no owner: without anybody better, also members that are to be emptied."""
         able = [peer for peer in self._peers.values() if peer.able]
         staying = [peer for peer in able if peer.member.staying]
-        trusted = [peer for peer in staying if self._trusted(peer)]
+        trusted = [peer for peer in staying if peer.trusted]
         return [peer.member.name for peer in trusted or staying or able]
 
     def _loads(self) -> dict[str, int]:
@@ -206,7 +206,7 @@ class _Planner:
             entry.phase == "orphaned" or not self._peers[entry.next or entry.owner].member.staying
             for entry in self._entries
         )
-        return homeless or any(self._expected(peer) for peer in self._staying())
+        return homeless or any(peer.expected for peer in self._peers.values())
 
 
 def _cases(policy: Policy, assignment: Assignment, memory: Memory, known: dict[str, Peer]) -> list[Case]:

@@ -24,14 +24,20 @@ class Peer:
     """A member as seen and remembered.
 
     ``work``: its reports by partition. ``deaf``: it answers, but hasn't acted on a newer assignment for long.
-    ``absent_ms``: how long it hasn't been here.
+    ``trusted``: partitions may be moved to it. ``overdue``: it hasn't been here for as long as it is waited for.
     """
 
     member: Member
     past: MemberMemory
     work: Mapping[int, PartitionReport]
     deaf: bool
-    absent_ms: int
+    trusted: bool
+    overdue: bool
+
+    @property
+    def expected(self) -> bool:
+        """Whether it was never here, and will probably be soon."""
+        return self.member.staying and not self.past.life and not self.overdue
 
     @property
     def able(self) -> bool:
@@ -51,8 +57,7 @@ def remember(policy: Policy, observed: Observed) -> tuple[Memory, dict[str, Peer
     clock_ms = before.clock_ms + elapsed_ms
     peers = {}
     for member in _everyone(observed):
-        past = _member(before.members.get(member.name), member, newest, clock_ms)
-        past = replace(past, setbacks=0) if past.forgiven(policy, clock_ms) else past
+        past = _member(policy, before.members.get(member.name), member, newest, clock_ms)
         peers[member.name] = _peer(policy, member, past, newest, clock_ms)
     partitions = []
     for number, entry in enumerate(observed.assignment.partitions):
@@ -74,25 +79,26 @@ def _everyone(observed: Observed) -> tuple[Member, ...]:
     return (*observed.members, *(Member(name, None, wanted=False, dead=True) for name in sorted(named - listed)))
 
 
-def _member(past: MemberMemory | None, member: Member, newest: int, clock_ms: int) -> MemberMemory:
+def _member(policy: Policy, past: MemberMemory | None, member: Member, newest: int, clock_ms: int) -> MemberMemory:
     report = member.report
     if past is None:
         past = MemberMemory(here=False, heard_ms=clock_ms, steady_ms=clock_ms, acted_ms=clock_ms)
     if report is None or member.gone:
-        left = past.here and member.gone
-        return replace(past, here=False, setbacks=past.setbacks + member.staying) if left else past
-    restarted = past.here and past.life != report.life
-    fresh = restarted or not past.here
-    acts = fresh or report.revision >= newest or report.revision != past.revision
-    return MemberMemory(
+        return replace(past, here=False)
+    absent_ms = 0 if past.here else clock_ms - past.heard_ms
+    anew = past.life != report.life or absent_ms >= policy.steady_after_ms
+    setback = anew and past.life != "" and member.staying
+    acts = anew or report.revision >= newest or report.revision != past.revision
+    seen = MemberMemory(
         here=True,
         heard_ms=clock_ms - member.silent_ms,
-        steady_ms=clock_ms if fresh else past.steady_ms,
+        steady_ms=clock_ms if anew else past.steady_ms,
         acted_ms=clock_ms if acts else past.acted_ms,
         life=report.life,
-        setbacks=past.setbacks + (restarted and member.staying),
+        setbacks=past.setbacks + setback,
         revision=report.revision,
     )
+    return replace(seen, setbacks=0) if seen.forgiven(policy, clock_ms) else seen
 
 
 def _peer(policy: Policy, member: Member, past: MemberMemory, newest: int, clock_ms: int) -> Peer:
@@ -102,7 +108,8 @@ def _peer(policy: Policy, member: Member, past: MemberMemory, newest: int, clock
         past,
         work={} if member.report is None else {told.partition: told for told in member.report.partitions},
         deaf=behind and clock_ms - past.acted_ms >= SILENCE_MS + policy.failover_after_ms,
-        absent_ms=0 if member.here else clock_ms - past.heard_ms,
+        trusted=member.here and past.trusted(policy, clock_ms),
+        overdue=not member.here and clock_ms - past.heard_ms >= policy.failover_after_ms,
     )
 
 
