@@ -81,6 +81,14 @@ def test_a_first_owner_has_no_gap() -> None:
     assert told([done]) == [("partition 0: shard-1 serves, 7 records replayed", False)]
 
 
+def test_a_shard_that_comes_back_takes_over_from_nobody_else() -> None:
+    handoffs = Handoffs()
+    handoffs.observe(_report("shard-1", _handoff(former="shard-1", gap_ms=None)), T_MS)
+    assert told(handoffs.completed(T_MS)) == [
+        ("partition 0: shard-1 serves again, in a new life (3 records replayed)", False)
+    ]
+
+
 def test_what_is_alike_is_told_in_one_line() -> None:
     handoffs = Handoffs()
     moves = [_handoff(partition, gap_ms=10 + partition, digest_owner="a", digest_former="a") for partition in (4, 2, 0)]

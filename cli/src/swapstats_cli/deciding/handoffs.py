@@ -150,6 +150,8 @@ def _line(group: Sequence[HandoffStatus]) -> str:
     replayed = f"{sum(handoff.replayed for handoff in group)} records replayed"
     if not first.former:
         return f"{what}: {first.owner} serves, {replayed}"
+    if first.former == first.owner:
+        return f"{what}: {first.owner} serves again, in a new life ({gap}{replayed})"
     if first.gap_by != "released":
         return f"{what}: {first.owner} took over from {first.former}, which was gone ({gap}{replayed})"
     digests = {True: "digests equal", False: "DIGESTS DIFFER", None: "digests not known"}[first.digests_equal]
