@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 from swapstats_aggregator.ports import Handler
@@ -50,9 +51,9 @@ class Bus:
     def hang_up(self, process: Process) -> None:
         """Its connections are gone."""
         for listeners in self._listeners.values():
-            _end(listeners, process)
+            _end_all(listeners, process)
         for responders in self._responders.values():
-            _end(responders, process)
+            _end_all(responders, process)
 
     def publish(self, sender: Process, subject: str, payload: bytes) -> None:
         """Send to everybody who listens, as far as the network lets it through."""
@@ -115,11 +116,16 @@ class Bus:
             network.loop.call_later(trip_s, request.heard, answer, context=request.asker.context)
 
 
-def _end(subscriptions: list[_Subscription[_Call]], process: Process) -> None:
+def _end_all(subscriptions: list[_Subscription[_Call]], process: Process) -> None:
     for subscription in tuple(subscriptions):
         if subscription.process is process:
-            subscription.ended = True
-            subscriptions.remove(subscription)
+            _end(subscriptions, subscription)
+
+
+def _end(subscriptions: list[_Subscription[_Call]], subscription: _Subscription[_Call]) -> None:
+    if not subscription.ended:
+        subscription.ended = True
+        subscriptions.remove(subscription)
 
 
 def _hear(listener: _Subscription[Callable[[bytes], None]], payload: bytes) -> None:
@@ -135,26 +141,30 @@ class Connection:
     process: Process
 
     async def publish(self, subject: str, payload: bytes) -> None:
-        self.bus.publish(self.process, subject, payload)
+        await self._tell(f"publish {subject}", partial(self.bus.publish, self.process, subject, payload))
 
     async def serve(self, subject: str, handler: Handler) -> Callable[[], Awaitable[None]]:
-        subscription, end = self._subscribe(self.bus._responders.setdefault(subject, []), handler)
+        responders = self.bus._responders.setdefault(subject, [])
+        subscription = await self._subscribe(f"serve {subject}", responders, handler)
         self.bus.greet(subscription, subject)
-        return end
+        return partial(self._unsubscribe, f"serve {subject} no more", responders, subscription)
 
     async def listen(self, subject: str, callback: Callable[[bytes], None]) -> Callable[[], Awaitable[None]]:
-        _, end = self._subscribe(self.bus._listeners.setdefault(subject, []), callback)
-        return end
+        listeners = self.bus._listeners.setdefault(subject, [])
+        subscription = await self._subscribe(f"listen to {subject}", listeners, callback)
+        return partial(self._unsubscribe, f"listen to {subject} no more", listeners, subscription)
 
-    def _subscribe(
-        self, subscriptions: list[_Subscription[_Call]], call: _Call
-    ) -> tuple[_Subscription[_Call], Callable[[], Awaitable[None]]]:
+    async def _subscribe(
+        self, what: str, subscriptions: list[_Subscription[_Call]], call: _Call
+    ) -> _Subscription[_Call]:
         subscription = _Subscription(self.process, call)
-        subscriptions.append(subscription)
+        await self._tell(what, partial(subscriptions.append, subscription))
+        return subscription
 
-        async def end() -> None:
-            if not subscription.ended:
-                subscription.ended = True
-                subscriptions.remove(subscription)
+    async def _unsubscribe(
+        self, what: str, subscriptions: list[_Subscription[_Call]], subscription: _Subscription[_Call]
+    ) -> None:
+        await self._tell(what, partial(_end, subscriptions, subscription))
 
-        return subscription, end
+    async def _tell(self, what: str, act: Callable[[], None]) -> None:
+        await self.bus.network.tell(self.process, what, act)

@@ -39,7 +39,7 @@ class Network:
     weather: Weather
     trace: Trace
     strike: Callable[[Process, str], Crash | None]
-    """Asked at every call by a process: whether it dies of it."""
+    """Asked whenever a process turns to a server: whether it dies of it."""
     crash: Callable[[Process, str], None]
     settled: Callable[[], None]
     """Called whenever a request has taken effect."""
@@ -79,13 +79,25 @@ class Network:
     ) -> Result:
         """Let the server do ``act``, which must not wait for anything. Raises Unavailable."""
         self.figures.calls += 1
+        request: _Request[Result] = _Request(self, client, server, what, act)
+        request.send(await self._survive(client, what))
+        return await request.reply
+
+    async def tell(self, client: Process, what: str, act: Callable[[], Result]) -> Result:
+        """Let a client do something that has no reply."""
+        crash = await self._survive(client, what)
+        result = act()
+        if crash is not None:
+            self.crash(client, f"after {what}")
+            await self.loop.create_future()  # for ever
+        return result
+
+    async def _survive(self, client: Process, what: str) -> Crash | None:
         crash = self.strike(client, what)
         if crash is Crash.BEFORE:
             self.crash(client, f"before {what}")
             await self.loop.create_future()  # for ever
-        request: _Request[Result] = _Request(self, client, server, what, act)
-        request.send(crash)
-        return await request.reply
+        return crash
 
 
 class _Request(Generic[Result]):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
+from tests.simulation.failpoints import Failpoint, live
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.simulation import Failed, Finished, simulate
 
@@ -41,6 +42,19 @@ def find(workers: ProcessPoolExecutor, mutant: str, seeds: Sequence[int]) -> Run
             if run.failure:
                 return run
     return None
+
+
+def failpoints(workers: ProcessPoolExecutor, points: Iterable[Failpoint]) -> Iterator[str]:
+    """Why each of them failed; empty if it didn't."""
+    return workers.map(_die_at, points)
+
+
+def _die_at(point: Failpoint) -> str:
+    try:
+        live(point)
+    except Failed as failed:
+        return str(failed)
+    return ""
 
 
 def _run(seed: int) -> Run:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from swapstats_core.wire import PartitionStatus, StatusQuery, decode_reply, encode
-from tests.simulation.audit import Violation, must
+from tests.simulation.aftermath import compare, settle, stop, until
+from tests.simulation.audit import must
 from tests.simulation.reader import Reader
 from tests.simulation.storm import Servers, Storm
 from tests.simulation.stream import TOKENS
@@ -15,9 +14,7 @@ from tests.simulation.trace import logs_are_traced
 from tests.simulation.world import PARTITIONS, SHARDS, Make, World
 
 STORM_S = 8.0
-SETTLED_WITHIN_S = 60.0
 _REPLICATED_S = 0.7
-_LOOK_S = 0.25
 _BACKLOG_MS = 900_000
 _SHOWN = 120
 """Events of the trace that a failure shows."""
@@ -72,13 +69,13 @@ def simulate(seed: int, make: Make | None = None, shown: int | None = _SHOWN) ->
         with logs_are_traced():
             storm = world.loop.run(_play(world))
     except Exception as error:
-        what = f"seed {seed}: {_told(error)}"
+        what = f"seed {seed}: {told(error)}"
         again = f"again, with all events: SWAPSTATS_SEED={seed} .venv/bin/pytest tests/simulation -k storm"
         raise Failed(f"{what}\n\n{world.trace.last(shown)}\n\n{what}\n{again}\n") from error
     return Finished(_figures(world, storm), world.trace.digest())
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}"
@@ -99,20 +96,20 @@ async def _play(world: World) -> Storm:
     await asyncio.sleep(STORM_S)
     for task in raging:
         task.cancel()
-    await _until(lambda: not world.suspended)
+    await until(lambda: not world.suspended)
     world.trace.note("world", "is calm from now on")
     world.network.weather = world.network.weather.calm()
     world.network.mend_all()
     world.cluster.calm_down()
     world.decider.draining.clear()
     world.cluster.scale(SHARDS)
-    await _settle(world)
+    await settle(world)
     reading.cancel()
     loop.kill(world.decider.process)
     for token in TOKENS:
         must(await reader.ask(token), f"nobody answers for {token}")
-    await _stop(world)
-    _compare(world)
+    await stop(world)
+    compare(world)
     return storm
 
 
@@ -130,60 +127,6 @@ async def _replicate(world: World) -> None:
     while True:
         await asyncio.sleep(_REPLICATED_S)
         world.replicate()
-
-
-async def _settle(world: World) -> None:
-    """Wait until every partition is owned, current and at the end of its log."""
-    try:
-        async with asyncio.timeout(SETTLED_WITHIN_S):
-            while unsettled := await _unsettled(world):  # noqa: ASYNC110 - there is nothing to wait for
-                await asyncio.sleep(_LOOK_S)
-    except TimeoutError:
-        raise Violation(f"{SETTLED_WITHIN_S} s after the storm {unsettled}") from None
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - there is nothing to wait for
-        await asyncio.sleep(_LOOK_S)
-
-
-async def _unsettled(world: World) -> str | None:
-    """What is still to come."""
-    decider = world.decider.ownership.decider
-    if not decider.settled() or world.store.assignment != decider.assignment:
-        return f"the decider isn't done: {decider.assignment}"
-    for partition in range(PARTITIONS):
-        answer = await world.bus.request(world.loop.world, world.subjects.query(partition), encode(StatusQuery()))
-        if answer is None:
-            return f"partition {partition} has no owner"
-        status = decode_reply(answer)
-        assert isinstance(status, PartitionStatus)
-        if not status.current or status.offset != len(world.records[partition]):
-            return f"partition {partition} isn't current: {status}"
-    return None
-
-
-async def _stop(world: World) -> None:
-    """End all shards in order; their last snapshots must hold everything."""
-    world.cluster.wanted = set()
-    for life in world.cluster.living():
-        world.cluster.stop(life)
-    async with asyncio.timeout(30):
-        await _until(lambda: not world.cluster.lives)
-    for partition, records in enumerate(world.records):
-        newest = world.audit.newest[partition]
-        must(newest.offset == len(records), f"p{partition}: the last snapshot is at {newest.offset} of {len(records)}")
-
-
-def _compare(world: World) -> None:
-    for handoff in world.decider.handoffs.values():
-        must(handoff.digests_equal is not False, f"digests differ: {handoff}")
-    letters: list[set[int]] = [set() for _ in range(PARTITIONS)]
-    for letter in world.letters.stored:
-        _, number, offset = dict(letter.headers)["origin"].decode().split(":")
-        letters[int(number)].add(int(offset))
-    for partition, records in enumerate(world.records):
-        world.exactness.compare(partition, records, letters[partition])
 
 
 def _figures(world: World, storm: Storm) -> Figures:

@@ -64,7 +64,7 @@ class Weather:
             lost_reply=share(0.08),
             twice=share(0.08),
             late=share(0.06),
-            crash=share(0.01),
+            crash=share(0.006),
             slow=share(0.05),
             message_lost=share(0.15),
             message_twice=share(0.1),

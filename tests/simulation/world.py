@@ -89,6 +89,8 @@ class World:
         self.records: list[list[MemoryRecord]] = [[] for _ in range(PARTITIONS)]
         """All records ever appended, by partition and offset."""
         self.suspended = False
+        self.failpoint: Callable[[Process, str], Crash | None] = self._by_chance
+        """Asked whenever a shard turns to a server: whether it dies of it."""
         self._stream = Stream(self.chance("stream"), PARTITIONS)
         self._replica = _copy(self.store)
 
@@ -161,7 +163,10 @@ class World:
         )
 
     def _strike(self, process: Process, what: str) -> Crash | None:
-        return None if process.name == NAME else self.network.weather.crashes(self.network.chance)
+        return None if process.name == NAME else self.failpoint(process, what)
+
+    def _by_chance(self, process: Process, what: str) -> Crash | None:
+        return self.network.weather.crashes(self.network.chance)
 
     def _crash(self, process: Process, why: str) -> None:
         self.cluster.crash(process, why)
