@@ -19,7 +19,7 @@ def pulse(replica: Replica, wall_ms: int) -> Pulse:
     return decode_pulse(payload)
 
 
-def test_a_state_that_begins_anew_leaves_out_a_pulse_and_keeps_its_clock() -> None:
+def test_a_state_that_begins_anew_leaves_out_a_pulse_and_goes_on_a_moment_later() -> None:
     replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("topic", 0))
     replica.apply([MemoryRecord(5, START_MS, b"key", b"bad")])
     replica.reached(Fetched((), 6, 6, START_MS), START_MS)
@@ -27,12 +27,14 @@ def test_a_state_that_begins_anew_leaves_out_a_pulse_and_keeps_its_clock() -> No
     assert (before.offset, before.as_of_ms, before.current) == (6, START_MS, True)
     replica.restart(Origin("topic", 7, rebuild_until=9), anew=True)
     after = pulse(replica, START_MS + 1)
-    assert (after.offset, after.as_of_ms, after.current) == (7, START_MS, False)
+    assert (after.offset, after.as_of_ms, after.current) == (7, START_MS + 1, False)
     assert after.number == before.number + 2, "readers ask again after a gap"
 
 
-def test_a_state_that_is_kept_leaves_out_nothing() -> None:
+def test_a_state_that_is_kept_does_so_too_since_its_offset_goes_back() -> None:
     replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("topic", 0))
     before = pulse(replica, START_MS)
     replica.restart(Origin("another", 0, START_MS), anew=False)
-    assert pulse(replica, START_MS + 1_000).number == before.number + 1
+    after = pulse(replica, START_MS + 1_000)
+    assert after.number == before.number + 2
+    assert (after.as_of_ms, after.offset) > (before.as_of_ms, before.offset)

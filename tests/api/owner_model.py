@@ -7,7 +7,7 @@ distinct and can be looked up by position.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
@@ -31,6 +31,14 @@ def trades_in(state: wire.TokenState) -> int:
     return msgspec.json.decode(state.windows, type=dict[str, wire.WindowStats])[WINDOWS[0]].trades
 
 
+class Told(NamedTuple):
+    """What an owner had at some moment."""
+
+    trades: dict[str, int]
+    current: bool
+    rebuilding: float | None
+
+
 @dataclass
 class Owner:
     """One owner of one partition in one epoch."""
@@ -40,6 +48,7 @@ class Owner:
     offset: int = 0
     as_of_ms: int = 0
     current: bool = True
+    rebuilding: float | None = None
     replies_with: Versions = "last pulse"
     """The version in a reply, of the three that the protocol allows."""
     trades: dict[str, int] = field(default_factory=dict)
@@ -47,14 +56,16 @@ class Owner:
     versions: dict[str, int] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
     leases: dict[str, int] = field(default_factory=dict)
-    truth: dict[tuple[int, int, int], dict[str, int]] = field(default_factory=dict)
+    truth: dict[tuple[int, int, int], list[Told]] = field(default_factory=dict)
+    """By position; several things at one, if the owner was there before."""
     queries: list[wire.Query] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._record()
 
     def _record(self) -> None:
-        self.truth[self.epoch, self.as_of_ms, self.offset] = dict(self.trades)
+        told = Told(dict(self.trades), self.current, self.rebuilding)
+        self.truth.setdefault((self.epoch, self.as_of_ms, self.offset), []).append(told)
 
     def apply(self, tokens: Iterable[str], as_of_ms: int) -> None:
         """Read one record for each token; the clock moves to ``as_of_ms``."""
@@ -65,6 +76,17 @@ class Owner:
             self.pending.add(token)
         self._record()
 
+    def begin_again(self, offset: int, trades: dict[str, int], rebuilding: float | None) -> None:
+        """Its topic was recreated, or its records are gone: go on from elsewhere, a moment later, with a gap in the
+        pulses' numbers.
+        """
+        self.offset, self.trades = offset, dict(trades)
+        self.current, self.rebuilding = False, rebuilding
+        self.as_of_ms += 1
+        self.number += 1
+        self.pending.clear()
+        self._record()
+
     def tick(self, now_ms: int) -> tuple[list[wire.TokenState], wire.Pulse]:
         """The deltas of the tick, then its pulse; leases are counted in ``now_ms``."""
         self.number += 1
@@ -73,8 +95,9 @@ class Owner:
         changed = sorted(token for token in self.pending if self.leases.get(token, 0) > now_ms)
         self.pending.clear()
         pulse = wire.Pulse(
-            self.partition, self.epoch, self.number, self.offset, self.offset, self.as_of_ms, self.current, changed
-        )
+            self.partition, self.epoch, self.number, self.offset, self.offset, self.as_of_ms, self.current, changed,
+            self.rebuilding,
+        )  # fmt: skip
         return [self.state(token) for token in changed], pulse
 
     def state(self, token: str) -> wire.TokenState:
@@ -96,6 +119,7 @@ class Owner:
             self.as_of_ms - 120_000,
             windows(self.trades[token]),
             self.current,
+            self.rebuilding,
         )
 
     def answer(self, query: wire.Query, now_ms: int) -> wire.Reply:
@@ -105,8 +129,9 @@ class Owner:
             case wire.TokenQuery(token, follow):
                 if token not in self.trades:
                     return wire.Refused(
-                        "unknown_token", "unknown", self.partition, self.epoch, self.offset, self.current
-                    )
+                        "unknown_token", "unknown", self.partition, self.epoch, self.offset, self.current,
+                        self.rebuilding,
+                    )  # fmt: skip
                 if follow:
                     self.leases[token] = now_ms + wire.FOLLOW_LEASE_MS
                 return wire.Found(self.state(token))
@@ -117,10 +142,11 @@ class Owner:
                     for token, n in ordered
                 ]
                 return wire.PartitionOverview(
-                    self.partition, self.epoch, self.offset, self.as_of_ms, self.current, len(self.trades), entries
-                )
+                    self.partition, self.epoch, self.offset, self.as_of_ms, self.current, len(self.trades), entries,
+                    self.rebuilding,
+                )  # fmt: skip
             case wire.StatusQuery() | wire.SnapshotQuery():
                 return wire.PartitionStatus(
                     self.partition, "shard-0", self.epoch, self.offset, self.offset, self.as_of_ms, self.current,
-                    len(self.trades), "incarnation", 0, None, 0, None, self.offset,
+                    len(self.trades), "incarnation", 0, None, 0, None, self.offset, self.rebuilding,
                 )  # fmt: skip

@@ -21,6 +21,7 @@ from swapstats_api.follow.machine import Follow
 from swapstats_api.follower import Follower
 from swapstats_api.hub import Hub
 from swapstats_api.metrics import Metrics
+from swapstats_api.newest import NewestOwners
 from swapstats_api.ports import SnapshotReader
 from swapstats_api.reads import Reads
 from swapstats_api.server import create_server, listen, started
@@ -100,9 +101,11 @@ async def running_api(
     metrics = Metrics()
     memory = MemorySnapshots()
     machine = Follow(home, capacity, lambda: 0.5)
-    follower = Follower(machine, site.adapter, snapshots or memory, metrics, clock.now)
-    site.adapter.listen(follower)
-    reads = Reads(SPEC, follower, site.adapter, metrics, clock.now)
+    newest = NewestOwners(site.adapter)
+    follower = Follower(machine, newest, snapshots or memory, metrics, clock.now)
+    site.adapter.listen(newest)
+    newest.listen(follower)
+    reads = Reads(SPEC, follower, newest, metrics, clock.now)
     ws = SPEC.api.ws
     hub = Hub(
         reads,

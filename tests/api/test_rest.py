@@ -14,9 +14,10 @@ from fastapi.requests import HTTPConnection
 from swapstats_core import wire
 from tests.api.owner_model import Owner, trades_in, windows
 from tests.api.running import PARTITIONS, Api, home, running_api
-from tests.api.sites import MemorySite, Site, tick, until, wall_ms
+from tests.api.sites import MemorySite, Site, mono_ms, tick, until, wall_ms
 
 TOKEN = "USDC"
+OVERVIEW = wire.OverviewQuery("5m", "volume_usd", 3)
 
 
 @pytest.fixture
@@ -147,7 +148,16 @@ async def test_the_newer_of_ram_and_snapshot(api: Api) -> None:
     api.snapshots.states[TOKEN] = older.state(TOKEN)
     await until(lambda: api.reads.is_stale(TOKEN) is True)
     assert (await api.reads.token(TOKEN)).offset == "81234"
-    newer = Owner(home(TOKEN), 4, offset=90_000, as_of_ms=wall_ms() - 5_000, current=False, trades={TOKEN: 5})
+    behind = Owner(home(TOKEN), 4, offset=90_000, as_of_ms=owner.as_of_ms - 1, current=False, trades={TOKEN: 4})
+    api.snapshots.states[TOKEN] = behind.state(TOKEN)
+    reads = api.snapshots.reads
+
+    async def looked_again() -> bool:
+        assert (await api.reads.token(TOKEN)).offset == "81234"
+        return api.snapshots.reads > reads
+
+    await until(looked_again)
+    newer = Owner(home(TOKEN), 4, offset=90_000, as_of_ms=wall_ms() - 1_000, current=False, trades={TOKEN: 5})
     api.snapshots.states[TOKEN] = newer.state(TOKEN)
 
     async def newest() -> bool:
@@ -314,3 +324,54 @@ async def test_the_number_of_followed_tokens_is_bounded() -> None:
             assert len(api.machine) <= 3
         await site.settled()
         assert len(site.adapter._tokens) <= 3
+
+
+async def test_a_lost_state_that_is_rebuilt_is_said_everywhere(api: Api) -> None:
+    owner = Owner(home(TOKEN), 2, 5, wall_ms() - 3_600_000, current=False, rebuilding=0.426, trades={TOKEN: 1})
+    await api.site.serve(owner)
+    answer = await api.get(f"/api/tokens/{TOKEN}/stats")
+    said = (True, 0.42, True)
+    assert (answer.body["rebuilding"], answer.body["progress"], answer.body["stale"]) == said
+    status = (await api.get("/api/partitions")).body["partitions"][0]
+    assert (status["rebuilding"], status["progress"], status["stale"]) == said
+    overview = (await api.get("/api/overview")).body
+    for part in (overview, overview["partitions"][0]):
+        assert (part["rebuilding"], part["progress"], part["stale"]) == said
+    other = next(name for name in map(str, range(100)) if home(name) == owner.partition)
+    answer = await api.get(f"/api/tokens/{other}/stats")
+    assert (answer.status, answer.body["rebuilding"], answer.body["progress"]) == (404, True, 0.42)
+    assert "being rebuilt" in answer.body["detail"]
+    owner.rebuilding, owner.current = None, True
+
+    async def done() -> bool:  # answers of all partitions are shared for a moment
+        status = (await api.get("/api/partitions")).body["partitions"][0]
+        return not {"rebuilding", "progress"} & status.keys()
+
+    await until(done)
+
+
+async def test_a_former_owner_that_still_answers_is_not_believed() -> None:
+    site = MemorySite()
+    async with running_api(site) as api:
+        former = await owner_of(site)
+        heir = Owner(former.partition, 4, 90_000, wall_ms(), trades={TOKEN: 5})
+        both = iter([heir, former, former] * 40)
+        site.adapter.owners[former.partition] = lambda query: next(both).answer(query, mono_ms())
+        told: list[int] = []
+        for _ in range(8):
+            told += [(await api.reads.token(TOKEN)).epoch]
+            told += [part.epoch for part in (await api.reads._overview(OVERVIEW)).partitions]
+            told += [part["epoch"] for part in (await api.reads._status())["partitions"]]
+        assert told == sorted(told)
+        assert told[-1] == 4
+
+
+async def test_a_gap_between_two_owners_is_waited_for() -> None:
+    site = MemorySite()
+    async with running_api(site) as api:
+        reading = asyncio.create_task(api.reads.token(TOKEN))
+        status = asyncio.create_task(api.reads.partitions())
+        await asyncio.sleep(0.05)
+        await owner_of(site)
+        assert (await reading).epoch == 3
+        assert home(TOKEN) not in (await status)["missing"]

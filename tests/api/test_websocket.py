@@ -41,13 +41,15 @@ async def owner_of(site: Site, token: str = TOKEN, **more: int) -> Owner:
 
 def apply_patch(state: dict[str, Any], patch: list[dict[str, Any]]) -> None:
     for op in patch:
-        assert op["op"] == "replace"
         *parents, last = op["path"].split("/")[1:]
         target = state
         for parent in parents:
             target = target[parent]
-        assert last in target
-        target[last] = op["value"]
+        assert (last in target) is (op["op"] != "add")
+        if op["op"] == "remove":
+            del target[last]
+        else:
+            target[last] = op["value"]
 
 
 class Mirror:
@@ -327,3 +329,26 @@ async def test_a_thinned_client_ends_with_the_right_state(in_memory: Api) -> Non
     assert frame is not None
     mirror.apply(json.loads(frame))
     in_memory.hub.leave(client)
+
+
+async def test_patches_say_when_a_lost_state_is_rebuilt_and_when_it_is_done(in_memory: Api) -> None:
+    owner = await owner_of(in_memory.site)
+    async with in_memory.ws() as ws:
+        mirror = await subscribed(ws)
+        heir = Owner(owner.partition, 4, 3, wall_ms() - 60_000, current=False, rebuilding=0.25, trades={})
+        await in_memory.site.serve(heir)
+        for share in (0.25, 0.5):
+            heir.rebuilding = share
+            in_memory.site.adapter.publish(heir.tick(mono_ms())[1])  # type: ignore[attr-defined] # it is in memory
+            while mirror.state.get("progress") != share:
+                mirror.apply(await ws.hear())
+            assert (mirror.state["rebuilding"], mirror.state["stale"]) == (True, True)
+            assert mirror.state["windows"]["5m"]["trades"] == 1, "what was known stays"
+        heir.rebuilding, heir.current, heir.offset = None, True, 11
+        heir.trades = {TOKEN: 2}
+        heir.pending.add(TOKEN)
+        while mirror.state["windows"]["5m"]["trades"] != 2 or mirror.state["stale"]:
+            await tick(in_memory.site, heir)
+            mirror.apply(await ws.hear())
+        assert "rebuilding" not in mirror.state
+        assert "progress" not in mirror.state

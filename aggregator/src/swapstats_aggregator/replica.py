@@ -15,6 +15,7 @@ from swapstats_aggregator.ports import DeadLetter, Fetched, SourceRecord
 from swapstats_core.cells import Sums
 from swapstats_core.partition import Applied, Config, Outcome, PartitionState
 from swapstats_core.routing import partition_of
+from swapstats_core.snapshot import share_rebuilt
 from swapstats_core.swap import Reason, Reject, Swap, decode, format_token, format_usd
 from swapstats_core.wire import (
     CURRENT_WITHIN_MS,
@@ -99,11 +100,8 @@ class Replica:
 
     @property
     def rebuilding(self) -> float | None:
-        """Share of what must be read in place of a lost state, 0 to 1; None: nothing is being rebuilt."""
-        begin, end = self.origin.first_offset, self.origin.rebuild_until
-        if end is None or self.offset >= end:
-            return None
-        return (self.offset - begin) / (end - begin)
+        """See `share_rebuilt`."""
+        return share_rebuilt(self.origin.first_offset, self.offset, self.origin.rebuild_until)
 
     def own(self, epoch: int) -> None:
         """Begin an ownership: its pulses are numbered from 1 again."""
@@ -172,14 +170,15 @@ class Replica:
     def restart(self, origin: Origin, *, anew: bool) -> None:
         """Go on at the beginning of ``origin``, with the state as it is or (``anew``) with an empty one.
 
-        The clock doesn't go back, and pulses leave out a number: whoever follows tokens of a lost state must ask again.
+        Readers order what they hear by clock and offset, so the clock goes on by a moment where the offset goes back;
+        and pulses leave out a number, so that whoever follows tokens asks again.
         """
         self.doubt()
+        now_ms = self.state.now_ms + 1
         if anew:
-            now_ms = self.state.now_ms
             self.state = PartitionState(self.config)
-            self.state.advance(now_ms)
-            self._pulse += 1
+        self.state.advance(now_ms)
+        self._pulse += 1
         self.origin = origin
         self.offset = self.end_offset = origin.first_offset
 
@@ -263,6 +262,7 @@ class Replica:
             current=self.current,
             tokens=self.state.known_tokens,
             entries=[OverviewEntry(token, window_stats(sums)) for token, sums in top],
+            rebuilding=self.rebuilding,
         )
 
     def _status(self, shard: str) -> PartitionStatus:
@@ -285,8 +285,8 @@ class Replica:
         )
 
     def _refuse(self, code: str, detail: str) -> Refused:
-        return Refused(code, detail, self.partition, self.epoch, self.offset, self.current)  # type: ignore[arg-type]
-        # one of the literal codes
+        at = (self.partition, self.epoch, self.offset, self.current, self.rebuilding)
+        return Refused(code, detail, *at)  # type: ignore[arg-type] # one of the literal codes
 
 
 def _misplaced(swap: Swap, home: int) -> Reject:

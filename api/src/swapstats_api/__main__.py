@@ -25,6 +25,7 @@ from swapstats_api.follow.machine import Follow
 from swapstats_api.follower import Follower
 from swapstats_api.hub import Hub
 from swapstats_api.metrics import Metrics
+from swapstats_api.newest import NewestOwners
 from swapstats_api.reads import Reads
 from swapstats_api.server import create_server, listen, started
 from swapstats_core import wire
@@ -75,9 +76,11 @@ async def serve(resource: SwapStatsResource, listener: socket.socket) -> None:
     snapshots = RedisSnapshots(
         redis, wire.Keys(spec.stores.redis.prefix, resource.metadata.name), Config.of(spec), home
     )
-    follower = Follower(Follow(home, FOLLOWED, random.random), owners, snapshots, metrics, clock.now)
-    owners.listen(follower)
-    reads = Reads(spec, follower, owners, metrics, clock.now)
+    newest = NewestOwners(owners)
+    owners.listen(newest)
+    follower = Follower(Follow(home, FOLLOWED, random.random), newest, snapshots, metrics, clock.now)
+    newest.listen(follower)
+    reads = Reads(spec, follower, newest, metrics, clock.now)
     hub = Hub(
         reads,
         metrics,

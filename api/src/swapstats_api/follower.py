@@ -34,6 +34,8 @@ ASK_TIMEOUT_S = 1.0
 SNAPSHOT_TIMEOUT_S = 2.0
 READ_TIMEOUT_S = 2.5
 """Longest time that a reader waits: a question and, if it fails, most of a look into the snapshot."""
+OWNER_WITHIN_S = 1.0
+"""How long a reader to whom nothing at all can be shown waits for an owner to come."""
 ASKS_AT_ONCE = 128
 TICK_S = 0.05
 TICKS_PER_SWEEP = 20
@@ -101,12 +103,21 @@ class Follower:
         """
         self._do(self._machine.want(token, self._clock()))
         view = self.view(token)
-        if (view is None or view.stale) and self._machine.worth_waiting(token):
-            refused = await self._settled(token)
-            if refused is not None:
-                return refused
+        if view is None or (view.stale and self._machine.worth_waiting(token)):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(READ_TIMEOUT_S):
+                    return await self._awaited(token)
             view = self.view(token)
         return view
+
+    async def _awaited(self, token: str) -> View | wire.Refused | None:
+        """What there is after a question about the token is settled; if there is nothing, after another one."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            answer = await self._settled(token) or self.view(token)
+            if answer is not None or loop.time() - began >= OWNER_WITHIN_S:
+                return answer
 
     def pin(self, token: str) -> Followed | None:
         """Keep following the token until `unpin`; None if it isn't followed (read it first)."""
@@ -122,9 +133,7 @@ class Follower:
             waiter = self._waiters[token] = asyncio.get_running_loop().create_future()
         pin = self._machine.pin(token)
         try:
-            with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(asyncio.shield(waiter), READ_TIMEOUT_S)
-            return None
+            return await asyncio.shield(waiter)
         finally:
             if pin is not None:
                 self.unpin(pin)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from swapstats_api.follow.model import freshness
-from swapstats_api.view import seconds
+from swapstats_api.follow.model import freshness, standing
+from swapstats_api.view import rebuilding, seconds
 from swapstats_core import wire
 
 
@@ -32,10 +32,14 @@ class PartitionPosition(msgspec.Struct, frozen=True):
     as_of: str
     stale: bool
     lag_seconds: float | int
+    rebuilding: bool | msgspec.UnsetType = msgspec.UNSET
+    progress: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class Overview(msgspec.Struct, frozen=True):
-    """The reply. ``missing``: partitions that nobody answered for; ``stale``: any is stale or missing."""
+    """The reply. ``missing``: partitions that nobody answered for; ``stale``: any is stale or missing; ``rebuilding``:
+    any is, and ``progress`` is that of the last among them.
+    """
 
     window: str
     by: wire.Ordering
@@ -43,6 +47,8 @@ class Overview(msgspec.Struct, frozen=True):
     partitions: list[PartitionPosition]
     stale: bool
     missing: list[int]
+    rebuilding: bool | msgspec.UnsetType = msgspec.UNSET
+    progress: float | msgspec.UnsetType = msgspec.UNSET
 
 
 def merge(
@@ -52,18 +58,27 @@ def merge(
     answered = sorted(parts, key=lambda part: part.partition)
     entries = (entry for part in answered for entry in part.entries)
     best = heapq.nsmallest(query.limit, entries, key=lambda entry: (-_value(entry.stats, query.by), entry.token))
-    positions = []
-    for part in answered:
-        stale, lag_ms = freshness(part.as_of_ms, wall_ms, current=part.current)
-        positions.append(
-            PartitionPosition(
-                part.partition, part.epoch, str(part.offset), wire.rfc3339(part.as_of_ms), stale, seconds(lag_ms)
-            )
-        )
+    positions = [_position(part, wall_ms) for part in answered]
     missing = sorted(set(range(partitions)) - {part.partition for part in answered})
     stale = bool(missing) or any(position.stale for position in positions)
     lines = [OverviewToken(entry.token, **msgspec.structs.asdict(entry.stats)) for entry in best]
-    return Overview(query.window, query.by, lines, positions, stale, missing)
+    shares = [part.rebuilding for part in answered if part.rebuilding is not None]
+    worst = standing(current=False, rebuilding=min(shares, default=None))
+    return Overview(query.window, query.by, lines, positions, stale, missing, **rebuilding(worst.rebuilt_percent))
+
+
+def _position(part: wire.PartitionOverview, wall_ms: int) -> PartitionPosition:
+    worth = standing(current=part.current, rebuilding=part.rebuilding)
+    stale, lag_ms = freshness(part.as_of_ms, wall_ms, worth)
+    return PartitionPosition(
+        part.partition,
+        part.epoch,
+        str(part.offset),
+        wire.rfc3339(part.as_of_ms),
+        stale,
+        seconds(lag_ms),
+        **rebuilding(worth.rebuilt_percent),
+    )
 
 
 def _value(stats: wire.WindowStats, by: wire.Ordering) -> int:

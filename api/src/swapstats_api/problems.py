@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from swapstats_api.reads import Refusal
+from swapstats_api.view import rebuilding
 
 _log = structlog.get_logger(__name__)
 
@@ -21,7 +22,7 @@ _RETRY_AFTER_S = "1"
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """The members of RFC 9457, and ``code``, the same that WebSocket errors bear."""
+    """The members of RFC 9457, and ``code``, the same that WebSocket errors bear; ``rebuilding`` as in documents."""
 
     type: str
     title: str
@@ -29,12 +30,22 @@ class Problem(msgspec.Struct, frozen=True):
     detail: str
     instance: str
     code: str
+    rebuilding: bool | msgspec.UnsetType = msgspec.UNSET
+    progress: float | msgspec.UnsetType = msgspec.UNSET
 
 
-def problem(status: int, code: str, detail: str, instance: str, headers: dict[str, str] | None = None) -> Response:
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    instance: str,
+    headers: dict[str, str] | None = None,
+    rebuilt_percent: int | None = None,
+) -> Response:
     """A problem as a response."""
     title = http.HTTPStatus(status).phrase
-    body = msgspec.json.encode(Problem("about:blank", title, status, detail, instance, code))
+    extra = rebuilding(rebuilt_percent)
+    body = msgspec.json.encode(Problem("about:blank", title, status, detail, instance, code, **extra))
     if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
         headers = {"Retry-After": _RETRY_AFTER_S, **(headers or {})}
     return Response(body, status, headers=headers, media_type=CONTENT_TYPE)
@@ -42,7 +53,8 @@ def problem(status: int, code: str, detail: str, instance: str, headers: dict[st
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    return problem(_STATUS[error.code], error.code, error.detail, request.url.path)
+    path = request.url.path
+    return problem(_STATUS[error.code], error.code, error.detail, path, rebuilt_percent=error.rebuilt_percent)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

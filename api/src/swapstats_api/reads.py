@@ -8,12 +8,12 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from swapstats_api.follow.model import Followed, Full, Now, View, freshness
+from swapstats_api.follow.model import Followed, Full, Now, View, freshness, standing
 from swapstats_api.follower import Follower
 from swapstats_api.metrics import Metrics
 from swapstats_api.overview import Overview, merge
 from swapstats_api.ports import Owners, Unanswered
-from swapstats_api.view import Document, document, seconds, select
+from swapstats_api.view import Document, document, rebuilding, seconds, select
 from swapstats_core import wire
 from swapstats_core.spec import SwapStatsSpec
 
@@ -33,9 +33,11 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a failure of ours
 
     code = "refused"
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, rebuilt_percent: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.rebuilt_percent = rebuilt_percent
+        """See `swapstats_api.follow.model.Standing`."""
 
 
 class UnknownToken(Refusal):
@@ -121,7 +123,7 @@ class Reads:
         except Full:
             raise Overloaded("too many tokens are read at once: try again, or use fewer tokens") from None
         if isinstance(answer, wire.Refused):
-            raise UnknownToken(_unknown(token, answer))
+            raise _unknown(token, answer)
         if answer is None:
             raise Unavailable(f"nobody owns the partition of token {token!r} now, and no snapshot holds it: try again")
         return answer
@@ -165,11 +167,7 @@ class Reads:
     async def _status(self) -> dict[str, Any]:
         replies = await self._ask_all(wire.StatusQuery())
         wall_ms = self._clock().wall_ms
-        found = []
-        for reply in replies:
-            if isinstance(reply, wire.PartitionStatus):
-                stale, lag_ms = freshness(reply.as_of_ms, wall_ms, current=reply.current)
-                found.append(msgspec.to_builtins(reply) | {"stale": stale, "lag_seconds": seconds(lag_ms)})
+        found = [_status_document(reply, wall_ms) for reply in replies if isinstance(reply, wire.PartitionStatus)]
         found.sort(key=lambda status: status["partition"])
         missing = sorted(set(range(self._partitions)) - {status["partition"] for status in found})
         return {"partitions": found, "missing": missing}
@@ -198,10 +196,26 @@ class Reads:
             raise UnknownWindow(f"{field}: {name[:40]!r} is not a window: use {', '.join(self.windows)}")
 
 
-def _unknown(token: str, refused: wire.Refused) -> str:
-    if refused.current:
-        return f"token {token!r}: no swap of it in the longest window: check the id's spelling, letter case included"
-    return (
-        f"token {token!r}: no swap of it so far, but partition {refused.partition} is still catching up with its "
-        "source: try again when GET /api/partitions says that it isn't stale"
-    )
+def _status_document(status: wire.PartitionStatus, wall_ms: int) -> dict[str, Any]:
+    worth = standing(current=status.current, rebuilding=status.rebuilding)
+    stale, lag_ms = freshness(status.as_of_ms, wall_ms, worth)
+    document: dict[str, Any] = msgspec.to_builtins(status)
+    del document["rebuilding"]
+    return document | {"stale": stale, "lag_seconds": seconds(lag_ms)} | rebuilding(worth.rebuilt_percent)
+
+
+def _unknown(token: str, refused: wire.Refused) -> UnknownToken:
+    worth = standing(current=refused.current, rebuilding=refused.rebuilding)
+    if worth.rebuilt_percent is not None:
+        why = (
+            f"no swap of it so far, but partition {refused.partition} is being rebuilt after the loss of its "
+            f"snapshot ({worth.rebuilt_percent} % done): try again when GET /api/partitions says that it isn't stale"
+        )
+    elif worth.current:
+        why = "no swap of it in the longest window: check the id's spelling, letter case included"
+    else:
+        why = (
+            f"no swap of it so far, but partition {refused.partition} is still catching up with its source: "
+            "try again when GET /api/partitions says that it isn't stale"
+        )
+    return UnknownToken(f"token {token!r}: {why}", worth.rebuilt_percent)

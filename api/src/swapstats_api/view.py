@@ -1,4 +1,8 @@
-"""What a reader sees of a token: the document of the REST reply, and patches between two of them (RFC 6902)."""
+"""What a reader sees of a token: the document of the REST reply, and patches between two of them (RFC 6902).
+
+Documents of all kinds have ``"rebuilding": true`` and ``progress`` (share read, 0 to 1, in hundredths) while an owner
+replaces a lost state by reading, and neither of them else.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from swapstats_core import wire
 _decode_windows = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 MINOR = ("as_of", "watermark", "offset", "lag_seconds")
 """Fields that change with the stream's position: they travel with a patch but never cause one."""
-_MAJOR = ("partition", "epoch", "stale")
+_MAJOR = ("partition", "epoch", "stale", "rebuilding", "progress")
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -28,6 +32,8 @@ class Document(msgspec.Struct, frozen=True):
     epoch: int
     stale: bool
     lag_seconds: float | int
+    rebuilding: bool | msgspec.UnsetType = msgspec.UNSET
+    progress: float | msgspec.UnsetType = msgspec.UNSET
 
 
 @lru_cache(maxsize=4096)
@@ -38,6 +44,11 @@ def _windows(encoded: bytes) -> dict[str, msgspec.Raw]:
 def seconds(lag_ms: int) -> float | int:
     """A lag as replies say it."""
     return lag_ms / 1000 if lag_ms else 0
+
+
+def rebuilding(rebuilt_percent: int | None) -> dict[str, Any]:
+    """The fields of a document that say so."""
+    return {} if rebuilt_percent is None else {"rebuilding": True, "progress": rebuilt_percent / 100}
 
 
 def document(view: View) -> Document:
@@ -53,6 +64,7 @@ def document(view: View) -> Document:
         view.position.epoch,
         view.stale,
         seconds(view.lag_ms),
+        **rebuilding(view.rebuilt_percent),
     )
 
 
@@ -62,11 +74,11 @@ def select(whole: Document, names: list[str]) -> Document:
 
 
 class Op(msgspec.Struct, frozen=True):
-    """One operation of a JSON Patch."""
+    """One operation of a JSON Patch; ``remove`` has no value."""
 
     op: str
     path: str
-    value: Any
+    value: Any = msgspec.UNSET
 
 
 def differs(old: Document, new: Document) -> bool:
@@ -86,8 +98,14 @@ def patch(old: Document, new: Document, also: frozenset[str]) -> list[Op]:
     for field in (*_MAJOR, *MINOR):
         value = getattr(new, field)
         if field in also or value != getattr(old, field):
-            ops.append(Op("replace", f"/{field}", value))
+            ops.append(Op(_op(getattr(old, field), value), f"/{field}", value))
     return ops
+
+
+def _op(old: object, new: object) -> str:
+    if new is msgspec.UNSET:
+        return "remove"
+    return "add" if old is msgspec.UNSET else "replace"
 
 
 def moved(old: Document, new: Document) -> frozenset[str]:

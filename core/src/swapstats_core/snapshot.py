@@ -69,6 +69,18 @@ class Manifest(msgspec.Struct, frozen=True):
         """Names of all the stored parts."""
         return {name for ref in self.chunks for name in (ref.cells, ref.ids) if name}
 
+    @property
+    def rebuilding(self) -> float | None:
+        """See `share_rebuilt`."""
+        return share_rebuilt(self.first_offset, self.offset, self.rebuild_until)
+
+
+def share_rebuilt(first_offset: int, offset: int, until: int | None) -> float | None:
+    """Share of what must be read in place of a lost state, 0 to 1; None: nothing must be (any more)."""
+    if until is None or offset >= until:
+        return None
+    return (offset - first_offset) / (until - first_offset)
+
 
 encode_manifest = msgspec.json.Encoder().encode
 _decode_manifest = msgspec.json.Decoder(Manifest).decode

@@ -113,6 +113,7 @@ class PartitionOverview(msgspec.Struct, frozen=True, tag="overview", tag_field="
     current: bool
     tokens: int
     entries: list[OverviewEntry]
+    rebuilding: float | None = None
 
 
 class PartitionStatus(msgspec.Struct, frozen=True, tag="status", tag_field="kind"):
@@ -146,7 +147,9 @@ class Found(msgspec.Struct, frozen=True, tag="token", tag_field="kind"):
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="kind"):
-    """The reply to a query that can't be answered. ``unknown_token``: nothing of it in the longest window."""
+    """The reply to a query that can't be answered. ``unknown_token``: nothing of it in the longest window, or, unless
+    the owner is ``current``, not yet.
+    """
 
     code: Literal["unknown_token", "unknown_window", "bad_query", "busy"]
     detail: str
@@ -154,6 +157,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="kind"):
     epoch: int = 0
     offset: int = 0
     current: bool = False
+    rebuilding: float | None = None
 
 
 Reply = Found | PartitionOverview | PartitionStatus | Refused

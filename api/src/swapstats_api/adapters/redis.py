@@ -131,4 +131,5 @@ def _token_state(token: str, manifest: Manifest, state: PartitionState, config: 
         known.watermark_ms,
         msgspec.Raw(wire.encode(windows)),
         current=False,
+        rebuilding=manifest.rebuilding,
     )

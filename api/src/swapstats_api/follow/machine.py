@@ -13,6 +13,8 @@ How it decides what a state is worth. Within an epoch everything that an owner s
   (``first_number <= known + 1``), none of them named the token (``awaited``), and our lease at that owner has not run
   out (or the owner no longer announces the token). Then the token is *live*.
 * Whatever breaks that leaves the token at the position it was last served at. Positions never go back.
+* Neither do clock and offset when a new owner begins behind the former one, nor do numbers shrink because a lost state
+  is rebuilt: until the owner has come as far, or to the end, readers keep what they had, as stale (`Followed.held`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from swapstats_api.follow.model import (
     AWAIT_DELTA_MS,
+    BEHIND,
     IDLE_MS,
     LEASE_MARGIN_MS,
     RENEW_MS,
@@ -40,12 +43,15 @@ from swapstats_api.follow.model import (
     Position,
     ReadSnapshot,
     Settled,
+    Shown,
+    Standing,
     UnwatchPartition,
     UnwatchToken,
     View,
     WatchPartition,
     WatchToken,
     freshness,
+    standing,
 )
 from swapstats_core import wire
 
@@ -64,7 +70,7 @@ class Follow:
         self._tokens: dict[str, Followed] = {}
         self._partitions: dict[int, Partition] = {}
         self._unpinned: OrderedDict[str, None] = OrderedDict()
-        self._retired: OrderedDict[str, tuple[wire.TokenState, Position]] = OrderedDict()
+        self._retired: OrderedDict[str, Shown] = OrderedDict()
         self._due: dict[str, None] = {}
         self._awaiting: dict[str, None] = {}
         self._next_id = 0
@@ -122,12 +128,16 @@ class Follow:
     def view(self, token: str, now: Now) -> View | None:
         """What can be said of the token now, or None."""
         entry = self._tokens.get(token)
-        if entry is None or entry.state is None:
+        if entry is None:
             return None
-        self._settle(entry, self._partitions[entry.partition], now)
-        return View(
-            entry.state, entry.position, *freshness(entry.position.as_of_ms, now.wall_ms, current=entry.current)
-        )
+        part = self._partitions[entry.partition]
+        self._settle(entry, part, now)
+        if (shown := entry.shown()) is None:
+            return None
+        state, position, worth = shown
+        if part.standing.rebuilt_percent is not None:  # whatever it was worth when its owner told it
+            worth = part.standing
+        return View(state, position, *freshness(position.as_of_ms, now.wall_ms, worth), worth.rebuilt_percent)
 
     # What the owners say
 
@@ -145,10 +155,11 @@ class Follow:
         for token in part.tokens if broken else pulse.changed:
             if token in part.tokens:
                 self._settle(part.tokens[token], part, now)
-        was_current = part.current
+        was = part.standing
         if broken:
             part.first_number = pulse.number
-        part.number, part.position, part.current = pulse.number, position, pulse.current
+        part.number, part.position = pulse.number, position
+        part.standing = standing(current=pulse.current, rebuilding=pulse.rebuilding)
         part.heard_ms = now.mono_ms
         if part.ownerless:
             part.ownerless = False
@@ -159,7 +170,7 @@ class Follow:
                 self._announced(part.tokens[token], pulse, position, now)
         if broken:
             self._recheck(part.tokens.values(), part, now)
-        if broken or was_current != part.current:
+        if broken or was != part.standing:
             self._out += [Changed(entry.token) for entry in part.tokens.values() if entry.pins]
         return self._take()
 
@@ -177,12 +188,14 @@ class Follow:
             return self._take()
         part = self._partitions[entry.partition]
         epoch = reply.state.epoch if isinstance(reply, wire.Found) else reply.epoch
+        if isinstance(reply, wire.Refused):
+            self._heard_of(part, epoch, standing(current=reply.current, rebuilding=reply.rebuilding), now)
         if epoch < part.epoch or (isinstance(reply, wire.Refused) and reply.code != "unknown_token"):
             self._failed(entry, part, now, ownerless=False)
         elif isinstance(reply, wire.Found):
             known = max(reply.state.version - 1, entry.asked_number if entry.asked_epoch == epoch else -1)
-            entry.failures = 0
             part.ownerless = False
+            entry.failures = 0
             self._learn(entry, reply.state, known, now)
             entry.lease_epoch = epoch
             entry.lease_until_ms = entry.asked_ms + wire.FOLLOW_LEASE_MS - LEASE_MARGIN_MS
@@ -218,7 +231,8 @@ class Follow:
             self._settle(entry, self._partitions[entry.partition], now)
             if position > entry.position:
                 # The epoch of a partition is not raised by a snapshot: only a living owner deposes another.
-                entry.state, entry.position, entry.current, entry.known = state, position, False, -1
+                entry.take(state, position, standing(current=False, rebuilding=state.rebuilding))
+                entry.known = -1
                 self._out.append(Changed(token))
         if entry.ask_id is None:
             self._out.append(Settled(token, None))
@@ -289,7 +303,7 @@ class Follow:
         part = self._partitions.setdefault(number, Partition())
         entry = Followed(token, number, used_ms=now.mono_ms)
         if (retired := self._retired.pop(token, None)) is not None:
-            entry.state, entry.position = retired
+            entry.state, entry.position, entry.standing = retired.outdated()
         if not part.tokens:
             part.heard_ms = now.mono_ms
             self._out.append(WatchPartition(number))
@@ -302,15 +316,15 @@ class Follow:
         """``keep`` the last state within a bound, so that the token doesn't go back in time when it returns."""
         part = self._partitions[entry.partition]
         self._settle(entry, part, now)
-        if keep and entry.state is not None:
-            self._retired[entry.token] = (entry.state, entry.position)
+        if keep and (shown := entry.shown()) is not None:
+            self._retired[entry.token] = shown
             if len(self._retired) > self._capacity:
                 self._retired.popitem(last=False)
         del self._tokens[entry.token], part.tokens[entry.token]
         self._unpinned.pop(entry.token, None)
         self._out.append(UnwatchToken(entry.token))
         if not part.tokens:
-            part.number, part.first_number, part.ownerless = None, -1, False
+            part.number, part.first_number, part.ownerless, part.standing = None, -1, False, BEHIND
             self._out.append(UnwatchPartition(entry.partition))
 
     def _live(self, entry: Followed, part: Partition, now: Now) -> bool:
@@ -330,7 +344,14 @@ class Follow:
     def _settle(self, entry: Followed, part: Partition, now: Now) -> None:
         """Move a live token's position up to the newest pulse's."""
         if part.position > entry.position and self._live(entry, part, now):
-            entry.position, entry.current = part.position, part.current
+            entry.position, entry.standing = part.position, part.standing
+
+    def _heard_of(self, part: Partition, epoch: int, worth: Standing, now: Now) -> None:
+        """An owner of ``epoch`` said something else than a pulse."""
+        if epoch > part.epoch:
+            self._new_epoch(part, epoch, now)
+        if epoch == part.epoch and part.number is None:
+            part.standing = worth
 
     def _new_epoch(self, part: Partition, epoch: int, now: Now) -> None:
         for entry in part.tokens.values():
@@ -338,7 +359,7 @@ class Follow:
             entry.awaited = None
             entry.ask_from_ms = now.mono_ms
             self._due[entry.token] = None
-        part.epoch, part.number, part.first_number = epoch, None, -1
+        part.epoch, part.number, part.first_number, part.standing = epoch, None, -1, BEHIND
         part.heard_ms, part.ownerless = now.mono_ms, False
 
     def _announced(self, entry: Followed, pulse: wire.Pulse, position: Position, now: Now) -> None:
@@ -356,16 +377,14 @@ class Follow:
         part = self._partitions[entry.partition]
         if state.epoch < part.epoch:
             return
-        if state.epoch > part.epoch:
-            self._new_epoch(part, state.epoch, now)
+        worth = standing(current=state.current, rebuilding=state.rebuilding)
+        self._heard_of(part, state.epoch, worth, now)
         self._settle(entry, part, now)
         position = Position(state.epoch, state.as_of_ms, state.offset)
-        if position.epoch > entry.position.epoch:
-            entry.known = known
-        elif position.epoch == entry.position.epoch:
-            entry.known = max(entry.known, known)
-        if position >= entry.position:
-            entry.state, entry.position, entry.current = state, position, state.current
+        if position < entry.position:
+            return  # overtaken, and so was what it knew
+        entry.known = known if position.epoch > entry.position.epoch else max(entry.known, known)
+        entry.take(state, position, worth)
         awaited = entry.awaited
         if awaited is not None and entry.position.epoch == part.epoch:
             written_at_it = entry.state is not None and entry.state.version == awaited.number
@@ -406,7 +425,7 @@ class Follow:
         entry.ask_from_ms = now.mono_ms + min(RETRY_LAST_MS, RETRY_FIRST_MS << min(entry.failures, 6))
         self._due[entry.token] = None
         if ownerless and not part.ownerless:
-            part.ownerless = True
+            part.ownerless, part.standing = True, BEHIND
             for pinned in part.tokens.values():
                 if pinned.pins:
                     self._read_snapshot(pinned, now)

@@ -43,6 +43,23 @@ NOWHERE = Position(-1, -1, -1)
 """Before everything."""
 
 
+class Standing(NamedTuple):
+    """What a state is worth: whether its owner had read up to the end, and how many per cent of a lost state are
+    rebuilt (None: nothing was lost).
+    """
+
+    current: bool
+    rebuilt_percent: int | None
+
+
+BEHIND = Standing(current=False, rebuilt_percent=None)
+
+
+def standing(*, current: bool, rebuilding: float | None) -> Standing:
+    """What an owner says, in per cent rounded down: 100 would be done."""
+    return Standing(current, None if rebuilding is None else int(100 * rebuilding))
+
+
 class WatchPartition(NamedTuple):
     """Have a partition's pulses delivered."""
 
@@ -102,18 +119,23 @@ class Full(Exception):  # noqa: N818 - a stated bound, not a fault
 
 
 class View(NamedTuple):
-    """What can be said of a token now: ``state.windows`` are exact at ``position``."""
+    """What can be said of a token now: ``state.windows`` are exact at ``position``.
+
+    ``rebuilt_percent``: the partition's owner rebuilds a lost state, and is so far; None: it doesn't.
+    """
 
     state: wire.TokenState
     position: Position
     stale: bool
     lag_ms: int
+    rebuilt_percent: int | None
 
 
-def freshness(as_of_ms: int, wall_ms: int, *, current: bool) -> tuple[bool, int]:
+def freshness(as_of_ms: int, wall_ms: int, worth: Standing) -> tuple[bool, int]:
     """``(stale, lag_ms)`` of something true at ``as_of_ms``; the lag is 0 when it isn't stale."""
     lag_ms = max(0, wall_ms - as_of_ms)
-    return (True, lag_ms) if not current or lag_ms > wire.CURRENT_WITHIN_MS else (False, 0)
+    fresh = worth.current and worth.rebuilt_percent is None and lag_ms <= wire.CURRENT_WITHIN_MS
+    return (False, 0) if fresh else (True, lag_ms)
 
 
 class Awaited(NamedTuple):
@@ -124,9 +146,25 @@ class Awaited(NamedTuple):
     since_ms: int
 
 
+class Shown(NamedTuple):
+    """A state and what it is worth at which position."""
+
+    state: wire.TokenState
+    position: Position
+    standing: Standing
+
+    def outdated(self) -> Shown:
+        """The same, of an owner from whom nothing new will be heard."""
+        return self._replace(standing=self.standing._replace(current=False))
+
+
 @dataclass(slots=True, eq=False)
 class Followed:
-    """A followed token. Times are monotonic milliseconds; ``known`` is explained in `swapstats_api.follow.machine`."""
+    """A followed token. Times are monotonic milliseconds; ``known`` is explained in `swapstats_api.follow.machine`.
+
+    ``held`` is what readers have seen and keep, while the newest state would take them back: that of a new owner which
+    still catches up, or of one which rebuilds a lost state.
+    """
 
     token: str
     partition: int
@@ -134,7 +172,8 @@ class Followed:
     pins: int = 0
     state: wire.TokenState | None = None
     position: Position = NOWHERE
-    current: bool = False
+    standing: Standing = BEHIND
+    held: Shown | None = None
     known: int = -1
     awaited: Awaited | None = None
     lease_epoch: int = -1
@@ -149,6 +188,31 @@ class Followed:
     reading: bool = False
     read_from_ms: int = 0
 
+    def take(self, state: wire.TokenState, position: Position, worth: Standing) -> None:
+        """Go over to a newer state."""
+        shown = self.shown()
+        self.state, self.position, self.standing = state, position, worth
+        if shown is not None and self._falls_behind(shown):
+            self.held = shown.outdated()
+
+    def shown(self) -> Shown | None:
+        """What a reader may see."""
+        if self.state is None:
+            return None
+        if self.held is not None and self._falls_behind(self.held):
+            return self.held
+        self.held = None
+        return Shown(self.state, self.position, self.standing)
+
+    def _falls_behind(self, seen: Shown) -> bool:
+        """Whether the newest state is a step back from what was seen."""
+        if self.standing.current:
+            return False
+        if self.standing.rebuilt_percent is not None and seen.standing.rebuilt_percent is None:
+            return True
+        at, before = self.position, seen.position
+        return at.epoch > before.epoch and (at.as_of_ms < before.as_of_ms or at.offset < before.offset)
+
 
 @dataclass(slots=True, eq=False)
 class Partition:
@@ -158,7 +222,7 @@ class Partition:
     first_number: int = -1
     number: int | None = None
     position: Position = NOWHERE
-    current: bool = False
+    standing: Standing = BEHIND
     heard_ms: int = 0
     ownerless: bool = False
     probe_from_ms: int = 0
