@@ -47,6 +47,8 @@ class World:
     first_offsets: list[int] = field(default_factory=lambda: [0] * PARTITIONS)
     rows: list[Row] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)
+    rebuilding: list[float] = field(default_factory=list)
+    """What partition 0 says, one after the other."""
     tamper: Callable[[dict[str, Any]], None] = field(default=lambda _: None)
     on_reply: Callable[[], Awaitable[None]] | None = None
 
@@ -79,7 +81,7 @@ class World:
 
     async def partitions(self, _: web.Request) -> web.Response:
         answering = [p for p in range(PARTITIONS) if p not in self.missing]
-        partitions = [
+        partitions: list[dict[str, object]] = [
             {
                 "partition": p,
                 "first_offset": self.first_offsets[p],
@@ -90,6 +92,8 @@ class World:
             }
             for p in answering
         ]
+        if self.rebuilding:
+            partitions[0] |= {"rebuilding": True, "progress": self.rebuilding.pop(0)}
         return web.json_response({"partitions": partitions, "missing": self.missing})
 
     async def stats(self, request: web.Request) -> web.Response:
@@ -253,6 +257,19 @@ async def test_a_partition_without_an_owner_is_not_verified(world: World, tmp_pa
     report = await world.verified(tmp_path, "--no-clickhouse")
     assert (report["exit_code"], report["different"]) == (2, 0)
     assert report["gaps"] == ["nobody answers for partition 1"]
+
+
+async def test_a_partition_that_is_being_rebuilt_is_waited_for(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.rebuilding = [0.1, 0.5, 0.9]
+    assert (await world.verified(tmp_path, "--no-clickhouse"))["verdict"] == "exact"
+    assert world.rebuilding == []
+    monkeypatch.setattr("swapstats_cli.verify.run._STUCK_S", 0.1)
+    world.rebuilding = [0.5] * 100
+    report = await world.verified(tmp_path, "--no-clickhouse")
+    assert report["verdict"] == "not verified"
+    assert "partition 0 is being rebuilt" in report["gaps"][0]
 
 
 async def test_clickhouse_rows(world: World, tmp_path: Path, clickhouse_port: int) -> None:

@@ -31,6 +31,8 @@ class _Partition(msgspec.Struct):
     offset: int
     incarnation: str
     carried_until_ms: int | None
+    progress: float | None = None
+    """Share read of what replaces a lost snapshot; None: nothing is lost."""
 
 
 class _Partitions(msgspec.Struct):
@@ -79,14 +81,22 @@ class Api:
 
     async def positions(self) -> tuple[dict[int, Position], list[int]]:
         """Each answered partition's position, and the partitions for which nobody answers. Raises CannotVerify."""
-        reply = await self._get("/api/partitions")
-        if reply.status_code != httpx.codes.OK:
-            raise CannotVerify(f"{self._url}/api/partitions answers {reply.status_code}: {reply.text[:200]}")
-        decoded = self._decode(reply, _Partitions)
+        decoded = await self._partitions()
         return {
             p.partition: Position(p.partition, p.first_offset, p.offset, p.incarnation, p.carried_until_ms)
             for p in decoded.partitions
         }, decoded.missing
+
+    async def rebuilding(self) -> dict[int, float]:
+        """The partitions that replace a lost snapshot, and how far each is, 0 to 1. Raises CannotVerify."""
+        partitions = (await self._partitions()).partitions
+        return {p.partition: p.progress for p in partitions if p.progress is not None}
+
+    async def _partitions(self) -> _Partitions:
+        reply = await self._get("/api/partitions")
+        if reply.status_code != httpx.codes.OK:
+            raise CannotVerify(f"{self._url}/api/partitions answers {reply.status_code}: {reply.text[:200]}")
+        return self._decode(reply, _Partitions)
 
     async def tokens(self, tokens: Iterable[str], answered: Callable[[], None]) -> Replies:
         """Ask for every token, some at a time. Raises CannotVerify."""

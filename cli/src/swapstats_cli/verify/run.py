@@ -6,10 +6,11 @@ compared always lies in the part that was read.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from rich.progress import Progress
 
@@ -23,6 +24,10 @@ from swapstats_cli.verify.target import VerifyTarget
 from swapstats_cli.verify.topic import Topic, committed_offsets, home_of, swap_of
 from swapstats_core.oracle import Oracle
 from swapstats_core.swap import FUTURE_MS
+
+_STUCK_S: Final = 60.0
+"""How long a partition that is being rebuilt may make no progress."""
+_AGAIN_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class Verification:
         except BrokerFault as fault:
             raise CannotVerify(str(fault)) from None
         async with Api(self._url) as api, Topic(source.topic.name, source.max_bytes, connection) as topic:
+            await self._rebuilt(api)
             before = await self._positions(api)
             beginnings = await topic.beginnings(range(self._partitions))
             learnt = await self._learn(topic, before, beginnings)
@@ -71,6 +77,23 @@ class Verification:
         if rows_check is not None:
             await self._compare_rows(rows_check)
         return self._report
+
+    async def _rebuilt(self, api: Api) -> None:
+        """Wait until no state lacks what it has still to read, as long as that goes on."""
+        last: dict[int, float] = {}
+        task, since_s = None, time.monotonic()
+        while rebuilding := await api.rebuilding():
+            if rebuilding != last:
+                last, since_s = rebuilding, time.monotonic()
+            elif time.monotonic() - since_s > _STUCK_S:
+                which = ", ".join(map(str, sorted(rebuilding)))
+                raise CannotVerify(f"partition {which} is being rebuilt, but doesn't get on: look at its shard's log")
+            if task is None:
+                task = self._progress.add_task("waiting: partitions are being rebuilt", total=100)
+            self._progress.update(task, completed=int(100 * min(rebuilding.values())))
+            await asyncio.sleep(_AGAIN_S)  # the API has nothing to await
+        if task is not None:
+            self._progress.update(task, completed=100)
 
     async def _positions(self, api: Api) -> dict[int, Position]:
         positions, missing = await api.positions()
