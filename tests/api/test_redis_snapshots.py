@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import AsyncGenerator, Generator
+from typing import Any
 
 import msgspec
 import pytest
@@ -118,6 +120,38 @@ async def test_a_damaged_snapshot_falls_back_to_its_predecessor(client: Redis) -
     fresh = RedisSnapshots(client, KEYS, CONFIG, lambda _: 0)
     with pytest.raises(SnapshotUnreadable, match="none of the 2 snapshots"):
         await fresh.read("A")
+
+
+class SlowRedis(Redis):
+    """Has its manifests when it is told to."""
+
+    looks = 0
+
+    def __init__(self, **arguments: Any) -> None:  # noqa: ANN401 - the client's own
+        super().__init__(**arguments)
+        self.asked = asyncio.Event()
+        self.ready = asyncio.Event()
+
+    async def lrange(self, name: str, start: int, end: int) -> list[bytes | str]:  # type: ignore[override]
+        self.looks += 1
+        self.asked.set()
+        await self.ready.wait()
+        return await super().lrange(name, start, end)
+
+
+async def test_a_reader_that_gives_up_does_not_end_the_look_of_the_others(redis_url: str, client: Redis) -> None:
+    await save(client, 0, seq=1, offset=10, trades=3)
+    slow = SlowRedis(port=int(redis_url.rpartition(":")[2].removesuffix("/0")))
+    reader = RedisSnapshots(slow, KEYS, CONFIG, lambda _: 0)
+    impatient = asyncio.create_task(reader.read("B"))
+    await slow.asked.wait()
+    patient = asyncio.create_task(reader.read("A"))
+    impatient.cancel()
+    await asyncio.wait([impatient])
+    slow.ready.set()
+    assert await patient is not None
+    assert slow.looks == 1
+    await slow.aclose()
 
 
 async def test_no_redis_is_said() -> None:

@@ -54,6 +54,9 @@ def connect(settings: spec.Redis, password: str | None) -> Redis:
     return Redis.from_url(settings.url, **arguments)
 
 
+_Found = tuple[Manifest, PartitionState] | None
+
+
 class RedisSnapshots:
     """Reads snapshots; a decoded one serves all tokens of its partition until there is a newer manifest."""
 
@@ -63,18 +66,27 @@ class RedisSnapshots:
         self._config = config
         self._partition_of = partition_of
         self._decoded: OrderedDict[int, tuple[bytes, Manifest, PartitionState]] = OrderedDict()
-        self._loading: dict[int, asyncio.Lock] = {}
+        self._looking: dict[int, asyncio.Future[_Found]] = {}
 
     async def read(self, token: str) -> wire.TokenState | None:
         partition = self._partition_of(token)
-        async with self._loading.setdefault(partition, asyncio.Lock()):
-            try:
-                found = await self._newest(partition)
-            except (RedisError, OSError) as error:
-                raise SnapshotUnreadable(f"Redis: {str(error) or type(error).__name__}") from error
+        looking = self._looking.get(partition)
+        if looking is None:
+            looking = self._looking[partition] = asyncio.ensure_future(self._newest(partition))
+            looking.add_done_callback(lambda done: self._looked(partition, done))
+        try:
+            # One for all who ask meanwhile; and it goes on when they give up, or it might never get anywhere.
+            found = await asyncio.shield(looking)
+        except (RedisError, OSError) as error:
+            raise SnapshotUnreadable(f"Redis: {str(error) or type(error).__name__}") from error
         return None if found is None else _token_state(token, *found, self._config)
 
-    async def _newest(self, partition: int) -> tuple[Manifest, PartitionState] | None:
+    def _looked(self, partition: int, done: asyncio.Future[_Found]) -> None:
+        del self._looking[partition]
+        if not done.cancelled():
+            done.exception()  # whoever still waits is told; if nobody does, it isn't worth a word
+
+    async def _newest(self, partition: int) -> _Found:
         """The newest readable snapshot, from the cache while it is the newest. None: there is none at all."""
         manifests = _as_bytes(await self._client.lrange(self._keys.manifests(partition), 0, -1))
         cached = self._decoded.get(partition)
