@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import nats.errors
 import pytest
@@ -15,7 +17,9 @@ from prometheus_client import CollectorRegistry, Counter
 from swapstats_aggregator.adapters.memory import MemoryNetwork
 from swapstats_aggregator.adapters.nats import NatsBus, connect
 from swapstats_aggregator.ports import Bus
+from swapstats_cli.supervisor import servers
 from swapstats_core import spec
+from tests.aggregator.servers import free_port, running
 
 
 @dataclass
@@ -94,3 +98,70 @@ async def test_publishing_over_a_lost_connection_is_counted_not_raised(nats_url:
     await client.close()
     await NatsBus(client, dropped).publish("a.pulse", b"1")
     assert dropped._value.get() == 1
+
+
+async def _answers(other: Client, bus: NatsBus, dead: Client) -> bytes:
+    """Once the client was replaced, what is served over it."""
+    async with asyncio.timeout(30):
+        while bus._client is dead:  # noqa: ASYNC110 - nothing to await
+            await asyncio.sleep(0.01)
+        while (answer := await _ask_nats(bus._client, other, "a.query.p0", b"who")) is None:  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.01)
+        return answer
+
+
+@pytest.mark.parametrize("fault", ["reader ended", "closed for good"])
+async def test_a_client_that_has_died_inside_is_replaced(nats_url: str, fault: str) -> None:
+    settings = spec.Nats(url=nats_url)
+    dead, other = await connect(settings, "shard"), await connect(settings, "other")
+    bus, replaced = NatsBus(dead, _counter()), Counter("replaced", "Replaced.", registry=CollectorRegistry())
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    await bus.serve("a.query.p0", lambda request: request + b"!")
+    await bus.listen("a.assignment", heard.put_nowait)
+    watching = asyncio.create_task(bus.watch(lambda: connect(settings, "shard"), replaced))
+    try:
+        if fault == "reader ended":
+            assert dead._reading_task is not None
+            dead._reading_task.cancel()  # nothing tells: the socket lives, and it stays "connected"
+        else:
+            await dead.close()  # as nats-py does after an error of the server's that it doesn't know
+        assert await _answers(other, bus, dead) == b"who!"
+        assert replaced._value.get() == 1
+        await other.publish("a.assignment", b"1")
+        async with asyncio.timeout(5):
+            assert await heard.get() == b"1"
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await bus.close()
+        await other.close()
+
+
+async def test_a_server_that_is_stopped_for_long_and_wakes_finds_a_new_client(tmp_path: Path) -> None:
+    port = free_port()
+    with running(servers.nats(port), port, tmp_path / "log") as server:
+        settings = spec.Nats(url=f"nats://127.0.0.1:{port}")
+        stopped = await connect(settings, "shard")
+        bus, replaced = NatsBus(stopped, _counter()), Counter("replaced", "Replaced.", registry=CollectorRegistry())
+        await bus.serve("a.query.p0", lambda request: request + b"!")
+        noticed = asyncio.Event()
+
+        async def again() -> Client:
+            noticed.set()
+            return await connect(settings, "shard")
+
+        watching = asyncio.create_task(bus.watch(again, replaced))
+        server.send_signal(signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(30):
+                await noticed.wait()
+        finally:
+            server.send_signal(signal.SIGCONT)
+        other = await connect(settings, "other")
+        try:
+            assert await _answers(other, bus, stopped) == b"who!"
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await bus.close()
+            await other.close()

@@ -9,7 +9,7 @@ import pytest
 from swapstats_api.ports import NoOwner
 from swapstats_core import wire
 from tests.api.owner_model import Owner
-from tests.api.sites import Site, mono_ms, tick, until, wall_ms
+from tests.api.sites import Site, mono_ms, nats_site, tick, until, wall_ms
 
 
 class Heard:
@@ -107,3 +107,22 @@ async def test_a_broken_connection_is_told_and_watches_survive_it(site: Site, he
     await site.settled()
     await tick(site, owner)
     await until(lambda: len(heard.pulses) == 1)
+
+
+async def test_a_client_that_has_died_inside_is_replaced(nats_url: str) -> None:
+    async with nats_site(nats_url) as site:
+        heard = Heard()
+        site.adapter.listen(heard)
+        owner = Owner(0, 1, trades={"A": 1})
+        await site.serve(owner)
+        await site.adapter.watch_partition(0)
+        dead = site.adapter._client
+        assert dead is not None
+        assert dead._reading_task is not None
+        dead._reading_task.cancel()  # nothing tells: the socket lives, and it stays "connected"
+        await until(lambda: site.adapter.connected and site.adapter._client is not dead)
+        assert "connected" in heard.suspects
+        assert site.adapter._metrics.nats_replaced._value.get() == 1
+        assert isinstance(await site.adapter.ask(0, wire.StatusQuery(), 5.0), wire.PartitionStatus)
+        await tick(site, owner)
+        await until(lambda: len(heard.pulses) == 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import uuid
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -50,16 +52,20 @@ async def run(resource: SwapStatsResource, name: str, host: str, port: int) -> N
     source = KafkaSource(spec.source, name)
     dead_letters = KafkaDeadLetters(spec.source, name)
     store = redis.connect(spec.stores.redis)
-    bus = await nats.connect(spec.stores.nats, name)
+    connect = partial(nats.connect, spec.stores.nats, name)
+    bus = nats.NatsBus(await connect(), metrics.bus_dropped)
     life = uuid.uuid4().hex
     snapshots = redis.RedisSnapshots(store, Keys(spec.stores.redis.prefix, instance), f"{name}/{life}")
-    ports = Ports(source, dead_letters, snapshots, nats.NatsBus(bus, metrics.bus_dropped))
+    ports = Ports(source, dead_letters, snapshots, bus)
     shard = Shard(name, life, resource, ports, metrics)
     health = await serve_health(port, shard.readiness, metrics.registry, host)
     try:
         await source.start()
         await dead_letters.start()
-        await shard.run(stop)
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(bus.watch(connect, metrics.bus_replaced))
+            await shard.run(stop)
+            watching.cancel()
     finally:
         await dead_letters.stop()
         await source.stop()

@@ -67,6 +67,7 @@ class ShardMetrics:
             "handoff_digest_mismatches", "Handoffs between two different states: a bug.", registry=registry
         )
         self.unavailable = Counter("unavailable", "Calls that a server didn't answer.", ("server",), registry=registry)
+        self.bus_replaced = Counter("nats_clients_replaced", "NATS clients that had died inside.", registry=registry)
         self.bus_dropped = Counter("bus_dropped_msgs", "Messages not sent for want of a connection.", registry=registry)
 
     def forget(self, partition: int) -> None:

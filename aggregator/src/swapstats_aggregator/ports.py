@@ -211,7 +211,9 @@ class Bus(Protocol):
         ...
 
     async def serve(self, subject: str, handler: Handler) -> Callable[[], Awaitable[None]]:
-        """Answer requests on a subject until the returned function is called."""
+        """Answer requests on a subject until the returned function is called. Never raises for a lost connection: it is
+        made good when there is one again; so `listen`.
+        """
         ...
 
     async def listen(self, subject: str, callback: Callable[[bytes], None]) -> Callable[[], Awaitable[None]]:

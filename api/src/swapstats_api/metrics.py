@@ -49,6 +49,9 @@ class Metrics:
         self.undecodable = Counter(
             "nats_undecodable_total", "Messages that aren't of our protocol.", registry=self.registry
         )
+        self.nats_replaced = Counter(
+            "nats_clients_replaced_total", "NATS clients that had died inside.", registry=self.registry
+        )
         self.fallbacks = Counter(
             "fallback_reads_total", "Looks into a snapshot, by outcome.", ["outcome"], registry=self.registry
         )

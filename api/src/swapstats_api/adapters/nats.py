@@ -1,7 +1,8 @@
 """`swapstats_api.ports.Owners` on NATS.
 
-nats-py's own reconnect can hang (nats-io/nats.py#671), and its subscriptions die with a client; so the wanted watches
-are kept here, and a client that stays unconnected too long is replaced by a new one.
+nats-py's own reconnect can hang (nats-io/nats.py#671), its tasks can end unseen while the socket lives, and its
+subscriptions die with a client; so the wanted watches are kept here, and a client that stays unconnected too long, or
+that the server doesn't answer, is replaced by a new one.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ PENDING_MSGS = 4_096
 REPLACE_AFTER_S = 10.0
 """A client that is unconnected for this long is replaced."""
 WATCHDOG_S = 0.5
+ANSWER_S = 3
+"""How long the server may take to answer a ping."""
 CLOSE_S = 2.0
 
 
@@ -108,8 +111,11 @@ class NatsOwners:
         connected_at = loop.time()
         while not client.is_closed and loop.time() - connected_at < REPLACE_AFTER_S:
             await asyncio.sleep(WATCHDOG_S)
+            if client.is_connected and not await _answered(client):
+                break
             if client.is_connected:
                 connected_at = loop.time()
+        self._metrics.nats_replaced.inc()
         _log.warning("nats_client_replaced", closed=client.is_closed)
 
     async def ask(self, partition: int, query: wire.Query, timeout_s: float) -> wire.Reply:
@@ -192,3 +198,12 @@ class NatsOwners:
         _log.info("nats_suspect", reason=reason)
         if self._listener is not None:
             self._listener.on_suspect(reason)
+
+
+async def _answered(client: Client) -> bool:
+    """Whether the server answers a ping, or the client has noticed by itself that it doesn't."""
+    try:
+        await client.rtt(ANSWER_S)
+    except (nats.errors.Error, OSError):
+        return not client.is_connected
+    return True
