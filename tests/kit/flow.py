@@ -49,11 +49,11 @@ class Flow:
 
 
 @contextlib.asynccontextmanager
-async def flowing(system: System, rate: int = RATE, seed: int = 1) -> AsyncIterator[Flow]:
-    """A producer whose first records have arrived."""
+async def flowing(system: System, rate: int = RATE, seed: int = 1, count: int = TOKENS) -> AsyncIterator[Flow]:
+    """A producer whose first records have arrived; ``count`` tokens trade."""
     before = {p: status["offset"] for p, status in (await system.partitions()).items()}
     noise = ("--duplicates", "0.05", "--late", "0.05", "--reorgs", "0.02")
-    options = ("--data-dir", system.data_dir, "--rate", str(rate), "--seed", str(seed), "--tokens", str(TOKENS))
+    options = ("--data-dir", system.data_dir, "--rate", str(rate), "--seed", str(seed), "--tokens", str(count))
     async with command("produce", *options, *noise, "--json") as process:
         await system.read_up_to({p: offset + 1 for p, offset in before.items()})
         yield Flow(process)

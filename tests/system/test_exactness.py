@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from swapstats_cli.verify.compare import Served
+from tests.kit.audit import wrong
 from tests.kit.figures import Figure
 from tests.kit.flow import Flow
 from tests.kit.recovery import recorded
 from tests.kit.running import LONG, System
-from tests.system.audit import wrong
 from tests.system.witness import Witness
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900 if LONG else 180)]

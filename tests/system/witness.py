@@ -11,19 +11,18 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import Any
 
 import aiohttp
 import msgspec
 
 from swapstats_cli.verify.compare import Served
-from swapstats_core.wire import CURRENT_WITHIN_MS, WindowStats
+from swapstats_core.wire import CURRENT_WITHIN_MS
+from tests.kit.audit import served
 from tests.kit.flow import some_tokens
 from tests.kit.running import LONG, PARTITIONS, System, token_in, wall_ms
 from tests.kit.subscriber import Subscriber
 
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 _APIS = (0, 1)
 _PAUSE_S = 1.0 if LONG else 0.1
 """Between two rounds of questions; the oracle needs a moment for each reply."""
@@ -204,11 +203,7 @@ class Witness:
 
 
 def _seen(phase: str, api: tuple[int, int], asked_ms: int | None, body: Any) -> Seen:  # noqa: ANN401 - JSON
-    as_of_ms = (datetime.fromisoformat(body["as_of"]) - _EPOCH) // timedelta(milliseconds=1)
-    windows = msgspec.convert(body["windows"], dict[str, WindowStats])
-    offset = int(body["offset"])
-    reply = Served(body["token"], body["partition"], offset, as_of_ms, body["watermark"], windows, body["stale"])
-    return Seen(phase, *api, asked_ms, wall_ms(), body["epoch"], body["lag_seconds"], reply)
+    return Seen(phase, *api, asked_ms, wall_ms(), body["epoch"], body["lag_seconds"], served(body))
 
 
 @contextlib.asynccontextmanager

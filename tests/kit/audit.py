@@ -3,29 +3,63 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import msgspec
 
 from swapstats_cli.verify.compare import Served, stats_of
 from swapstats_cli.verify.topic import Topic, swap_of
-from swapstats_core.oracle import MINUTE_MS, Oracle
+from swapstats_core.oracle import MINUTE_MS, Oracle, WindowTotals
 from swapstats_core.spec import SwapStatsResource
+from swapstats_core.swap import Swap
 from swapstats_core.wire import WindowStats, rfc3339
 from tests.kit.running import PARTITIONS, TOPIC, System
-from tests.system.resource import WINDOWS
 
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 Expected = tuple[str, dict[str, WindowStats]] | None
 """Watermark and windows; None: the token is unknown."""
 Fault = tuple[Served, Expected]
 """What was served, and what should have been."""
 
 
+class Past(Protocol):
+    """What a partition had counted before the topic's first record."""
+
+    @property
+    def swaps(self) -> Sequence[Swap]:
+        """Swaps that may come again."""
+        ...
+
+    def totals(self, token: str, first_minute: int, last_minute: int) -> WindowTotals:
+        """The sums of all others in these minutes."""
+        ...
+
+
+def served(body: Any) -> Served:  # noqa: ANN401 - JSON
+    """A reply of the API."""
+    as_of_ms = (datetime.fromisoformat(body["as_of"]) - _EPOCH) // timedelta(milliseconds=1)
+    windows = msgspec.convert(body["windows"], dict[str, WindowStats])
+    return Served(
+        body["token"], body["partition"], int(body["offset"]), as_of_ms, body["watermark"], windows, body["stale"]
+    )
+
+
 class _PartitionAudit:
     """One partition: `reach` an offset with all records below it added to the oracle."""
 
-    def __init__(self, oracle: Oracle, replies: Sequence[Served]) -> None:
+    def __init__(
+        self, oracle: Oracle, windows: Mapping[str, int], past: Past | None, replies: Sequence[Served]
+    ) -> None:
         self.oracle = oracle
         self.faults: list[Fault] = []
+        self._windows = windows
+        self._past = past
         self._waiting = sorted(replies, key=lambda reply: reply.offset, reverse=True)
+        for swap in () if past is None else past.swaps:
+            oracle.add(swap)
 
     @property
     def target(self) -> int:
@@ -45,19 +79,32 @@ class _PartitionAudit:
         state = self.oracle.state(reply.token, reply.as_of_ms)
         if state is None:
             return None
-        windows = {name: stats_of(state.windows[minutes]) for name, minutes in WINDOWS.items()}
+        minute = reply.as_of_ms // MINUTE_MS
+        windows = {}
+        for name, minutes in self._windows.items():
+            totals = state.windows[minutes]
+            if self._past is not None:
+                totals = _sum(totals, self._past.totals(reply.token, minute - minutes + 1, minute))
+            windows[name] = stats_of(totals)
         return rfc3339(state.watermark_ms), windows
 
 
-async def wrong(system: System, replies: Sequence[Served]) -> list[Fault]:
-    """Replies that aren't what the topic's records say at their ``offset`` and ``as_of``."""
+def _sum(one: WindowTotals, other: WindowTotals) -> WindowTotals:
+    return WindowTotals(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))
+
+
+async def wrong(system: System, replies: Sequence[Served], pasts: Mapping[int, Past] | None = None) -> list[Fault]:
+    """Replies that aren't what the topic's records, after a partition's past, say at their ``offset`` and ``as_of``."""
     resource = SwapStatsResource.model_validate_json((system.data_dir / "spec.json").read_bytes())
-    spec = resource.spec
+    spec, pasts = resource.spec, pasts or {}
+    windows = dict(zip(spec.window_names, spec.window_minutes, strict=True))
     by_partition: dict[int, list[Served]] = defaultdict(list)
     for reply in replies:
         by_partition[reply.partition].append(reply)
     audits = {
-        p: _PartitionAudit(Oracle(spec.window_minutes, spec.grace, spec.dedupe.ttl), by_partition[p])
+        p: _PartitionAudit(
+            Oracle(spec.window_minutes, spec.grace, spec.dedupe.ttl), windows, pasts.get(p), by_partition[p]
+        )
         for p in range(PARTITIONS)
     }
     targets = {p: audit.target for p, audit in audits.items()}
