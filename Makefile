@@ -25,15 +25,15 @@ kafka: install ## Fetch Apache Kafka for `swapstats dev --broker kafka` and the 
 run: install ## Start the whole system on this machine, with a live demo stream
 	@$(BIN)/swapstats dev -f examples/demo.yaml --data-dir .swapstats --demo
 
-test: install ## Run every test but those of chaos
+test: install ## Run every test but those of chaos and reads
 	@$(BIN)/python -m pytest
 
-chaos: install ## Kill and stop everything while swaps flow, on real servers (SWAPSTATS_SEED=N to repeat a run; 5 minutes)
-	@$(BIN)/python -m pytest tests/chaos
+chaos: install ## Kill and stop everything while swaps flow, on real servers (SWAPSTATS_SEED=N to repeat a run; 15 minutes)
+	@$(BIN)/python -m pytest tests/chaos tests/reads
 
-soak: install ## The system tests with the times of real faults, and new examples for the property tests (about 45 minutes)
+soak: install ## The system tests with the times of real faults, and new examples for the property tests (about an hour)
 	@SWAPSTATS_LONG=1 $(BIN)/python -m pytest tests/system tests/simulation
-	@SWAPSTATS_LONG=1 $(BIN)/python -m pytest tests/chaos
+	@SWAPSTATS_LONG=1 $(BIN)/python -m pytest tests/chaos tests/reads
 	@SWAPSTATS_EXAMPLES=3000 HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest tests/core --timeout 1200
 
 check: lint types layers pins ## Lint, format, types, layers, pins (make -k check: go on after a finding)

@@ -6,7 +6,6 @@ from swapstats_aggregator.adapters.memory import MemoryRecord
 from swapstats_aggregator.ports import Fetched
 from swapstats_aggregator.replica import Origin, Replica
 from swapstats_core.partition import Config, PartitionState
-from swapstats_core.snapshot import Rebuild, share_rebuilt
 from swapstats_core.wire import Pulse, Subjects, decode_pulse
 from tests.aggregator.world import RESOURCE, START_MS
 
@@ -26,7 +25,7 @@ def test_a_state_that_begins_anew_leaves_out_a_pulse_and_goes_on_a_moment_later(
     replica.reached(Fetched((), 6, 6, START_MS), START_MS)
     before = pulse(replica, START_MS)
     assert (before.offset, before.as_of_ms, before.current) == (6, START_MS, True)
-    replica.restart(Origin("topic", 7, rebuild=Rebuild(9, START_MS)), anew=True)
+    replica.restart(Origin("topic", 7, rebuild_until=9), anew=True)
     after = pulse(replica, START_MS + 1)
     assert (after.offset, after.as_of_ms, after.current) == (7, START_MS + 1, False)
     assert after.number == before.number + 2, "readers ask again after a gap"
@@ -39,13 +38,3 @@ def test_a_state_that_is_kept_does_so_too_since_its_offset_goes_back() -> None:
     after = pulse(replica, START_MS + 1_000)
     assert after.number == before.number + 2
     assert (after.as_of_ms, after.offset) > (before.as_of_ms, before.offset)
-
-
-def test_a_state_is_rebuilt_when_all_was_read_and_its_clock_is_where_the_rebuild_began() -> None:
-    rebuild = Rebuild(10, START_MS)
-    assert share_rebuilt(None, 0, 5, 0) is None
-    assert share_rebuilt(rebuild, 6, 6, START_MS + 1) == 0
-    assert share_rebuilt(rebuild, 6, 9, START_MS + 1) == 0.75
-    assert share_rebuilt(rebuild, 6, 10, START_MS - 1) == 1, "the windows of that moment reach back too far"
-    assert share_rebuilt(rebuild, 10, 10, START_MS - 1) == 1, "there was nothing to read"
-    assert share_rebuilt(rebuild, 6, 10, START_MS) is None

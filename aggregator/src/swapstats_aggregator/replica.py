@@ -15,7 +15,7 @@ from swapstats_aggregator.ports import DeadLetter, Fetched, SourceRecord
 from swapstats_core.cells import Sums
 from swapstats_core.partition import Applied, Config, Outcome, PartitionState
 from swapstats_core.routing import partition_of
-from swapstats_core.snapshot import Rebuild, share_rebuilt
+from swapstats_core.snapshot import share_rebuilt
 from swapstats_core.swap import Reason, Reject, Swap, decode, format_token, format_usd
 from swapstats_core.wire import (
     CURRENT_WITHIN_MS,
@@ -48,13 +48,14 @@ _MOST_FOLLOWED: Final = 100_000
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Which records a state holds: those of topic ``incarnation`` from ``first_offset`` on, and what it carried over
-    before. ``rebuild``: set if it was begun anew in place of a lost one.
+    before. ``rebuild_until``: the end of the log when the state was begun anew in place of a lost one (None: it
+    wasn't).
     """
 
     incarnation: str
     first_offset: int
     carried_until_ms: int | None = None
-    rebuild: Rebuild | None = None
+    rebuild_until: int | None = None
 
 
 @dataclass(slots=True)
@@ -100,7 +101,7 @@ class Replica:
     @property
     def rebuilding(self) -> float | None:
         """See `share_rebuilt`."""
-        return share_rebuilt(self.origin.rebuild, self.origin.first_offset, self.offset, self.state.now_ms)
+        return share_rebuilt(self.origin.first_offset, self.offset, self.origin.rebuild_until)
 
     def own(self, epoch: int) -> None:
         """Begin an ownership: its pulses are numbered from 1 again."""

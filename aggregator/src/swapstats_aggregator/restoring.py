@@ -13,7 +13,7 @@ from swapstats_aggregator.ports import Snapshots, Source, Unavailable
 from swapstats_aggregator.replica import Origin
 from swapstats_core.chunks import Chunk
 from swapstats_core.partition import Config, PartitionState
-from swapstats_core.snapshot import ChunkRef, Manifest, Rebuild, UnreadableSnapshot, decode_manifest, restore
+from swapstats_core.snapshot import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest, restore
 from swapstats_core.spec import MINUTE_MS
 from swapstats_core.swap import FUTURE_MS
 
@@ -26,14 +26,13 @@ _TRIES: Final = 5
 @dataclass(frozen=True, slots=True)
 class Topic:
     """One partition of the topic as it is: its first and end offset, and the first offset whose record can still count
-    at ``seen_ms``, the wall clock then (``counting``; never below ``first``).
+    (``counting``; never below ``first``).
     """
 
     incarnation: str
     first: int
     end: int
     counting: int
-    seen_ms: int
 
     @property
     def reaches_back(self) -> bool:
@@ -72,7 +71,7 @@ def start_of(manifest: Manifest | None, topic: Topic, begin: str, *, is_first: b
     and has no snapshot any more, is rebuilt.
     """
     if manifest is not None:
-        origin = Origin(manifest.incarnation, manifest.first_offset, manifest.carried_until_ms, manifest.rebuild)
+        origin = Origin(manifest.incarnation, manifest.first_offset, manifest.carried_until_ms, manifest.rebuild_until)
         return resume(manifest.offset, origin, manifest.newest_ms, topic)
     if not is_first:
         return _anew(topic, "there is no readable snapshot")
@@ -105,9 +104,7 @@ def _anew(topic: Topic, why: str) -> Start:
     offset = topic.counting
     lacking = "" if topic.reaches_back else "; what the broker has forgotten before it is missing"
     notice = f"{why}: rebuilding from the broker, offsets {offset} to {topic.end}{lacking}"
-    return Start(
-        offset, Origin(topic.incarnation, offset, rebuild=Rebuild(topic.end, topic.seen_ms)), anew=True, notice=notice
-    )
+    return Start(offset, Origin(topic.incarnation, offset, rebuild_until=topic.end), anew=True, notice=notice)
 
 
 async def topic_of(partition: int, config: Config, source: Source, wall_ms: int) -> Topic:
@@ -119,7 +116,7 @@ async def topic_of(partition: int, config: Config, source: Source, wall_ms: int)
     incarnation = await source.incarnation()
     first, end = await source.bounds(partition)
     span_ms = config.longest_minutes * MINUTE_MS + config.grace_ms + FUTURE_MS
-    return Topic(incarnation, first, end, max(first, await source.since(partition, wall_ms - span_ms)), wall_ms)
+    return Topic(incarnation, first, end, max(first, await source.since(partition, wall_ms - span_ms)))
 
 
 async def restore_partition(

@@ -188,7 +188,7 @@ class Snapshotter:
             taken_at_ms=taken_at_ms,
             longest_minutes=frozen.longest_minutes,
             chunks=chunks,
-            rebuild=origin.rebuild,
+            rebuild_until=origin.rebuild_until,
         )
 
     async def _chunk(self, part: Part, frozen: Frozen) -> Chunk:

@@ -41,22 +41,14 @@ class ChunkRef(msgspec.Struct, frozen=True):
     ids: str
 
 
-class Rebuild(msgspec.Struct, frozen=True):
-    """A state that was begun anew in place of a lost one, at ``began_ms`` by the wall clock (Unix ms), when the log
-    ended at offset ``until``.
-    """
-
-    until: int
-    began_ms: int
-
-
 class Manifest(msgspec.Struct, frozen=True):
     """One consistent state of a partition: everything read before ``offset`` and nothing else.
 
     ``seq`` grows with every manifest of an epoch. ``incarnation`` names the topic that the offsets belong to,
     ``first_offset`` where reading of it began; ``carried_until_ms`` is the newest event time of what the state holds
-    from earlier incarnations (None: nothing). ``rebuild`` is set if the state was begun anew at ``first_offset`` in
-    place of a lost one. ``now_ms`` is the engine's clock, ``taken_at_ms`` the wall clock (Unix ms).
+    from earlier incarnations (None: nothing). ``rebuild_until`` is an offset if the state was begun anew at
+    ``first_offset`` in place of a lost one: before it is reached, windows lack records. ``now_ms`` is the engine's
+    clock, ``taken_at_ms`` the wall clock (Unix ms).
     """
 
     partition: int
@@ -71,7 +63,7 @@ class Manifest(msgspec.Struct, frozen=True):
     taken_at_ms: int
     longest_minutes: int
     chunks: list[ChunkRef]
-    rebuild: Rebuild | None = None
+    rebuild_until: int | None = None
 
     def names(self) -> set[str]:
         """Names of all the stored parts."""
@@ -80,18 +72,14 @@ class Manifest(msgspec.Struct, frozen=True):
     @property
     def rebuilding(self) -> float | None:
         """See `share_rebuilt`."""
-        return share_rebuilt(self.rebuild, self.first_offset, self.offset, self.now_ms)
+        return share_rebuilt(self.first_offset, self.offset, self.rebuild_until)
 
 
-def share_rebuilt(rebuild: Rebuild | None, first_offset: int, offset: int, now_ms: int) -> float | None:
-    """Share of what must be read in place of a lost state, 0 to 1; None: nothing must be (any more).
-
-    What was read reaches back far enough for the moment at which the rebuild began. Until the engine's clock
-    (``now_ms``) gets there, windows reach back further than that.
-    """
-    if rebuild is None or (offset >= rebuild.until and now_ms >= rebuild.began_ms):
+def share_rebuilt(first_offset: int, offset: int, until: int | None) -> float | None:
+    """Share of what must be read in place of a lost state, 0 to 1; None: nothing must be (any more)."""
+    if until is None or offset >= until:
         return None
-    return 1.0 if offset >= rebuild.until else (offset - first_offset) / (rebuild.until - first_offset)
+    return (offset - first_offset) / (until - first_offset)
 
 
 encode_manifest = msgspec.json.Encoder().encode
