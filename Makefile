@@ -32,7 +32,7 @@ chaos: install ## Kill and stop everything while swaps flow, on real servers (SW
 	@$(BIN)/python -m pytest tests/chaos tests/reads
 
 soak: install ## The system tests with the times of real faults, and new examples for the property tests (about an hour)
-	@SWAPSTATS_LONG=1 $(BIN)/python -m pytest tests/system tests/simulation
+	@SWAPSTATS_LONG=1 $(BIN)/python -m pytest tests/system tests/aggregator/test_failpoints.py tests/simulation
 	@SWAPSTATS_LONG=1 $(BIN)/python -m pytest tests/chaos tests/reads
 	@SWAPSTATS_EXAMPLES=3000 HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest tests/core --timeout 1200
 
