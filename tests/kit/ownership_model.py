@@ -140,13 +140,13 @@ class Cluster:
         for number in range(1, ticks + 1):
             if self.tick(step_ms).decisions:
                 last = number
-            elif number - last >= calm and self.served():
+            elif number - last >= calm and self.served() and all(entry.phase == "owned" for entry in self.entries):
                 return last
         raise AssertionError(f"not settled within {ticks} ticks: {self.describe()}")
 
     def served(self) -> bool:
-        """Whether each partition is owned by a process that serves it in this epoch."""
-        return all(entry.phase == "owned" and self._serves(number, entry) for number, entry in enumerate(self.entries))
+        """Whether a process serves each partition, as its owner in this epoch."""
+        return all(self._serves(number, entry) for number, entry in enumerate(self.entries))
 
     @property
     def entries(self) -> list[PartitionAssignment]:
