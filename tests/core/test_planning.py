@@ -154,6 +154,19 @@ def test_a_shadow_that_dies_is_forgotten() -> None:
     assert str(trace) == "0.2 p0 owned shard-0/1: shard-1 is gone"
 
 
+def test_a_shadow_that_is_silent_for_long_is_forgotten() -> None:
+    cluster = settled(1, replace(POLICY, partitions=2))
+    cluster.scale(2)
+    cluster.seats["shard-1"].warm_ticks = NEVER
+    cluster.run(2)
+    process = cluster.seats["shard-1"].process
+    assert process is not None
+    process.stalled = True
+    trace = Trace(cluster)
+    cluster.settle()
+    assert str(trace) == "5.0 p0 owned shard-0/1: shard-1 is gone"
+
+
 def test_a_move_that_takes_too_long_is_given_up_and_not_tried_again_at_once() -> None:
     cluster = settled(1, replace(POLICY, partitions=2))
     cluster.scale(2)
