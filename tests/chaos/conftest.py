@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from random import SystemRandom
@@ -9,6 +10,9 @@ from random import SystemRandom
 import pytest
 
 from tests.chaos.trial import Say
+
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+"""What it retries is no news, and there is much of it."""
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from tests.kit.running import PARTITIONS, System, swapstats, wall_ms
 _SNAPSHOTS = 2
 """A shard is hit only after so many snapshots of each of its partitions."""
 _WITHIN_S = 90.0
+_SCALED_WITHIN_S = 420.0
+"""Shards that were killed often must prove steady before they are given more; after 300 s of peace all is forgiven."""
 _HANDOFF_WITHIN_S = 20.0
 _LOOK_S = 0.02
 
@@ -159,7 +161,8 @@ class Storm:
         self._lasting.create_task(self._scaled(fault.replicas))
 
     async def _scaled(self, replicas: int) -> None:
-        ended = await swapstats("scale", str(replicas), "--data-dir", self._system.data_dir, within_s=_WITHIN_S * 2)
+        bound = ("--timeout", f"{_SCALED_WITHIN_S:.0f}s", "--data-dir", self._system.data_dir)
+        ended = await swapstats("scale", str(replicas), *bound, within_s=_SCALED_WITHIN_S + _WITHIN_S)
         assert ended.code == 0, ended
         self._say(f"{time.monotonic() - self._began_s:6.1f} s  {replicas} shards are there")
 
