@@ -30,7 +30,9 @@ def report(name: str, seed: int, outcome: Outcome) -> Iterator[str]:
         f"({outcome.subscriber.whole} states whole)"
     )
     recoveries = {
-        kind: [outcome.owners.well_again_s(hit.at_ms, hit.epochs) for hit in hits if hit.fault.kind is kind]
+        kind: [
+            outcome.owners.well_again_s(hit.at_ms, hit.epochs) for hit in hits if hit.fault.kind is kind and hit.epochs
+        ]
         for kind in _GONE
     }
     for kind, seconds in recoveries.items():
