@@ -120,6 +120,20 @@ def test_the_last_shard_keeps_its_partitions_whatever_is_wanted() -> None:
     assert owners(cluster.assignment) == ["shard-0", "shard-0"]
 
 
+def test_shards_with_many_setbacks_take_over_from_one_that_is_to_be_emptied() -> None:
+    cluster = settled(3)
+    for _ in range(6):
+        for name in ("shard-0", "shard-1"):
+            cluster.kill(name)
+            cluster.run(5)
+            cluster.start(name)
+            cluster.run(100)
+    assert cluster.owned()["shard-2"]
+    cluster.seats["shard-2"].draining = True
+    cluster.run(2 * POLICY.steady_after_ms // 200)
+    assert not cluster.owned()["shard-2"]
+
+
 def test_a_move_to_a_shard_that_is_to_be_emptied_is_called_off() -> None:
     cluster = settled(1, replace(POLICY, partitions=2))
     cluster.scale(2)

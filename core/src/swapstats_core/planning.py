@@ -118,12 +118,13 @@ class _Planner:
         targets = self._targets()
         free = max(self._policy.max_moving - sum(entry.phase == "warming" for entry in self._entries), 0)
         leaving = [case for case in self._movable() if not case.owner.member.staying]
-        if leaving and not targets:
+        shelters = targets or self._shelters()
+        if leaving and not shelters:
             self._note_stuck(leaving)
             return
         loads = self._loads()
         for case in _heaviest_first(leaving)[:free]:
-            name = lightest(loads, targets)
+            name = lightest(loads, shelters)
             loads[name] += case.weight
             free -= 1
             self._warm(case, name, f"{case.entry.owner} is to be emptied")
@@ -183,6 +184,18 @@ class _Planner:
         """To whom partitions may be moved."""
         trusted = (peer.member.name for peer in self._staying() if peer.able and peer.trusted)
         return [name for name in trusted if name not in self._blamed]
+
+    def _shelters(self) -> list[str]:
+        """Who takes over from members that are to be emptied if nobody is trusted: a person has asked for that, and a
+        setback now and then, however many there were, mustn't make it wait for minutes.
+        """
+        past, policy, clock_ms = self._memory.members, self._policy, self._memory.clock_ms
+        steady = (
+            peer.member.name
+            for peer in self._staying()
+            if peer.able and clock_ms - past[peer.member.name].steady_ms >= policy.steady_after_ms
+        )
+        return [name for name in steady if name not in self._blamed]
 
     def _refuge(self) -> list[str]:
         """Who takes what has no owner: without anybody better, also members that are to be emptied."""
