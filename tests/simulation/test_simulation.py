@@ -14,7 +14,7 @@ from tests.simulation.runs import find, runs
 from tests.simulation.simulation import Figures, simulate
 
 LONG = os.environ.get("SWAPSTATS_LONG") == "1"
-SEEDS = int(os.environ.get("SWAPSTATS_SEEDS", "3000" if LONG else "100"))
+SEEDS = int(os.environ.get("SWAPSTATS_SEEDS", "3000" if LONG else "50"))
 FIRST = random.SystemRandom().randrange(1, 10**6) * 1000 if LONG else 0
 """The same seeds in every short run, new ones in every long one."""
 ONE = os.environ.get("SWAPSTATS_SEED")
