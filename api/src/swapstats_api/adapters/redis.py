@@ -98,7 +98,7 @@ class RedisSnapshots:
                 manifest = decode_manifest(encoded)
                 parts = await self._load(partition, [ref.cells for ref in manifest.chunks])
                 state = await asyncio.to_thread(restore, self._config, manifest, parts, with_ids=False)
-            except (UnreadableSnapshot, msgspec.DecodeError, UnicodeDecodeError) as error:
+            except UnreadableSnapshot as error:
                 _log.warning("snapshot_skipped", partition=partition, error=str(error))
                 continue
             self._decoded[partition] = (encoded, manifest, state)

@@ -1,0 +1,156 @@
+"""What a shard does when the store has lost something, and what it needn't store again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from tests.aggregator.moves import BOTH, all_are, both_stored, manifests, owned, reports, stored_offset, warm, warming
+from tests.aggregator.test_shard import produce_noise
+from tests.aggregator.world import PARTITIONS, SteppedSource, World
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+class Wiped:
+    """What a store may lose."""
+
+    @staticmethod
+    def everything(world: World) -> None:
+        for partition in BOTH:
+            kept = world.store.of(partition)
+            kept.epoch, kept.owner, kept.claimant = 0, "", ""
+            kept.manifests.clear()
+            kept.parts.clear()
+
+    @staticmethod
+    def some_parts(world: World) -> None:
+        for partition in BOTH:
+            manifest = world.manifest(partition)
+            assert manifest is not None
+            for name in sorted(manifest.names())[::2]:
+                del world.store.of(partition).parts[name]
+
+
+@pytest.mark.parametrize("lose", [Wiped.everything, Wiped.some_parts])
+async def test_an_owner_stores_again_what_the_store_has_lost(world: World, lose: Callable[[World], None]) -> None:
+    rng = random.Random(8)  # noqa: S311 - no secret
+    produce_noise(world, rng, 0, 60)
+    async with world.member("shard-0") as running:
+        await world.assign(owned("shard-0", 4))
+        await world.until(world.is_current)
+        world.now_ms += 1_000
+        await world.until(lambda: all(stored_offset(world, p) == world.offset(p) for p in BOTH))
+        lose(world)
+        produce_noise(world, rng, 60, 20)
+        world.now_ms += 1_000
+        await world.until(lambda: all(stored_offset(world, p) == world.offset(p) for p in BOTH))
+        assert running.metric("store_lost_writes_total") >= PARTITIONS
+        assert running.metric("fenced_total") == 0
+        await running.crash()
+    async with world.member("shard-0"):
+        await world.assign(owned("shard-0", 5))
+        await world.until(world.is_current)
+        world.assert_exact()
+
+
+async def test_a_lost_snapshot_is_rebuilt_from_what_can_still_count(world: World) -> None:
+    rng = random.Random(9)  # noqa: S311 - no secret
+    produce_noise(world, rng, 0, 30)
+    old = [world.topic.log(p).end for p in BOTH]
+    day_ms = 24 * 3_600_000
+    world.now_ms += day_ms + 600_000
+    produce_noise(world, rng, 30, 300)
+    async with world.member("shard-0") as running:
+        await world.assign(owned("shard-0", 1))
+        await world.until(world.is_current)
+        await running.crash()
+    Wiped.everything(world)
+    source = SteppedSource(world.topic, world.clock, max_records=20)
+    async with world.member("shard-0", source) as running:
+        await world.assign(owned("shard-0", 2))
+        await world.until(lambda: all_are(world, "shard-0", "owner"))
+        assert [world.owned(p).first_offset for p in BOTH] == old
+        source.permits.release()
+        await world.until(lambda: all(world.offset(p) > old[p] for p in BOTH))
+        told = [report.rebuilding for report in reports(world, "shard-0").values()]
+        assert all(share is not None and 0 < share < 1 for share in told)
+        assert [world.owned(p).rebuilding for p in BOTH] == told
+        await running.crash()
+    async with world.member("shard-0") as running:
+        await world.assign(owned("shard-0", 3))
+        await world.until(world.is_current)
+        assert [world.owned(p).rebuilding for p in BOTH] == [None, None]
+        for partition in BOTH:
+            world.history[partition] = world.history[partition][old[partition] :]
+        world.assert_exact()
+
+
+async def test_a_snapshot_older_than_the_brokers_first_record_is_rebuilt(world: World) -> None:
+    rng = random.Random(10)  # noqa: S311 - no secret
+    produce_noise(world, rng, 0, 60)
+    async with world.member("shard-0") as running:
+        await world.assign(owned("shard-0", 1))
+        await world.until(world.is_current)
+        await running.stop()
+    produce_noise(world, rng, 60, 60)
+    gone = [world.topic.log(p).end for p in BOTH]
+    world.now_ms += 26 * 3_600_000
+    for partition in BOTH:
+        world.append(partition, b"{")  # too old to count as well, but still there
+        world.topic.trim(partition, gone[partition])
+    world.now_ms += 26 * 3_600_000
+    produce_noise(world, rng, 120, 60)
+    async with world.member("shard-0"):
+        await world.assign(owned("shard-0", 2))
+        await world.until(world.is_current)
+        for partition in BOTH:
+            assert world.owned(partition).first_offset == gone[partition] + 1
+            world.history[partition] = world.history[partition][gone[partition] + 1 :]
+        world.assert_exact()
+
+
+async def test_a_manifest_that_can_not_be_read_is_passed_over(world: World) -> None:
+    produce_noise(world, random.Random(6), 0, 40)  # noqa: S311 - no secret
+    async with world.member("shard-0") as running:
+        await world.assign(owned("shard-0", 1))
+        await world.until(world.is_current)
+        await running.stop()
+    for partition in BOTH:
+        world.store.of(partition).manifests.insert(0, b"garbage")
+    parts = [dict(world.store.of(partition).parts) for partition in BOTH]
+    async with world.member("shard-0"):
+        await world.assign(owned("shard-0", 2))
+        await world.until(world.is_current)
+        world.assert_exact()
+        world.now_ms += 1_000
+        await world.until(lambda: all(world.store.of(p).manifests[0] != b"garbage" for p in BOTH))
+        assert all(parts[p].items() <= world.store.of(p).parts.items() for p in BOTH), "nothing is collected blindly"
+
+
+async def test_the_next_owner_stores_nothing_again_that_the_former_has_stored(world: World) -> None:
+    rng = random.Random(6)  # noqa: S311 - no secret
+    produce_noise(world, rng, 0, 200)
+    await world.assign(owned("shard-0", 1))
+    async with world.member("shard-0"):
+        await both_stored(world, epoch=1)
+    await world.assign(owned("shard-0", 2))
+    async with world.member("shard-0") as restarted, world.member("shard-1") as successor:
+        restored = manifests(world)
+        produce_noise(world, rng, 200, 3)
+        await both_stored(world, epoch=2)
+        assert all(set(restored[p].chunks) < set(manifests(world)[p].chunks) for p in BOTH)
+        await world.assign(warming("shard-0", 2, "shard-1"))
+        await world.until(lambda: warm(world, "shard-1"))
+        produce_noise(world, rng, 203, 3)
+        await world.until(world.is_current)
+        await world.assign(owned("shard-1", 3))
+        await both_stored(world, epoch=3)
+        assert all(set(restored[p].chunks) < set(manifests(world)[p].chunks) for p in BOTH)
+        assert [each.metric("store_lost_writes_total") for each in (restarted, successor)] == [0, 0]
+        world.assert_exact()
