@@ -26,7 +26,7 @@ run: install ## Start the whole system on this machine, with a live demo stream
 	@$(BIN)/swapstats dev -f examples/demo.yaml --data-dir .swapstats --demo
 
 test: install ## Run every test but those of chaos and reads
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 chaos: install ## Kill and stop everything while swaps flow, on real servers and in 500 simulations (SWAPSTATS_SEED=N: again; 10 minutes)
 	@SWAPSTATS_SEEDS=500 $(BIN)/python -m pytest tests/simulation tests/chaos tests/reads

@@ -7,10 +7,13 @@ from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import Scheduling
 
 from swapstats_cli.supervisor import servers
-from tests.kit.figures import FIGURES, figure
+from tests.kit.figures import figure, kept
 from tests.kit.kafka import ApacheKafka
+from tests.kit.together import TogetherScheduling, is_of_system
 
 __all__ = ["figure"]
 
@@ -46,9 +49,19 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Which tests run in one process where there are several."""
+    return TogetherScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first."""
+    items.sort(key=lambda item: is_of_system(item.nodeid), reverse=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the figures."""
-    if figures := config.stash.get(FIGURES, []):
+    if figures := kept(terminalreporter):
         terminalreporter.section("figures")
         for line in figures:
             terminalreporter.write_line(line)

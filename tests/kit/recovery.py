@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Collection
 from pathlib import Path
 
 import aiohttp
@@ -30,15 +29,15 @@ async def new_pid(system: System, name: str, old: int, within_s: float = 30.0) -
         return pid
 
 
-async def current_again(system: System, partitions: Collection[int], epochs: dict[int, int], api: int = 0) -> None:
-    """Wait until the partitions have owners with higher epochs that are current."""
+async def current_again(system: System, epochs: dict[int, int], api: int = 0) -> None:
+    """Wait until the partitions have owners with higher epochs than these that are current."""
     async with asyncio.timeout(WELL_S):
         while True:
             try:
                 now = await system.partitions(api)
             except aiohttp.ClientError:  # the API is down as well
                 now = {}
-            if all(p in now and now[p]["epoch"] > epochs[p] and not now[p]["stale"] for p in partitions):
+            if all(p in now and now[p]["epoch"] > epoch and not now[p]["stale"] for p, epoch in epochs.items()):
                 return
             await asyncio.sleep(0.02)
 

@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 from aiokafka import AIOKafkaProducer
 
+from swapstats_cli.deciding.truth import AssignmentFile
 from swapstats_core.routing import partition_of
 from tests.cli.supervised import REPOSITORY, SOURCES
 
@@ -204,6 +205,16 @@ class System:
             assert reply.status == 200, await reply.text()
             found = msgspec.json.decode(await reply.read(), type=dict[str, Any])["partitions"]
             return {partition["partition"]: partition for partition in found}
+
+    async def owned(self, shard: str) -> dict[int, int]:
+        """The partitions of a shard, and their epochs, once nothing moves. Traffic decides who owns what."""
+        file = AssignmentFile(self.data_dir / "assignment.json")
+        async with asyncio.timeout(START_S):
+            while True:
+                stored = file.load()
+                if stored and all(entry.phase == "owned" for entry in stored.partitions):
+                    return {p: entry.epoch for p, entry in enumerate(stored.partitions) if entry.owner == shard}
+                await asyncio.sleep(0.05)
 
     async def read_up_to(self, ends: dict[int, int], within_s: float = 60.0) -> None:
         """Wait until the shards have applied all records below ``ends``, and say that they are current."""

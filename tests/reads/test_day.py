@@ -87,7 +87,7 @@ async def kill(system: System, shard: str) -> tuple[float, float]:
     began_s = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     new = await new_pid(system, shard, pid)
-    await current_again(system, before, {p: status["epoch"] for p, status in before.items()})
+    await current_again(system, {p: status["epoch"] for p, status in before.items()})
     return time.monotonic() - began_s, age_s(new)
 
 

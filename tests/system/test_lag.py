@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Collection
 
 import pytest
 
@@ -17,26 +18,25 @@ from tests.system.witness import Seen, Witness
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900 if LONG else 180)]
 _STOPPED_S = 180.0 if LONG else 15.0
 _DELAYED_S = 180.0 if LONG else 6.0
-_OF_SHARD_1 = (1, 3, 5)
 _NOTICED_MS = 2_500
 """A reply may be current for 2 s after the last confirmation, and its request may have been on its way."""
 
 
-def _said(witness: Witness, phase: str, from_ms: int, to_ms: int) -> list[Seen]:
-    """What was said of the shard's partitions between two moments."""
+def _said(witness: Witness, phase: str, partitions: Collection[int], from_ms: int, to_ms: int) -> list[Seen]:
+    """What was said of some partitions between two moments."""
     return [
         seen
         for seen in witness.of(phase)
-        if seen.reply.partition in _OF_SHARD_1
+        if seen.reply.partition in partitions
         and seen.asked_ms is not None
         and seen.asked_ms >= from_ms
         and seen.answered_ms <= to_ms
     ]
 
 
-def _last_pushed(witness: Witness) -> set[bool]:
-    """Whether what a subscriber holds of the shard's partitions is called stale."""
-    return {seen.reply.stale for seen in witness.pushed.values() if seen.reply.partition in _OF_SHARD_1}
+def _last_pushed(witness: Witness, partitions: Collection[int]) -> set[bool]:
+    """Whether what a subscriber holds of some partitions is called stale."""
+    return {seen.reply.stale for seen in witness.pushed.values() if seen.reply.partition in partitions}
 
 
 def _check(witness: Witness, said: list[Seen], least_lag_s: float) -> float:
@@ -54,18 +54,18 @@ def _check(witness: Witness, said: list[Seen], least_lag_s: float) -> float:
 async def test_a_stopped_shard(system: System, flow: Flow, witness: Witness, figure: Figure) -> None:
     phase = "SIGSTOP"
     with witness.during(phase):
-        epochs = {p: status["epoch"] for p, status in (await system.partitions()).items()}
+        owned = await system.owned("shard-1")
         pid = system.dev.pids()["shard-1"]
         os.kill(pid, signal.SIGSTOP)
         try:
             stopped_ms = wall_ms()
             await asyncio.sleep(_STOPPED_S)  # this is what befalls it
-            said = _said(witness, phase, stopped_ms + _NOTICED_MS, wall_ms())
-            assert _last_pushed(witness) == {True}
+            said = _said(witness, phase, owned, stopped_ms + _NOTICED_MS, wall_ms())
+            assert _last_pushed(witness, owned) == {True}
         finally:
             os.kill(pid, signal.SIGCONT)
         going_ms = wall_ms()
-        await current_again(system, _OF_SHARD_1, {p: epoch - 1 for p, epoch in epochs.items()})
+        await current_again(system, {p: epoch - 1 for p, epoch in owned.items()})
         took_ms = wall_ms() - going_ms
     longest = _check(witness, said, _STOPPED_S / 2)
     figure(f"{phase}: {witness.waits(phase)}")
@@ -78,7 +78,7 @@ async def test_a_stopped_shard(system: System, flow: Flow, witness: Witness, fig
 async def test_a_shard_whose_restart_is_delayed(system: System, flow: Flow, witness: Witness, figure: Figure) -> None:
     phase = "delayed restart"
     with witness.during(phase):
-        epochs = {p: status["epoch"] for p, status in (await system.partitions()).items()}
+        owned = await system.owned("shard-1")
         old = system.dev.pids()["shard-1"]
         os.kill(old, signal.SIGKILL)
         killed_ms = wall_ms()
@@ -86,12 +86,12 @@ async def test_a_shard_whose_restart_is_delayed(system: System, flow: Flow, witn
         os.kill(pid, signal.SIGSTOP)
         try:
             await asyncio.sleep(_DELAYED_S)  # this is the delay
-            said = _said(witness, phase, killed_ms + _NOTICED_MS, wall_ms())
-            assert _last_pushed(witness) == {True}
+            said = _said(witness, phase, owned, killed_ms + _NOTICED_MS, wall_ms())
+            assert _last_pushed(witness, owned) == {True}
         finally:
             os.kill(pid, signal.SIGCONT)
         going_ms = wall_ms()
-        await current_again(system, _OF_SHARD_1, epochs)
+        await current_again(system, owned)
         took_ms = wall_ms() - going_ms
     longest = _check(witness, said, _DELAYED_S / 2)
     figure(
