@@ -16,7 +16,7 @@ from swapstats_aggregator.adapters.redis import RedisSnapshots
 from swapstats_cli.generate import tokens
 from swapstats_core.cells import BUYS, SELLS, VALUES, Int32s, Int64s, merge, to_sums, unordered
 from swapstats_core.chunks import CHUNK_LIMIT, Chunk, compact
-from swapstats_core.identities import Keys, sorted_run
+from swapstats_core.identities import IdRun, Keys
 from swapstats_core.oracle import WindowTotals
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.routing import partition_of
@@ -159,8 +159,8 @@ class PartitionDay:
         return Chunk(
             generation=first // _HOUR,
             cells=merge([unordered(minutes, numbers[places], rows)], first),
-            applied=sorted_run(self._identities(int(trades.sum()))),
-            removed=sorted_run(self._identities(0)),
+            applied=IdRun(self._identities(int(trades.sum()))),
+            removed=IdRun(self._identities(0)),
             tokens=numbers[seen],
             newest=newest[seen],
         )

@@ -80,9 +80,14 @@ def freeze(replica: Replica) -> Frozen:
 
 
 async def compact_once(replica: Replica) -> bool:
-    """Do one pending compaction, if there is any. One at a time for a partition."""
+    """Do one pending compaction or, if there is none, index a restored chunk; False if there was nothing to do. One at
+    a time for a partition.
+    """
     parts = replica.state.pending_compaction()
     if not parts:
+        if (bare := next((chunk for chunk in replica.state.chunks if not chunk.indexed), None)) is not None:
+            await asyncio.to_thread(bare.index)
+            return True
         replica.state.forget_unknown_tokens()
         return False
     merged = await asyncio.to_thread(compact, parts, replica.state.first_minute)

@@ -60,6 +60,16 @@ class Chunk:
         return max(len(self.cells), len(self.applied) + len(self.removed), len(self.tokens))
 
     @property
+    def indexed(self) -> bool:
+        """Whether both sets of identities have their filters."""
+        return self.applied.indexed and self.removed.indexed
+
+    def index(self) -> None:
+        """Build the filters. Safe in another thread, while the chunk is used."""
+        self.applied.index()
+        self.removed.index()
+
+    @property
     def nbytes(self) -> int:
         """Memory of the arrays, in bytes."""
         return self.cells.nbytes + self.applied.nbytes + self.removed.nbytes + self.tokens.nbytes + self.newest.nbytes

@@ -8,7 +8,8 @@ collide is about 5 in 10^14.
 A run is a sorted, immutable array with a blocked Bloom filter (one 64-bit word per key, four bits) in front of it:
 a batch is tested against a run by one vectorised gather, and only what the filter lets pass is searched. A key's word
 follows from its highest bits. So the keys of a word are neighbours in a sorted run, and its filter is built in one
-pass over them: restoring builds those of a whole day.
+pass over them. A restored run has none at first, and all keys are searched: the filters of a day take longer than
+reading it, so they are built while it is in use.
 """
 
 from __future__ import annotations
@@ -77,20 +78,31 @@ def _bloom_mask(high: UInt64s) -> UInt64s:
     return mask
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class IdRun:
     """An immutable set of identities, sorted by ``high``."""
 
     keys: Keys
-    bloom: UInt64s
+    bloom: UInt64s | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @property
+    def indexed(self) -> bool:
+        """Whether it has a filter, or needs none."""
+        return self.bloom is not None or not len(self.keys)
+
+    def index(self) -> None:
+        """Build the filter. Safe in another thread, while the run is used."""
+        if not self.indexed:
+            self.bloom = _bloom_of(self.keys.high)
+
+    @property
     def nbytes(self) -> int:
         """Memory in bytes."""
-        return self.keys.high.nbytes + self.keys.low.nbytes + self.bloom.nbytes
+        bloom = 0 if self.bloom is None else self.bloom.nbytes
+        return self.keys.high.nbytes + self.keys.low.nbytes + bloom
 
 
 def run_of(parts: Iterable[Keys]) -> IdRun:
@@ -99,18 +111,19 @@ def run_of(parts: Iterable[Keys]) -> IdRun:
     high = np.concatenate([part.high for part in kept] or [np.zeros(0, np.uint64)])
     low = np.concatenate([part.low for part in kept] or [np.zeros(0, np.uint64)])
     order = np.argsort(high, kind="stable")
-    return sorted_run(Keys(high[order], low[order]))
+    run = IdRun(Keys(high[order], low[order]))
+    run.index()
+    return run
 
 
-def sorted_run(keys: Keys) -> IdRun:
-    """A run of keys that are sorted by ``high`` already."""
-    words = 1 << max(0, (max(1, len(keys)) - 1).bit_length() - _KEYS_PER_WORD.bit_length() + 1)
+def _bloom_of(high: UInt64s) -> UInt64s:
+    """The filter of sorted keys, of which there is at least one."""
+    words = 1 << max(0, (len(high) - 1).bit_length() - _KEYS_PER_WORD.bit_length() + 1)
     bloom = np.zeros(words, np.uint64)
-    if len(keys):
-        word = _word(keys.high, words)
-        begins = np.flatnonzero(np.concatenate(([True], word[1:] != word[:-1])))
-        bloom[word[begins]] = np.bitwise_or.reduceat(_bloom_mask(keys.high), begins)
-    return IdRun(keys, bloom)
+    word = _word(high, words)
+    begins = np.flatnonzero(np.concatenate(([True], word[1:] != word[:-1])))
+    bloom[word[begins]] = np.bitwise_or.reduceat(_bloom_mask(high), begins)
+    return bloom
 
 
 def _word(high: UInt64s, words: int) -> npt.NDArray[np.intp]:
@@ -129,8 +142,7 @@ class Probe:
         """``(position in the batch, fingerprint in the run)`` of every key of the batch that is in the run."""
         if not len(run):
             return []
-        mask = self._mask
-        maybe = np.flatnonzero((run.bloom[_word(self._keys.high, len(run.bloom))] & mask) == mask)
+        maybe = self._maybe(run.bloom)
         found: list[tuple[int, int]] = []
         high, low = self._keys.high[maybe], self._keys.low[maybe] & _ID_BITS
         at = np.searchsorted(run.keys.high, high)
@@ -143,3 +155,9 @@ class Probe:
             found += zip(maybe[equal].tolist(), (stored[equal] & _FINGERPRINT_BITS).tolist(), strict=True)
             maybe, high, low, at = maybe[~equal], high[~equal], low[~equal], at[~equal] + 1
         return found
+
+    def _maybe(self, bloom: UInt64s | None) -> npt.NDArray[np.intp]:
+        """Positions of the keys that must be searched."""
+        if bloom is None:
+            return np.arange(len(self._keys))
+        return np.flatnonzero((bloom[_word(self._keys.high, len(bloom))] & self._mask) == self._mask)
