@@ -6,9 +6,11 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from swapstats_aggregator.adapters.local import LocalSnapshots
 from swapstats_aggregator.adapters.memory import MemorySnapshots, MemoryStore
 from swapstats_aggregator.adapters.redis import RedisSnapshots, connect
 from swapstats_aggregator.ports import Snapshots, Unavailable, Verdict
@@ -26,11 +28,18 @@ class Site:
     assign: Callable[[Assignment], object]
 
 
-@pytest.fixture(params=["memory", "redis"])
-async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+@pytest.fixture(params=["memory", "redis", "local"])
+async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
     if request.param == "memory":
         store = MemoryStore()
         yield Site(lambda claimant: MemorySnapshots(store, claimant), lambda given: setattr(store, "assignment", given))
+        return
+    if request.param == "local":
+        store = MemoryStore()
+        yield Site(
+            lambda claimant: LocalSnapshots(MemorySnapshots(store, claimant), tmp_path),
+            lambda given: setattr(store, "assignment", given),
+        )
         return
     client = connect(spec.Redis(url=request.getfixturevalue("redis_url")))
     keys = Keys("test:", uuid.uuid4().hex)

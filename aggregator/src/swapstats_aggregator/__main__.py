@@ -14,8 +14,9 @@ import uvloop
 from swapstats_aggregator.adapters import nats, redis
 from swapstats_aggregator.adapters.kafka import KafkaSource
 from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
+from swapstats_aggregator.adapters.local import LocalSnapshots
 from swapstats_aggregator.metrics import ShardMetrics
-from swapstats_aggregator.ports import Ports
+from swapstats_aggregator.ports import Ports, Snapshots
 from swapstats_aggregator.process import (
     configure_logging,
     load_resource,
@@ -37,14 +38,15 @@ def main() -> None:
     parser.add_argument("--shard", required=True, help="name of this shard, as in the assignment")
     parser.add_argument("--http-host", default="127.0.0.1", help="address of /healthz, /readyz and /metrics")
     parser.add_argument("--http-port", type=int, required=True, help="port of /healthz, /readyz and /metrics")
+    parser.add_argument("--state-dir", type=Path, help="folder for parts of snapshots, to come back sooner; a cache")
     arguments = parser.parse_args()
     resource = load_resource(arguments.spec)
     configure_logging(resource.spec.telemetry)
     tune_garbage_collection()
-    uvloop.run(run(resource, arguments.shard, arguments.http_host, arguments.http_port))
+    uvloop.run(run(resource, arguments.shard, arguments.http_host, arguments.http_port, arguments.state_dir))
 
 
-async def run(resource: SwapStatsResource, name: str, host: str, port: int) -> None:
+async def run(resource: SwapStatsResource, name: str, host: str, port: int, state_dir: Path | None) -> None:
     """Compose a shard and run it."""
     spec, instance = resource.spec, resource.metadata.name
     stop = stop_on_signals()
@@ -55,7 +57,9 @@ async def run(resource: SwapStatsResource, name: str, host: str, port: int) -> N
     connect = partial(nats.connect, spec.stores.nats, name)
     bus = nats.NatsBus(await connect(), metrics.bus_dropped)
     life = uuid.uuid4().hex
-    snapshots = redis.RedisSnapshots(store, Keys(spec.stores.redis.prefix, instance), f"{name}/{life}")
+    snapshots: Snapshots = redis.RedisSnapshots(store, Keys(spec.stores.redis.prefix, instance), f"{name}/{life}")
+    if state_dir is not None:
+        snapshots = LocalSnapshots(snapshots, state_dir)
     ports = Ports(source, dead_letters, snapshots, bus)
     shard = Shard(name, life, resource, ports, metrics)
     health = await serve_health(port, shard.readiness, metrics.registry, host)

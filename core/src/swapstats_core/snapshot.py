@@ -195,6 +195,15 @@ def _sealed(body: bytes, number: int = 0) -> bytes:
     return _HEADER.pack(_MAGIC, VERSION, number, xxh3_64_intdigest(body, number)) + body
 
 
+def is_intact(part: bytes) -> bool:
+    """Whether a part is whole, as it was stored, and of this version."""
+    try:
+        _opened("", {"": part})
+    except UnreadableSnapshot:
+        return False
+    return True
+
+
 def _opened(name: str, parts: Mapping[str, bytes]) -> tuple[memoryview, int]:
     """The body of a part, not a copy of it (a day of identities is hundreds of megabytes), and its number."""
     sealed = parts.get(name)

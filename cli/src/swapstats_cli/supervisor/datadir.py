@@ -39,6 +39,11 @@ class DataDir:
         return self.root / "assignment.json"
 
     @property
+    def parts(self) -> Path:
+        """Parts of snapshots as the shards keep them, to come back sooner; may be removed at any time."""
+        return self.root / "parts"
+
+    @property
     def status(self) -> Path:
         """How the system is, as a resource's ``status``; exists only while the system is up."""
         return self.root / "status.json"

@@ -46,6 +46,7 @@ def store_parts(resource: SwapStatsResource, ports: Ports, data: DataDir) -> lis
 def shard_part(name: str, port: int, data: DataDir) -> Part:
     """An aggregator shard."""
     command = ["swapstats_aggregator", "--spec", str(data.spec), "--shard", name, "--http-port", str(port)]
+    command += ["--state-dir", str(data.parts)]
     return _python_part(name, port, command, stop_within_s=SNAPSHOT_WITHIN_S)
 
 
