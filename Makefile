@@ -1,10 +1,10 @@
 # `make` alone lists the targets. Everything that needs the environment makes it first; that is quick when nothing changed.
 PYTHON ?=
 BIN := .venv/bin
-MEMBERS := core/src aggregator/src api/src cli/src
+MEMBERS := core/src aggregator/src api/src operator/src cli/src
 
 .DEFAULT_GOAL := help
-.PHONY: help install kafka run test chaos soak check lint types layers pins format bench lock clean
+.PHONY: help install kafka run test chaos soak check lint types layers pins crds crds-check format bench lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -36,7 +36,7 @@ soak: install ## The system tests with the times of real faults, and new example
 	@SWAPSTATS_LONG=1 $(BIN)/python -m pytest tests/chaos tests/reads
 	@SWAPSTATS_EXAMPLES=3000 HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest tests/core --timeout 1200
 
-check: lint types layers pins ## Lint, format, types, layers, pins (make -k check: go on after a finding)
+check: lint types layers pins crds-check ## Lint, format, types, layers, pins, CRD (make -k check: go on after a finding)
 
 lint: install
 	$(BIN)/ruff check
@@ -52,6 +52,12 @@ pins: install
 	$(BIN)/python requirements/lock.py --check
 	$(BIN)/python requirements/declared.py
 	$(BIN)/python requirements/kafka/fetch.py --check
+
+crds-check: install
+	@$(BIN)/python -m swapstats_operator.crd --check crds/swapstats.io_swapstats.yaml
+
+crds: install ## Generate the custom resource definition from the model
+	@$(BIN)/python -m swapstats_operator.crd crds/swapstats.io_swapstats.yaml
 
 format: install ## Format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix-only

@@ -147,7 +147,10 @@ def test_snake_case_is_python_only_but_understood() -> None:
         ("windows: [8d]", "windows: every window is a whole number of minutes, from 1m to 7d"),
         ("windows: [1h, 5m]", "windows: list them in ascending order, each once"),
         ("windows: [60m, 1h]", "windows: list them in ascending order, each once"),
-        ("windows: [5 minutes]", "'5 minutes' is not a duration: write a whole number and ms, s, m, h or d, as in 5m"),
+        (
+            "windows: [5 minutes]",
+            "'5 minutes' is not a duration: write a whole number (at most 11 digits) and ms, s, m, h or d, as in 5m",
+        ),
         ("windows: [1.5h]", "'1.5h' is not a duration"),
         ("grace: -1s", "'-1s' is not a duration"),
         ("grace: -1", "greater than or equal to 0"),

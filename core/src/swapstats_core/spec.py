@@ -30,7 +30,8 @@ MAX_WINDOW_MS = 7 * DAY_MS
 """The engine's sums are proven not to overflow up to here (see `swapstats_core.amounts`)."""
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
-_DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
+_DURATION = re.compile(r"([0-9]{1,11})(ms|s|m|h|d)")
+"""So many digits of any unit are milliseconds of 64 bits."""
 
 
 def parse_duration_ms(text: str) -> int:
@@ -40,7 +41,9 @@ def parse_duration_ms(text: str) -> int:
     """
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not a duration: write a whole number and ms, s, m, h or d, as in 5m")
+        raise ValueError(
+            f"{text!r} is not a duration: write a whole number (at most 11 digits) and ms, s, m, h or d, as in 5m"
+        )
     return int(match[1]) * _UNITS_MS[match[2]]
 
 
@@ -64,7 +67,7 @@ Duration = Annotated[
     int,
     BeforeValidator(_duration),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(ms|s|m|h|d)$"}),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "maxLength": 13}),
     Field(ge=0),
 ]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]

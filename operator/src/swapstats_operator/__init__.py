@@ -1,0 +1,1 @@
+"""The operator: a SwapStats resource becomes a running cluster."""

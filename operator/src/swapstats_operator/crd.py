@@ -1,0 +1,282 @@
+"""The custom resource definition, generated from the typed model: ``python -m swapstats_operator.crd [--check] FILE``.
+
+Kubernetes wants a *structural* schema: no references, every node typed, no unions. What such a schema can't say about
+a field by itself, rules in CEL do; the API server evaluates them, so a wrong resource is refused before anything
+reads it. `swapstats_core.spec` has the same rules in Python, for processes that read a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import BaseModel
+
+from swapstats_core.spec import SwapStatsSpec, format_duration
+from swapstats_operator.status import Status
+
+GROUP: Final = "swapstats.io"
+VERSION: Final = "v1alpha1"
+
+Schema = dict[str, Any]
+
+_KEPT: Final = ("type", "description", "default", "enum", "pattern", "format", "minimum", "maximum")
+_INT32_MAX: Final = 2**31 - 1
+_TEXT_LIMIT: Final = 1024
+"""Longest text where the model gives no limit: the API server bounds the cost of rules by it."""
+_LIST_LIMIT: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """``cel`` must hold for the object at ``path`` (``a.b``); else ``message`` is shown, at ``field`` of the object."""
+
+    path: str
+    cel: str
+    message: str
+    field: str = ""
+
+    @property
+    def schema(self) -> Schema:
+        """As the API server wants it."""
+        at = {"fieldPath": self.field} if self.field else {}
+        return {"rule": self.cel, "message": self.message} | at
+
+
+def _ms(text: str) -> str:
+    """CEL: the milliseconds of a duration. CEL's own ``duration()`` knows no days."""
+    units = (("ms", "1"), ("s", "1000"), ("m", "60000"), ("h", "3600000"))
+    factor = "".join(f"{text}.endsWith('{unit}') ? {factor} : " for unit, factor in units)
+    return f"int({text}.find('^[0-9]+')) * ({factor}86400000)"
+
+
+RULES: Final = (
+    Rule(
+        "source.topic",
+        "self.name == oldSelf.name",
+        "source.topic.name can't change: offsets and state belong to the topic. Create another SwapStats for another",
+        ".name",
+    ),
+    Rule(
+        "source.topic",
+        "self.partitions == oldSelf.partitions",
+        "source.topic.partitions can't change: every token's home follows from it. Create another SwapStats on a topic "
+        "with the new number",
+        ".partitions",
+    ),
+    Rule(
+        "",
+        "self.shards.replicas <= self.source.topic.partitions",
+        "shards.replicas must not exceed source.topic.partitions: a shard without a partition has nothing to do",
+        ".shards.replicas",
+    ),
+    Rule(
+        "",
+        f"self.windows.all(w, {_ms('w')} % 60000 == 0 && {_ms('w')} > 0 && {_ms('w')} <= 604800000)",
+        "windows: every window is a whole number of minutes, from 1m to 7d",
+        ".windows",
+    ),
+    Rule(
+        "",
+        f"self.windows.map(w, {_ms('w')}).isSorted() && "
+        f"self.windows.all(v, self.windows.exists_one(w, {_ms('v')} == {_ms('w')}))",
+        "windows: list them in ascending order, each once",
+        ".windows",
+    ),
+    Rule(
+        "",
+        f"self.windows.all(w, {_ms('w')} <= {_ms('self.dedupe.ttl')})",
+        "dedupe.ttl must be at least the longest window, or an id expires while its event counts",
+        ".dedupe.ttl",
+    ),
+    Rule(
+        "",
+        f"self.windows.exists(w, {_ms('self.grace')} <= {_ms('w')})",
+        "grace must not exceed the longest window",
+        ".grace",
+    ),
+    Rule(
+        "",
+        f"self.windows.all(w, {_ms('w')} + {_ms('self.grace')} <= {_ms('self.source.topic.retention')})",
+        "source.topic.retention must be at least the longest window plus grace, so that state can be rebuilt",
+        ".source.topic.retention",
+    ),
+    Rule(
+        "",
+        "!self.api.auth.jwt.mint || self.environment == 'dev'",
+        "api.auth.jwt.mint is allowed only with environment: dev. Remove it, and get tokens from your issuer",
+        ".api.auth.jwt.mint",
+    ),
+    Rule(
+        "api.auth.jwt",
+        "!self.enabled || self.alg != 'HS256' || has(self.secretRef)",
+        "api.auth.jwt: HS256 needs secretRef. Name the Secret that holds at least 32 bytes",
+    ),
+    Rule(
+        "api.auth.jwt",
+        "!self.enabled || self.alg != 'RS256' || has(self.publicKeyRef) || has(self.jwksUrl)",
+        "api.auth.jwt: RS256 needs publicKeyRef or jwksUrl",
+    ),
+    Rule(
+        "api.auth.jwt",
+        "!self.mint || self.alg == 'HS256'",
+        "api.auth.jwt.mint works only with alg HS256. Remove mint, or use HS256 in a dev environment",
+        ".mint",
+    ),
+)
+"""What the schema of a single field can't say."""
+
+COLUMNS: Final = (
+    ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status'),
+    ("Shards", "string", ".status.shards"),
+    ("Partitions", "string", ".status.partitions"),
+    ("Lag", "string", ".status.lag"),
+    ("Snapshot age", "string", ".status.snapshotAge"),
+    ("Age", "date", ".metadata.creationTimestamp"),
+)
+"""What ``kubectl get sws`` shows: heading, type, path."""
+
+
+def custom_resource_definition() -> Schema:
+    """The whole object."""
+    spec = structural(SwapStatsSpec)
+    for rule in RULES:
+        node = spec
+        for step in filter(None, rule.path.split(".")):
+            node = node["properties"][step]
+        node.setdefault("x-kubernetes-validations", []).append(rule.schema)
+    resource = {
+        "type": "object",
+        "description": "Exact, real-time swap statistics as a sharded cluster.",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}"},
+            "kind": {"type": "string", "description": "SwapStats"},
+            "metadata": {"type": "object"},
+            "spec": spec,
+            "status": structural(Status),
+        },
+    }
+    version = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": resource},
+        "subresources": {
+            "status": {},
+            "scale": {
+                "specReplicasPath": ".spec.shards.replicas",
+                "statusReplicasPath": ".status.replicas",
+                "labelSelectorPath": ".status.selector",
+            },
+        },
+        "additionalPrinterColumns": [{"name": name, "type": kind, "jsonPath": path} for name, kind, path in COLUMNS],
+    }
+    names = {
+        "kind": "SwapStats",
+        "listKind": "SwapStatsList",
+        "plural": "swapstats",
+        "singular": "swapstats",
+        "shortNames": ["sws"],
+        "categories": ["all"],
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"swapstats.{GROUP}"},
+        "spec": {"group": GROUP, "names": names, "scope": "Namespaced", "versions": [version]},
+    }
+
+
+def structural(model: type[BaseModel]) -> Schema:
+    """A model's structural schema, with its defaults."""
+    schema = model.model_json_schema(by_alias=True)
+    return _structural(schema, schema.get("$defs", {}))
+
+
+def _structural(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
+    node = _resolved(node, definitions)
+    kept: Schema = {key: node[key] for key in _KEPT if key in node}
+    kept |= {key: value for key, value in node.items() if key.startswith("x-kubernetes-")}
+    if "description" in kept:
+        kept["description"] = kept["description"].replace("``", "`")
+    match kept["type"]:
+        case "object":
+            properties = {name: _structural(child, definitions) for name, child in node.get("properties", {}).items()}
+            if properties:
+                kept["properties"] = properties
+            if required := node.get("required"):
+                kept["required"] = required
+            elif "default" in kept:
+                kept["default"] = {}  # its fields have their own
+        case "array":
+            kept |= {key: node[key] for key in ("minItems", "maxItems") if key in node}
+            kept.setdefault("maxItems", _LIST_LIMIT)
+            kept["items"] = _structural(node["items"], definitions)
+            if kept["items"]["type"] == "string" and "default" in kept:
+                kept["default"] = [_written(item) for item in kept["default"]]
+        case "string":
+            _bound(kept)
+            kept |= {key: node[key] for key in ("minLength", "maxLength") if key in node}
+            if "enum" not in kept:
+                kept.setdefault("maxLength", _TEXT_LIMIT)
+        case "integer":
+            kept["format"] = "int32" if kept.get("maximum", _INT32_MAX + 1) <= _INT32_MAX else "int64"
+        case _:  # a boolean needs no more
+            pass
+    return kept
+
+
+def _bound(duration: Schema) -> None:
+    """A duration's least milliseconds as a rule, and its default as it is written. Other texts have no minimum."""
+    if least := duration.pop("minimum", 0):
+        rule = {"rule": f"{_ms('self')} >= {least}", "message": f"must be at least {format_duration(least)}"}
+        duration["x-kubernetes-validations"] = [rule]
+    if "default" in duration:
+        duration["default"] = _written(duration["default"])
+
+
+def _written(text: str | int) -> str:
+    """A default as people write it: the model has durations in milliseconds."""
+    return format_duration(text) if isinstance(text, int) else text
+
+
+def _resolved(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
+    """Without references, and without the union of an optional field, which is simply not required."""
+    if "anyOf" in node:
+        (kind,) = [each for each in node["anyOf"] if each != {"type": "null"}]
+        rest = {key: value for key, value in node.items() if key not in ("anyOf", "default")}
+        return _resolved(kind | rest, definitions)
+    if "$ref" in node:
+        target = definitions[node["$ref"].rpartition("/")[2]]
+        return target | {key: value for key, value in node.items() if key != "$ref"}
+    if "const" in node:
+        return {"enum": [node["const"]]} | node
+    return node
+
+
+def main() -> None:
+    """Write the definition to a file, or check that it is the same."""
+    parser = argparse.ArgumentParser(prog="swapstats_operator.crd", description="Generate the resource definition.")
+    parser.add_argument("--check", action="store_true", help="only say whether the file is up to date")
+    parser.add_argument("file", type=Path)
+    arguments = parser.parse_args()
+    if not arguments.check:
+        arguments.file.write_text(rendered())
+    elif arguments.file.read_text() != rendered():
+        sys.exit(f"{arguments.file} isn't what the model says: run `make crds`, and commit it")
+
+
+def rendered() -> str:
+    """The file's text."""
+    head = "# Generated from core/src/swapstats_core/spec.py by `make crds`. Don't edit.\n"
+    return head + yaml.safe_dump(custom_resource_definition(), sort_keys=False, width=120, allow_unicode=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""``status`` of a SwapStats resource, as the operator writes it and `kubectl` shows it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+
+class Condition(_Section):
+    """One statement about the resource, after Kubernetes' ``metav1.Condition``."""
+
+    type: Literal["Ready", "Progressing", "Degraded", "TopicReady", "StoresReady"]
+    """What it is about."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: str
+    """Why, as one word in CamelCase."""
+    message: str
+    """Why, as a sentence for people."""
+    last_transition_time: str = Field(json_schema_extra={"format": "date-time"})
+    """Since when ``status`` is what it is (RFC 3339)."""
+    observed_generation: int
+    """The resource's generation that was looked at."""
+
+
+class AssignedPartition(_Section):
+    """Who owns a partition; see ``docs/protocol.md``."""
+
+    owner: str
+    """The shard that owns it; empty: there never was one."""
+    epoch: int
+    """Grows with every change of owner and every new life of one."""
+    phase: Literal["owned", "warming", "orphaned"]
+    """*warming*: ``next`` gets ready to take over; *orphaned*: the owner is gone."""
+    next: str | None = None
+    """The shard that gets ready."""
+
+
+class Assignment(_Section):
+    """The assignment in force: the truth, of which Redis has a copy."""
+
+    revision: int
+    """Only grows."""
+    partitions: list[AssignedPartition]
+    """One entry for each partition, in order."""
+
+
+class Handoff(_Section):
+    """A finished move of a partition."""
+
+    partition: int
+    """The partition."""
+    former: str = Field(alias="from")
+    """The shard that owned it before."""
+    owner: str = Field(alias="to")
+    """The shard that took over."""
+    gap_ms: int | None = None
+    """How long nobody served, in milliseconds; absent: not known."""
+    replayed: int
+    """Records that the new owner applied meanwhile."""
+    digests_equal: bool | None = None
+    """Whether both sides held the same state at the same offset; absent: not known."""
+
+
+class Status(_Section):
+    """What was observed last."""
+
+    observed_generation: int | None = None
+    """The resource's generation that the rest belongs to."""
+    replicas: int | None = None
+    """Shards that exist (for the scale subresource)."""
+    selector: str | None = None
+    """Label selector of the shards, as text (for the scale subresource)."""
+    shards: str | None = None
+    """Ready shards of those wanted, as in ``3/3``."""
+    partitions: str | None = None
+    """Served partitions of all, as in ``12/12``."""
+    lag: str | None = None
+    """How far the partition that is furthest behind is behind the wall clock."""
+    snapshot_age: str | None = None
+    """Age of the oldest of the partitions' newest snapshots."""
+    conditions: list[Condition] | None = Field(
+        default=None, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+    )
+    """Statements about the resource."""
+    assignment: Assignment | None = None
+    """Who owns which partition."""
+    last_handoffs: list[Handoff] | None = None
+    """The last moves, oldest first."""
