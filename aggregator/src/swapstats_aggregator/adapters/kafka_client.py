@@ -58,13 +58,21 @@ async def started(client: Client) -> None:
         raise
 
 
-async def abandon(client: Client) -> None:
-    """Stop a client that may be dead inside: whatever it raises, it isn't needed any more."""
+async def abandon(client: Client, within_s: float | None = None) -> bool:
+    """Stop a client that may be dead inside: whatever it raises, it isn't needed any more. Whether it stopped in order.
+
+    In a task of its own, because aiokafka may raise the CancelledError of a fetch that it cancels itself; here it would
+    pass for a cancellation of the caller.
+    """
+    stopping = asyncio.ensure_future(client.stop())
     try:
-        async with asyncio.timeout(_PARTING_S):
-            await client.stop()
-    except Exception as error:  # noqa: BLE001 - among others, what has killed its tasks
-        log.info("kafka_client_abandoned", error=repr(error))
+        await asyncio.wait([stopping], timeout=_PARTING_S if within_s is None else within_s)
+    finally:
+        stopping.cancel()
+    in_order = stopping.done() and not stopping.cancelled() and stopping.exception() is None
+    if not in_order:
+        log.info("kafka_client_abandoned", task=repr(stopping))
+    return in_order
 
 
 class Silence:

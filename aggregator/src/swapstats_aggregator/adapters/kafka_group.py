@@ -15,6 +15,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
+from swapstats_aggregator.adapters.kafka_client import abandon
 from swapstats_aggregator.adapters.kafka_stalls import Stalls
 from swapstats_aggregator.adapters.kafka_topic import TopicWatch
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
@@ -80,10 +81,8 @@ class GroupSource:
 
     async def close(self) -> None:
         """Leave the group, so that others take over at once; a broker that is away finds out by itself."""
-        try:
-            await asyncio.wait_for(self._consumer.stop(), _LEAVE_SECONDS)
-        except TimeoutError:
-            _log.warning("could not leave the group in time: its partitions move when the session times out")
+        if not await abandon(self._consumer, _LEAVE_SECONDS):
+            _log.warning("could not leave the group in order: its partitions move when the session times out")
 
     async def poll(self, max_records: int, timeout_ms: int) -> Polled:
         """See `ports.Source`."""
