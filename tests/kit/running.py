@@ -18,6 +18,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 
 from swapstats_cli.deciding.truth import AssignmentFile
+from swapstats_core.ownership import PartitionAssignment
 from swapstats_core.routing import partition_of
 from tests.cli.supervised import REPOSITORY, SOURCES
 
@@ -206,15 +207,17 @@ class System:
             found = msgspec.json.decode(await reply.read(), type=dict[str, Any])["partitions"]
             return {partition["partition"]: partition for partition in found}
 
+    def assigned(self) -> list[PartitionAssignment]:
+        """Who owns which partition. Traffic decides that, so it may change at any time."""
+        stored = AssignmentFile(self.data_dir / "assignment.json").load()
+        return [] if stored is None else stored.partitions
+
     async def owned(self, shard: str) -> dict[int, int]:
-        """The partitions of a shard, and their epochs, once nothing moves. Traffic decides who owns what."""
-        file = AssignmentFile(self.data_dir / "assignment.json")
+        """The partitions of a shard, and their epochs, once nothing moves."""
         async with asyncio.timeout(START_S):
-            while True:
-                stored = file.load()
-                if stored and all(entry.phase == "owned" for entry in stored.partitions):
-                    return {p: entry.epoch for p, entry in enumerate(stored.partitions) if entry.owner == shard}
+            while any(entry.phase != "owned" for entry in (now := self.assigned())):  # noqa: ASYNC110 - another's doing
                 await asyncio.sleep(0.05)
+        return {p: entry.epoch for p, entry in enumerate(now) if entry.owner == shard}
 
     async def read_up_to(self, ends: dict[int, int], within_s: float = 60.0) -> None:
         """Wait until the shards have applied all records below ``ends``, and say that they are current."""
