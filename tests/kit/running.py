@@ -215,9 +215,11 @@ class System:
     async def owned(self, shard: str) -> dict[int, int]:
         """The partitions of a shard, and their epochs, once nothing moves."""
         async with asyncio.timeout(START_S):
-            while any(entry.phase != "owned" for entry in (now := self.assigned())):  # noqa: ASYNC110 - another's doing
+            while True:
+                now = self.assigned()
+                if now and all(entry.phase == "owned" for entry in now):
+                    return {p: entry.epoch for p, entry in enumerate(now) if entry.owner == shard}
                 await asyncio.sleep(0.05)
-        return {p: entry.epoch for p, entry in enumerate(now) if entry.owner == shard}
 
     async def read_up_to(self, ends: dict[int, int], within_s: float = 60.0) -> None:
         """Wait until the shards have applied all records below ``ends``, and say that they are current."""
