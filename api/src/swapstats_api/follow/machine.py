@@ -137,7 +137,10 @@ class Follow:
         state, position, worth = shown
         if part.standing.rebuilt_percent is not None:  # whatever it was worth when its owner told it
             worth = part.standing
-        return View(state, position, *freshness(position.as_of_ms, now.wall_ms, worth), worth.rebuilt_percent)
+        told_ms_ago = now.mono_ms - entry.told_ms
+        return View(
+            state, position, *freshness(position.as_of_ms, now.wall_ms, worth, told_ms_ago), worth.rebuilt_percent
+        )
 
     # What the owners say
 
@@ -231,7 +234,7 @@ class Follow:
             self._settle(entry, self._partitions[entry.partition], now)
             if position > entry.position:
                 # The epoch of a partition is not raised by a snapshot: only a living owner deposes another.
-                entry.take(state, position, standing(current=False, rebuilding=state.rebuilding))
+                entry.take(state, position, standing(current=False, rebuilding=state.rebuilding), now.mono_ms)
                 entry.known = -1
                 self._out.append(Changed(token))
         if entry.ask_id is None:
@@ -343,8 +346,9 @@ class Follow:
 
     def _settle(self, entry: Followed, part: Partition, now: Now) -> None:
         """Move a live token's position up to the newest pulse's."""
-        if part.position > entry.position and self._live(entry, part, now):
+        if part.position >= entry.position and self._live(entry, part, now):
             entry.position, entry.standing = part.position, part.standing
+            entry.told_ms = max(entry.told_ms, part.heard_ms)
 
     def _heard_of(self, part: Partition, epoch: int, worth: Standing, now: Now) -> None:
         """An owner of ``epoch`` said something else than a pulse."""
@@ -384,7 +388,7 @@ class Follow:
         if position < entry.position:
             return  # overtaken, and so was what it knew
         entry.known = known if position.epoch > entry.position.epoch else max(entry.known, known)
-        entry.take(state, position, worth)
+        entry.take(state, position, worth, now.mono_ms)
         awaited = entry.awaited
         if awaited is not None and entry.position.epoch == part.epoch:
             written_at_it = entry.state is not None and entry.state.version == awaited.number

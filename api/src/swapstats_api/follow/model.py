@@ -131,9 +131,9 @@ class View(NamedTuple):
     rebuilt_percent: int | None
 
 
-def freshness(as_of_ms: int, wall_ms: int, worth: Standing) -> tuple[bool, int]:
-    """``(stale, lag_ms)`` of something true at ``as_of_ms``; the lag is 0 when it isn't stale."""
-    lag_ms = max(0, wall_ms - as_of_ms)
+def freshness(as_of_ms: int, wall_ms: int, worth: Standing, told_ms_ago: int = 0) -> tuple[bool, int]:
+    """``(stale, lag_ms)`` of something true at ``as_of_ms``, as its owner said then; the lag is 0 if it isn't stale."""
+    lag_ms = max(0, wall_ms - as_of_ms, told_ms_ago)
     fresh = worth.current and worth.rebuilt_percent is None and lag_ms <= wire.CURRENT_WITHIN_MS
     return (False, 0) if fresh else (True, lag_ms)
 
@@ -162,6 +162,8 @@ class Shown(NamedTuple):
 class Followed:
     """A followed token. Times are monotonic milliseconds; ``known`` is explained in `swapstats_api.follow.machine`.
 
+    ``told_ms`` is when an owner last said that the state holds at ``position``. That must be short ago for it to be
+    current, besides the position: events that are ahead of their time take the clock of a partition ahead as well.
     ``held`` is what readers have seen and keep, while the newest state would take them back: that of a new owner which
     still catches up, or of one which rebuilds a lost state.
     """
@@ -173,6 +175,7 @@ class Followed:
     state: wire.TokenState | None = None
     position: Position = NOWHERE
     standing: Standing = BEHIND
+    told_ms: int = 0
     held: Shown | None = None
     known: int = -1
     awaited: Awaited | None = None
@@ -188,10 +191,10 @@ class Followed:
     reading: bool = False
     read_from_ms: int = 0
 
-    def take(self, state: wire.TokenState, position: Position, worth: Standing) -> None:
+    def take(self, state: wire.TokenState, position: Position, worth: Standing, told_ms: int) -> None:
         """Go over to a newer state."""
         shown = self.shown()
-        self.state, self.position, self.standing = state, position, worth
+        self.state, self.position, self.standing, self.told_ms = state, position, worth, told_ms
         if shown is not None and self._falls_behind(shown):
             self.held = shown.outdated()
 
