@@ -8,6 +8,7 @@ from swapstats_aggregator.process import configure_logging
 from swapstats_cli.supervisor import servers
 from swapstats_core.spec import Telemetry
 from tests.aggregator.servers import broker, free_port, running
+from tests.aggregator.world import World
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -35,3 +36,8 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     with running(servers.nats(port), port, tmp_path_factory.mktemp("nats") / "log"):
         yield f"nats://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def world() -> World:
+    return World()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from swapstats_aggregator.adapters.memory import MemoryDeadLetters, MemorySnapshots, MemorySource
 from swapstats_aggregator.ports import DeadLetter, Fetched, Unavailable, Verdict
@@ -105,7 +105,7 @@ class Held(MemoryDeadLetters):
 
     closed = False
 
-    async def send(self, letters: list[DeadLetter]) -> None:  # type: ignore[override] # a list is what it gets
+    async def send(self, letters: Sequence[DeadLetter]) -> None:
         if self.closed:
             raise Unavailable("closed")
         await super().send(letters)

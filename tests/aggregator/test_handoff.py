@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import pytest
 
 from swapstats_aggregator.adapters.memory import MemorySource
 from swapstats_core.ownership import PartitionAssignment
 from tests.aggregator.moves import BOTH, all_are, both_warm, compared, handoffs, owned, reports, warm, warming
-from tests.aggregator.test_shard import produce_noise
 from tests.aggregator.world import PARTITIONS, START_MS, Running, SteppedSource, World
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
 
 
 async def test_a_warm_handoff_goes_on_exactly_where_the_former_owner_stopped(world: World) -> None:
     rng = random.Random(1)  # noqa: S311 - no secret
-    produce_noise(world, rng, 0, 100)
+    world.produce_noise(rng, 0, 100)
     async with world.member("shard-0"), world.member("shard-1"):
         await both_warm(world)
-        produce_noise(world, rng, 100, 100)
+        world.produce_noise(rng, 100, 100)
         await world.until(world.is_current)
         before = [world.owned(p) for p in BOTH]
         await world.assign(owned("shard-1", 2))
@@ -37,7 +32,7 @@ async def test_a_warm_handoff_goes_on_exactly_where_the_former_owner_stopped(wor
             assert (told.former, told.owner, told.epoch, told.offset) == ("shard-0", "shard-1", 2, status.offset)
             assert told.gap_ms is not None
             assert told.digest_former == told.digest_owner
-        produce_noise(world, rng, 200, 50)
+        world.produce_noise(rng, 200, 50)
         await world.until(world.is_current)
         world.assert_exact()
         assert reports(world, "shard-0") == {}
@@ -45,18 +40,18 @@ async def test_a_warm_handoff_goes_on_exactly_where_the_former_owner_stopped(wor
 
 async def test_partitions_go_to_and_fro_while_the_stream_flows(world: World) -> None:
     rng = random.Random(2)  # noqa: S311 - no secret
-    produce_noise(world, rng, 0, 50)
+    world.produce_noise(rng, 0, 50)
     names = ("shard-0", "shard-1")
     async with world.member("shard-0"), world.member("shard-1"):
         await both_warm(world)
         for epoch in range(2, 12):
             owner, other = names[(epoch + 1) % 2], names[epoch % 2]
-            produce_noise(world, rng, 50 * epoch, 20)
+            world.produce_noise(rng, 50 * epoch, 20)
             await world.assign(owned(owner, epoch))
-            await world.until(lambda owner=owner: all_are(world, owner, "owner"))  # type: ignore[misc]
-            await world.until(lambda owner=owner: compared_in(world, owner, epoch))  # type: ignore[misc] # noqa: B023
+            await world.until(partial(all_are, world, owner, "owner"))
+            await world.until(partial(compared_in, world, owner, epoch))
             await world.assign(warming(owner, epoch, other))
-            await world.until(lambda other=other: warm(world, other))  # type: ignore[misc]
+            await world.until(partial(warm, world, other))
             world.assert_exact()
         await world.until(world.is_current)
         world.assert_exact()
@@ -89,14 +84,14 @@ async def test_a_shadow_never_reads_beyond_its_owner(world: World) -> None:
 
 async def test_a_survivor_restores_and_replays(world: World) -> None:
     rng = random.Random(4)  # noqa: S311 - no secret
-    produce_noise(world, rng, 0, 100)
+    world.produce_noise(rng, 0, 100)
     async with world.member("shard-0") as former, world.member("shard-1"):
         await world.assign(owned("shard-0", 1))
         await world.until(world.is_current)
         world.now_ms += 1_000
         await world.until(lambda: all((world.manifest(p) or pytest.fail("none")).seq >= 2 for p in BOTH))
         await former.crash()
-        produce_noise(world, rng, 100, 50)
+        world.produce_noise(rng, 100, 50)
         await world.assign(owned("shard-1", 2))
         await world.until(world.is_current)
         world.assert_exact()
@@ -105,7 +100,7 @@ async def test_a_survivor_restores_and_replays(world: World) -> None:
 
 
 async def test_a_restarted_shard_is_refused_until_it_gets_new_epochs(world: World) -> None:
-    produce_noise(world, random.Random(5), 0, 40)  # noqa: S311 - no secret
+    world.produce_noise(random.Random(5), 0, 40)  # noqa: S311 - no secret
     async with world.member("shard-0") as first:
         await world.assign(owned("shard-0", 1))
         await world.until(world.is_current)

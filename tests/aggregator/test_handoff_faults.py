@@ -25,22 +25,16 @@ from tests.aggregator.moves import (
     warm,
     warming,
 )
-from tests.aggregator.test_shard import produce_noise
 from tests.aggregator.world import PARTITIONS, START_MS, SteppedSource, World
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
 
 
 async def test_without_a_last_word_the_next_owner_goes_on_without_it(world: World) -> None:
     rng = random.Random(3)  # noqa: S311 - no secret
-    produce_noise(world, rng, 0, 100)
+    world.produce_noise(rng, 0, 100)
     async with world.member("shard-0") as former, world.member("shard-1"):
         await both_warm(world)
         await former.crash()
-        produce_noise(world, rng, 100, 50)
+        world.produce_noise(rng, 100, 50)
         await world.assign(owned("shard-1", 2))
         await world.until(world.is_current)
         world.assert_exact()
@@ -51,12 +45,12 @@ async def test_without_a_last_word_the_next_owner_goes_on_without_it(world: Worl
 
 async def test_without_a_last_word_the_next_owner_begins_no_earlier_than_the_last_snapshot(world: World) -> None:
     rng = random.Random(5)  # noqa: S311 - no secret
-    produce_noise(world, rng, 0, 40)
+    world.produce_noise(rng, 0, 40)
     slow = Stalling(world.topic, world.clock)
     async with world.member("shard-0") as former, world.member("shard-1", slow):
         await both_warm(world)
         slow.stalls = True
-        produce_noise(world, rng, 40, 40)
+        world.produce_noise(rng, 40, 40)
         ends = [world.topic.log(p).end for p in BOTH]
         await world.until(lambda: all((world.manifest(p) or pytest.fail("none")).offset == ends[p] for p in BOTH))
         await former.crash()
@@ -67,14 +61,14 @@ async def test_without_a_last_word_the_next_owner_begins_no_earlier_than_the_las
         slow.stalls = False
         await world.until(world.is_current)
         world.assert_exact()
+        await world.until(lambda: all(world.pulses(partition)[-1].epoch == 2 for partition in BOTH))
         for partition in BOTH:
-            await world.until(lambda p=partition: world.pulses(p)[-1].epoch == 2)  # type: ignore[misc]
             assert {pulse.offset for pulse in world.pulses(partition) if pulse.epoch == 2} == {ends[partition]}
 
 
 async def test_without_a_last_word_the_next_owner_serves_no_less_than_pulses_said(world: World) -> None:
     rng = random.Random(1)  # noqa: S311 - no secret
-    produce_noise(world, rng, 0, 100)
+    world.produce_noise(rng, 0, 100)
     steps = SteppedSource(world.topic, world.clock, max_records=10)
     async with world.member("shard-0") as former, world.member("shard-1", steps):
         await world.assign(owned("shard-0", 1))
@@ -88,7 +82,7 @@ async def test_without_a_last_word_the_next_owner_serves_no_less_than_pulses_sai
         await world.until(is_warm)
         while not steps.permits.locked():
             await steps.permits.acquire()
-        produce_noise(world, rng, 100, 100)
+        world.produce_noise(rng, 100, 100)
         await world.until(world.is_current)
         seen = [world.offset(p) for p in BOTH]
         await world.until(lambda: [world.pulses(p)[-1].offset for p in BOTH] == seen)
@@ -106,7 +100,7 @@ async def test_without_a_last_word_the_next_owner_serves_no_less_than_pulses_sai
 async def test_the_word_of_an_earlier_epoch_is_not_taken_for_the_last_one(world: World) -> None:
     """The owner was renewed in between, and the shadow has missed the assignment that said so."""
     rng = random.Random(1)  # noqa: S311 - no secret
-    produce_noise(world, rng, 0, 100)
+    world.produce_noise(rng, 0, 100)
     async with world.member("shard-0") as first, world.member("shard-1") as shadow:
         await both_warm(world)
         await first.stop()  # and says so, in epoch 1
@@ -114,7 +108,7 @@ async def test_the_word_of_an_earlier_epoch_is_not_taken_for_the_last_one(world:
         async with world.member("shard-0"):
             await world.assign(warming("shard-0", 2, "shard-1"))
             await world.until(lambda: all_are(world, "shard-0", "owner"))
-            produce_noise(world, rng, 100, 100)
+            world.produce_noise(rng, 100, 100)
             await world.until(world.is_current)
             before = [world.owned(p).offset for p in BOTH]
             await world.assign(owned("shard-1", 3))
@@ -142,7 +136,7 @@ async def test_a_former_owner_that_hears_another_serve_drops_the_partition(world
 
 
 async def test_an_owner_that_a_flip_fences_says_where_it_stopped(world: World) -> None:
-    produce_noise(world, random.Random(6), 0, 40)  # noqa: S311 - no secret
+    world.produce_noise(random.Random(6), 0, 40)  # noqa: S311 - no secret
 
     class Late(MemorySnapshots):
         delay_s = 0.0
@@ -167,7 +161,7 @@ async def test_an_owner_that_a_flip_fences_says_where_it_stopped(world: World) -
 
 async def test_dead_letters_that_the_former_owner_could_not_send_are_sent_by_the_next(world: World) -> None:
     world.letters = letters = Held("raw-swaps")
-    produce_noise(world, random.Random(6), 0, 40)  # noqa: S311 - no secret
+    world.produce_noise(random.Random(6), 0, 40)  # noqa: S311 - no secret
     async with world.member("shard-0") as former, world.member("shard-1"):
         await both_warm(world)
         letters.closed = True
@@ -188,7 +182,7 @@ async def test_no_last_snapshot_covers_a_letter_that_is_still_owed(
 ) -> None:
     monkeypatch.setattr(shard, "_FINAL_SNAPSHOT_S", 1.0)
     world.letters = letters = Held("raw-swaps")
-    produce_noise(world, random.Random(6), 0, 40)  # noqa: S311 - no secret
+    world.produce_noise(random.Random(6), 0, 40)  # noqa: S311 - no secret
     async with world.member("shard-0") as former, world.member("shard-1") as second:
         await both_warm(world)
         letters.closed = True
@@ -208,11 +202,11 @@ async def test_no_last_snapshot_covers_a_letter_that_is_still_owed(
 
 async def test_a_shadow_of_a_recreated_topic_waits_for_its_owners_next_snapshot(world: World) -> None:
     rng = random.Random(7)  # noqa: S311 - no secret
-    produce_noise(world, rng, 0, 60)
+    world.produce_noise(rng, 0, 60)
     async with world.member("shard-0"), world.member("shard-1"):
         await both_warm(world)
         world.topic.recreate(PARTITIONS)
-        produce_noise(world, rng, 60, 60)
+        world.produce_noise(rng, 60, 60)
         await world.until(world.is_current)
         await world.until(
             lambda: warm(world, "shard-1") and all(reports(world, "shard-1")[p].offset == world.offset(p) for p in BOTH)
@@ -226,7 +220,7 @@ async def test_a_shadow_of_a_recreated_topic_waits_for_its_owners_next_snapshot(
 
 async def test_a_topic_that_is_recreated_during_a_handoff_loses_nothing_that_a_snapshot_has(world: World) -> None:
     rng = random.Random(11)  # noqa: S311 - no secret
-    produce_noise(world, rng, 0, 60)
+    world.produce_noise(rng, 0, 60)
     steps = SteppedSource(world.topic, world.clock, max_records=50)
     async with world.member("shard-0"), world.member("shard-1", steps):
         await world.assign(owned("shard-0", 1))
@@ -237,7 +231,7 @@ async def test_a_topic_that_is_recreated_during_a_handoff_loses_nothing_that_a_s
             steps.permits.release()
         await world.until(lambda: warm(world, "shard-1"))
         world.topic.recreate(PARTITIONS)
-        produce_noise(world, rng, 60, 60)
+        world.produce_noise(rng, 60, 60)
         await world.until(world.is_current)
         world.now_ms += 1_000
         await world.until(lambda: all(stored_offset(world, p) == world.offset(p) for p in BOTH))

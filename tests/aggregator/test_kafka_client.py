@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from swapstats_aggregator.adapters import kafka_client
 from swapstats_aggregator.adapters.kafka_client import abandon
 
 Stop = Callable[[], Coroutine[Any, Any, None]]
@@ -46,9 +45,8 @@ async def hangs() -> None:
 
 @pytest.mark.parametrize("stop", [fine, raises, leaks, hangs])
 async def test_whatever_its_stop_does_we_go_on(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
-    monkeypatch.setattr(kafka_client, "_PARTING_S", 0.01)
     async with asyncio.timeout(5):
-        assert await abandon(Dying(stop)) == (stop is fine)
+        assert await abandon(Dying(stop), within_s=0.01) == (stop is fine)
 
 
 async def test_who_leaves_it_can_be_cancelled() -> None:

@@ -8,13 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.aggregator.moves import BOTH, all_are, both_stored, manifests, owned, reports, stored_offset, warm, warming
-from tests.aggregator.test_shard import produce_noise
 from tests.aggregator.world import PARTITIONS, SteppedSource, World
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
 
 
 class Wiped:
@@ -40,14 +34,14 @@ class Wiped:
 @pytest.mark.parametrize("lose", [Wiped.everything, Wiped.some_parts])
 async def test_an_owner_stores_again_what_the_store_has_lost(world: World, lose: Callable[[World], None]) -> None:
     rng = random.Random(8)  # noqa: S311 - no secret
-    produce_noise(world, rng, 0, 60)
+    world.produce_noise(rng, 0, 60)
     async with world.member("shard-0") as running:
         await world.assign(owned("shard-0", 4))
         await world.until(world.is_current)
         world.now_ms += 1_000
         await world.until(lambda: all(stored_offset(world, p) == world.offset(p) for p in BOTH))
         lose(world)
-        produce_noise(world, rng, 60, 20)
+        world.produce_noise(rng, 60, 20)
         world.now_ms += 1_000
         await world.until(lambda: all(stored_offset(world, p) == world.offset(p) for p in BOTH))
         assert running.metric("store_lost_writes_total") >= PARTITIONS
@@ -61,11 +55,11 @@ async def test_an_owner_stores_again_what_the_store_has_lost(world: World, lose:
 
 async def test_a_lost_snapshot_is_rebuilt_from_what_can_still_count(world: World) -> None:
     rng = random.Random(9)  # noqa: S311 - no secret
-    produce_noise(world, rng, 0, 30)
+    world.produce_noise(rng, 0, 30)
     old = [world.topic.log(p).end for p in BOTH]
     day_ms = 24 * 3_600_000
     world.now_ms += day_ms + 600_000
-    produce_noise(world, rng, 30, 300)
+    world.produce_noise(rng, 30, 300)
     async with world.member("shard-0") as running:
         await world.assign(owned("shard-0", 1))
         await world.until(world.is_current)
@@ -93,19 +87,19 @@ async def test_a_lost_snapshot_is_rebuilt_from_what_can_still_count(world: World
 
 async def test_a_snapshot_older_than_the_brokers_first_record_is_rebuilt(world: World) -> None:
     rng = random.Random(10)  # noqa: S311 - no secret
-    produce_noise(world, rng, 0, 60)
+    world.produce_noise(rng, 0, 60)
     async with world.member("shard-0") as running:
         await world.assign(owned("shard-0", 1))
         await world.until(world.is_current)
         await running.stop()
-    produce_noise(world, rng, 60, 60)
+    world.produce_noise(rng, 60, 60)
     gone = [world.topic.log(p).end for p in BOTH]
     world.now_ms += 26 * 3_600_000
     for partition in BOTH:
         world.append(partition, b"{")  # too old to count as well, but still there
         world.topic.trim(partition, gone[partition])
     world.now_ms += 26 * 3_600_000
-    produce_noise(world, rng, 120, 60)
+    world.produce_noise(rng, 120, 60)
     async with world.member("shard-0"):
         await world.assign(owned("shard-0", 2))
         await world.until(world.is_current)
@@ -116,7 +110,7 @@ async def test_a_snapshot_older_than_the_brokers_first_record_is_rebuilt(world: 
 
 
 async def test_a_manifest_that_can_not_be_read_is_passed_over(world: World) -> None:
-    produce_noise(world, random.Random(6), 0, 40)  # noqa: S311 - no secret
+    world.produce_noise(random.Random(6), 0, 40)  # noqa: S311 - no secret
     async with world.member("shard-0") as running:
         await world.assign(owned("shard-0", 1))
         await world.until(world.is_current)
@@ -135,19 +129,19 @@ async def test_a_manifest_that_can_not_be_read_is_passed_over(world: World) -> N
 
 async def test_the_next_owner_stores_nothing_again_that_the_former_has_stored(world: World) -> None:
     rng = random.Random(6)  # noqa: S311 - no secret
-    produce_noise(world, rng, 0, 200)
+    world.produce_noise(rng, 0, 200)
     await world.assign(owned("shard-0", 1))
     async with world.member("shard-0"):
         await both_stored(world, epoch=1)
     await world.assign(owned("shard-0", 2))
     async with world.member("shard-0") as restarted, world.member("shard-1") as successor:
         restored = manifests(world)
-        produce_noise(world, rng, 200, 3)
+        world.produce_noise(rng, 200, 3)
         await both_stored(world, epoch=2)
         assert all(set(restored[p].chunks) < set(manifests(world)[p].chunks) for p in BOTH)
         await world.assign(warming("shard-0", 2, "shard-1"))
         await world.until(lambda: warm(world, "shard-1"))
-        produce_noise(world, rng, 203, 3)
+        world.produce_noise(rng, 203, 3)
         await world.until(world.is_current)
         await world.assign(owned("shard-1", 3))
         await both_stored(world, epoch=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,30 +16,11 @@ from tests.aggregator.world import PARTITIONS, START_MS, SteppedSource, World, u
 MINUTE_MS = 60_000
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-def produce_noise(world: World, rng: random.Random, first: int, count: int) -> None:
-    """Swaps in roughly their order, some repeated, removed, removed first, or late."""
-    for number in range(first, first + count):
-        event_ms = world.now_ms - rng.randrange(2_000) - (300_000 if rng.random() < 0.05 else 0)
-        if rng.random() < 0.03:
-            world.add(number, event_ms, removed=True)
-        world.add(number, event_ms)
-        if rng.random() < 0.1:
-            world.add(number, event_ms)
-        if rng.random() < 0.05:
-            world.add(number, event_ms, removed=True)
-        world.now_ms += rng.randrange(500)
-
-
 @pytest.mark.parametrize("seed", range(5))
 async def test_a_crash_anywhere_loses_nothing_and_counts_nothing_twice(world: World, seed: int) -> None:
     rng = random.Random(seed)  # noqa: S311 - no secret
     for life in range(4):
-        produce_noise(world, rng, life * 100, 100)
+        world.produce_noise(rng, life * 100, 100)
         source = SteppedSource(world.topic, world.clock, max_records=rng.randrange(1, 30))
         async with world.shard(source) as running:
             await until(lambda: world.status(0) is not None and world.status(1) is not None)
@@ -85,7 +67,7 @@ class HeldLetters(MemoryDeadLetters):
         self.asked = asyncio.Event()
         self.released = asyncio.Event()
 
-    async def send(self, letters: list[DeadLetter]) -> None:  # type: ignore[override] # a list is what it gets
+    async def send(self, letters: Sequence[DeadLetter]) -> None:
         self.asked.set()
         await self.released.wait()
         await super().send(letters)
@@ -172,12 +154,12 @@ async def test_windows_decay_without_any_event(world: World) -> None:
 
 async def test_a_recreated_topic_is_read_from_its_beginning_with_the_state_kept(world: World) -> None:
     rng = random.Random(1)  # noqa: S311 - no secret
-    produce_noise(world, rng, 0, 60)
+    world.produce_noise(rng, 0, 60)
     async with world.shard() as running:
         await until(world.is_current)
         newest_ms = [(world.manifest(p) or pytest.fail("no snapshot")).newest_ms for p in (0, 1)]
         world.topic.recreate(PARTITIONS)
-        produce_noise(world, rng, 60, 60)
+        world.produce_noise(rng, 60, 60)
         await until(world.is_current)
         world.assert_exact()
         for partition in range(PARTITIONS):
@@ -197,12 +179,12 @@ async def test_a_recreated_topic_is_read_from_its_beginning_with_the_state_kept(
 
 async def test_a_topic_that_was_recreated_while_no_shard_ran_is_read_from_its_beginning(world: World) -> None:
     rng = random.Random(2)  # noqa: S311 - no secret
-    produce_noise(world, rng, 0, 60)
+    world.produce_noise(rng, 0, 60)
     async with world.shard() as running:
         await until(world.is_current)
         await running.stop()
     world.topic.recreate(PARTITIONS)
-    produce_noise(world, rng, 60, 60)
+    world.produce_noise(rng, 60, 60)
     async with world.shard():
         await until(world.is_current)
         world.assert_exact()

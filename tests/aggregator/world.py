@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from itertools import count
 
@@ -138,6 +139,19 @@ class World:
         partition = partition_of(str(fields["token"]), PARTITIONS)
         self.append(partition, json.dumps(fields).encode())
         return partition
+
+    def produce_noise(self, rng: random.Random, first: int, count: int) -> None:
+        """Swaps in roughly their order, some repeated, removed, removed first, or late."""
+        for number in range(first, first + count):
+            event_ms = self.now_ms - rng.randrange(2_000) - (300_000 if rng.random() < 0.05 else 0)
+            if rng.random() < 0.03:
+                self.add(number, event_ms, removed=True)
+            self.add(number, event_ms)
+            if rng.random() < 0.1:
+                self.add(number, event_ms)
+            if rng.random() < 0.05:
+                self.add(number, event_ms, removed=True)
+            self.now_ms += rng.randrange(500)
 
     def append(self, partition: int, value: bytes) -> int:
         """Append a record; returns its offset."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from swapstats_core.spec import SwapStatsSpec
-from swapstats_operator.crd import RULES, Schema, custom_resource_definition, rendered
+from swapstats_operator.crd import RULES, Rule, Schema, custom_resource_definition, rendered
 from tests.cli.supervised import REPOSITORY
 
 FILE = REPOSITORY / "crds" / "swapstats.io_swapstats.yaml"
@@ -88,7 +87,7 @@ def test_every_default_of_the_model_is_in_the_schema() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.path}: {rule.message[:40]}")
-def test_rules_belong_to_fields_that_exist(rule: Any) -> None:  # noqa: ANN401
+def test_rules_belong_to_fields_that_exist(rule: Rule) -> None:
     path = ".spec" + (f".{rule.path}" if rule.path else "")
     assert rule.schema in NODES[path]["x-kubernetes-validations"]
     assert f"{path}{rule.field}" in NODES
@@ -111,7 +110,7 @@ def test_it_scales_and_has_a_short_name() -> None:
     assert NODES[scale["labelSelectorPath"]]["type"] == "string"
 
 
-def test_the_example_needs_nothing_else(tmp_path: Path) -> None:
+def test_the_example_needs_nothing_else() -> None:
     example = yaml.safe_load((REPOSITORY / "examples" / "demo.yaml").read_text())
     assert SwapStatsSpec.model_validate(defaulted(SPEC, example["spec"])) == SwapStatsSpec.model_validate(
         example["spec"]

@@ -109,7 +109,7 @@ class _Cells(msgspec.Struct):
     columns: list[tuple[str, bytes] | None]
 
 
-_NONE: Final = IdRun(Keys(np.zeros(0, np.uint64), np.zeros(0, np.uint64)))
+_NO_IDS: Final = IdRun(Keys(np.zeros(0, np.uint64), np.zeros(0, np.uint64)))
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_cells = msgspec.msgpack.Decoder(_Cells).decode
 
@@ -117,30 +117,27 @@ _unpack_cells = msgspec.msgpack.Decoder(_Cells).decode
 def encode_cells(chunk: Chunk, names: Sequence[str]) -> bytes:
     """The sums of a chunk, self-contained: ``names`` are the partition's tokens by number."""
     local, used = localised(chunk, names)
-    return _sealed(
-        zstandard.compress(
-            _pack(
-                _Cells(
-                    names=used,
-                    seen=_bytes(local.tokens, "<i4"),
-                    newest=_bytes(local.newest, "<i8"),
-                    minutes=_bytes(local.cells.minutes, "<i4"),
-                    tokens=_bytes(local.cells.tokens, "<i4"),
-                    columns=[None if column is None else _column(column) for column in local.cells.columns],
-                )
-            ),
-            _LEVEL,
+    packed = _pack(
+        _Cells(
+            names=used,
+            seen=_bytes(local.tokens, "<i4"),
+            newest=_bytes(local.newest, "<i8"),
+            minutes=_bytes(local.cells.minutes, "<i4"),
+            tokens=_bytes(local.cells.tokens, "<i4"),
+            columns=[None if column is None else _column(column) for column in local.cells.columns],
         )
     )
+    body = zstandard.compress(packed, _LEVEL)
+    return _header(body) + body
 
 
 def encode_ids(chunk: Chunk) -> bytes:
     """The identities of a chunk; empty if it has none."""
-    if not len(chunk.applied) and not len(chunk.removed):
-        return b""
     runs = (chunk.applied.keys, chunk.removed.keys)
-    words = b"".join(_bytes(array, "<u8") for keys in runs for array in (keys.high, keys.low))
-    return _sealed(words, len(chunk.applied))
+    if not any(map(len, runs)):
+        return b""
+    body = b"".join(_bytes(array, "<u8") for keys in runs for array in (keys.high, keys.low))
+    return _header(body, len(chunk.applied)) + body
 
 
 def restore(config: Config, manifest: Manifest, parts: Mapping[str, bytes], *, with_ids: bool = True) -> PartitionState:
@@ -150,9 +147,9 @@ def restore(config: Config, manifest: Manifest, parts: Mapping[str, bytes], *, w
     """
     state = PartitionState(config)
     for ref in manifest.chunks:
-        body, _ = _opened(ref.cells, parts)
+        body, _ = _opened(ref.cells, parts.get(ref.cells))
         cells = _unpack_cells(zstandard.decompress(body))
-        applied, removed = _runs(ref.ids, parts) if ref.ids and with_ids else (_NONE, _NONE)
+        applied, removed = _runs(ref.ids, parts) if ref.ids and with_ids else (_NO_IDS, _NO_IDS)
         state.adopt(_chunk(ref.generation, cells, applied, removed), cells.names)
     state.resume(manifest.newest_ms, manifest.now_ms)
     return state
@@ -160,7 +157,7 @@ def restore(config: Config, manifest: Manifest, parts: Mapping[str, bytes], *, w
 
 def _runs(name: str, parts: Mapping[str, bytes]) -> tuple[IdRun, IdRun]:
     """The applied and the removed identities of a part, without filters."""
-    body, count = _opened(name, parts)
+    body, count = _opened(name, parts.get(name))
     words = np.frombuffer(body, "<u8")
     applied, removed = words[: 2 * count].reshape(2, -1), words[2 * count :].reshape(2, -1)
     return IdRun(Keys(applied[0], applied[1])), IdRun(Keys(removed[0], removed[1]))
@@ -191,22 +188,21 @@ def _bytes(array: npt.NDArray[np.generic], kind: str) -> bytes:
     return array.astype(kind, copy=False).tobytes()
 
 
-def _sealed(body: bytes, number: int = 0) -> bytes:
-    return _HEADER.pack(_MAGIC, VERSION, number, xxh3_64_intdigest(body, number)) + body
+def _header(body: bytes, number: int = 0) -> bytes:
+    return _HEADER.pack(_MAGIC, VERSION, number, xxh3_64_intdigest(body, number))
 
 
 def is_intact(part: bytes) -> bool:
     """Whether a part is whole, as it was stored, and of this version."""
     try:
-        _opened("", {"": part})
+        _opened("", part)
     except UnreadableSnapshot:
         return False
     return True
 
 
-def _opened(name: str, parts: Mapping[str, bytes]) -> tuple[memoryview, int]:
+def _opened(name: str, sealed: bytes | None) -> tuple[memoryview, int]:
     """The body of a part, not a copy of it (a day of identities is hundreds of megabytes), and its number."""
-    sealed = parts.get(name)
     if sealed is None:
         raise UnreadableSnapshot(f"chunk {name!r} is missing")
     if sealed[:3] != _MAGIC or sealed[3:4] != bytes((VERSION,)):

@@ -73,13 +73,15 @@ Duration = Annotated[
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of the resource: camelCase in files, every field explained, none unknown."""
+
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, use_attribute_docstrings=True
     )
 
 
-class SecretRef(_Section):
+class SecretRef(Section):
     """A key of a Secret in the resource's namespace; on a laptop, a file ``<name>/<key>`` below the secrets folder."""
 
     name: Name
@@ -95,7 +97,7 @@ class Flavor(StrEnum):
     KAFKA = "kafka"
 
 
-class Topic(_Section):
+class Topic(Section):
     """The topic of raw swaps. Its name and partition count can't change after creation."""
 
     name: str = "raw-swaps"
@@ -114,7 +116,7 @@ class Topic(_Section):
     """Create the topic and keep its settings; false: it is somebody else's and only checked."""
 
 
-class Tls(_Section):
+class Tls(Section):
     """TLS to a server; certificates are mounted files."""
 
     enabled: bool = False
@@ -127,7 +129,7 @@ class Tls(_Section):
     """PEM file of the client's key (mutual TLS)."""
 
 
-class Sasl(_Section):
+class Sasl(Section):
     """SASL authentication to the broker."""
 
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-256"
@@ -138,7 +140,7 @@ class Sasl(_Section):
     """Where the password is."""
 
 
-class Source(_Section):
+class Source(Section):
     """Where swaps come from."""
 
     flavor: Flavor = Flavor.REDPANDA
@@ -171,14 +173,14 @@ class Source(_Section):
         return self.dead_letter_topic or f"{self.topic.name}.dead-letters"
 
 
-class Dedupe(_Section):
+class Dedupe(Section):
     """How long an event's identity is remembered."""
 
     ttl: Duration = DAY_MS
     """In stream time; at least the longest window, so that no id expires while its event can still count."""
 
 
-class Snapshots(_Section):
+class Snapshots(Section):
     """Snapshots of a partition's state."""
 
     interval: Duration = Field(default=5_000, ge=100)
@@ -187,7 +189,7 @@ class Snapshots(_Section):
     """Manifests kept; an unreadable one falls back to its predecessor."""
 
 
-class Shards(_Section):
+class Shards(Section):
     """The aggregator shards."""
 
     replicas: int = Field(default=2, ge=0, le=1024)
@@ -198,7 +200,7 @@ class Shards(_Section):
     """Kubernetes resource requests and limits of a shard's container."""
 
 
-class HttpApi(_Section):
+class HttpApi(Section):
     """The HTTP listener."""
 
     port: int = Field(default=8080, ge=0, le=65535)
@@ -209,7 +211,7 @@ class HttpApi(_Section):
     """Exact networks (CIDR) whose ``X-Forwarded-For`` is believed."""
 
 
-class WebSocketApi(_Section):
+class WebSocketApi(Section):
     """The WebSocket endpoint."""
 
     coalesce: Duration = Field(default=100, ge=10)
@@ -220,7 +222,7 @@ class WebSocketApi(_Section):
     """Most subscriptions per connection."""
 
 
-class GrpcApi(_Section):
+class GrpcApi(Section):
     """The gRPC listener."""
 
     enabled: bool = False
@@ -229,7 +231,7 @@ class GrpcApi(_Section):
     """Port of gRPC."""
 
 
-class Jwt(_Section):
+class Jwt(Section):
     """JSON Web Tokens: one algorithm, one issuer."""
 
     enabled: bool = False
@@ -262,14 +264,14 @@ class Jwt(_Section):
         return self
 
 
-class Auth(_Section):
+class Auth(Section):
     """Who may read."""
 
     jwt: Jwt = Jwt()
     """Bearer tokens."""
 
 
-class TokenBucket(_Section):
+class TokenBucket(Section):
     """A rate limit."""
 
     refill_per_sec: int = Field(ge=1)
@@ -278,7 +280,7 @@ class TokenBucket(_Section):
     """Most requests at once."""
 
 
-class RateLimit(_Section):
+class RateLimit(Section):
     """Rate limits, one bucket per subject and one per address."""
 
     enabled: bool = False
@@ -289,7 +291,7 @@ class RateLimit(_Section):
     """Per client address (IPv6: per /64)."""
 
 
-class Api(_Section):
+class Api(Section):
     """The API processes."""
 
     replicas: int = Field(default=2, ge=0)
@@ -306,7 +308,7 @@ class Api(_Section):
     """Rate limits."""
 
 
-class Redis(_Section):
+class Redis(Section):
     """Redis: snapshots, assignment, rate limits."""
 
     url: str = "redis://localhost:6379/0"
@@ -323,7 +325,7 @@ class Redis(_Section):
     """Name of the master when ``url`` points to Sentinel."""
 
 
-class ClickHouse(_Section):
+class ClickHouse(Section):
     """ClickHouse: the long memory."""
 
     url: str = "http://localhost:8123"
@@ -346,7 +348,7 @@ class ClickHouse(_Section):
     """... or after this time, whichever is first."""
 
 
-class Nats(_Section):
+class Nats(Section):
     """NATS: queries and deltas."""
 
     url: str = "nats://localhost:4222"
@@ -359,7 +361,7 @@ class Nats(_Section):
     """TLS files for ``tls://``."""
 
 
-class Stores(_Section):
+class Stores(Section):
     """The servers SwapStats leans on."""
 
     redis: Redis = Redis()
@@ -370,7 +372,7 @@ class Stores(_Section):
     """NATS."""
 
 
-class Rollout(_Section):
+class Rollout(Section):
     """How partitions move."""
 
     max_moving: int = Field(default=2, ge=1)
@@ -381,7 +383,7 @@ class Rollout(_Section):
     """A rollout step that takes longer stops and rolls back."""
 
 
-class Telemetry(_Section):
+class Telemetry(Section):
     """Logs and metrics."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -390,7 +392,7 @@ class Telemetry(_Section):
     """``json`` for machines, ``console`` for people."""
 
 
-class SwapStatsSpec(_Section):
+class SwapStatsSpec(Section):
     """``spec`` of a SwapStats resource."""
 
     environment: Literal["dev", "prod"] = "prod"
@@ -456,7 +458,7 @@ class Metadata(BaseModel):
     namespace: str = "default"
 
 
-class SwapStatsResource(_Section):
+class SwapStatsResource(Section):
     """A whole resource, as in a file."""
 
     api_version: Literal["swapstats.io/v1alpha1"] = "swapstats.io/v1alpha1"

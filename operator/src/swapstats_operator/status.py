@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
+
+from swapstats_core.spec import Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, use_attribute_docstrings=True
-    )
-
-
-class Condition(_Section):
+class Condition(Section):
     """One statement about the resource, after Kubernetes' ``metav1.Condition``."""
 
     type: Literal["Ready", "Progressing", "Degraded", "TopicReady", "StoresReady"]
@@ -31,7 +26,7 @@ class Condition(_Section):
     """The resource's generation that was looked at."""
 
 
-class AssignedPartition(_Section):
+class AssignedPartition(Section):
     """Who owns a partition; see ``docs/protocol.md``."""
 
     owner: str
@@ -44,7 +39,7 @@ class AssignedPartition(_Section):
     """The shard that gets ready."""
 
 
-class Assignment(_Section):
+class Assignment(Section):
     """The assignment in force: the truth, of which Redis has a copy."""
 
     revision: int
@@ -53,7 +48,7 @@ class Assignment(_Section):
     """One entry for each partition, in order."""
 
 
-class Handoff(_Section):
+class Handoff(Section):
     """A finished move of a partition."""
 
     partition: int
@@ -70,7 +65,7 @@ class Handoff(_Section):
     """Whether both sides held the same state at the same offset; absent: not known."""
 
 
-class Status(_Section):
+class Status(Section):
     """What was observed last."""
 
     observed_generation: int | None = None

@@ -58,7 +58,7 @@ async def started(client: Client) -> None:
         raise
 
 
-async def abandon(client: Client, within_s: float | None = None) -> bool:
+async def abandon(client: Client, within_s: float = _PARTING_S) -> bool:
     """Stop a client that may be dead inside: whatever it raises, it isn't needed any more. Whether it stopped in order.
 
     In a task of its own, because aiokafka may raise the CancelledError of a fetch that it cancels itself; here it would
@@ -66,7 +66,7 @@ async def abandon(client: Client, within_s: float | None = None) -> bool:
     """
     stopping = asyncio.ensure_future(client.stop())
     try:
-        await asyncio.wait([stopping], timeout=_PARTING_S if within_s is None else within_s)
+        await asyncio.wait([stopping], timeout=within_s)
     finally:
         stopping.cancel()
     in_order = stopping.done() and not stopping.cancelled() and stopping.exception() is None
