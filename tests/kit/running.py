@@ -243,8 +243,16 @@ class System:
     async def verify(self) -> dict[str, Any]:
         """The report of `swapstats verify`, which must have found nothing."""
         report = await self.compared()
-        assert (report["exit_code"], report["verdict"]) == (0, "exact"), report
+        assert report["exit_code"] == 0, _found(report)
         return report
+
+
+def _found(report: dict[str, Any]) -> list[object]:
+    """What a report of `swapstats verify` finds wrong or missing, one of each kind first: logs may be cut."""
+    differences = [difference for partition in report["partitions"] for difference in partition["differences"]]
+    rows = report["clickhouse"]
+    findings = [] if rows is None else [*rows["findings"][:1], {k: v for k, v in rows.items() if k != "findings"}]
+    return [report["verdict"], *differences[:1], *findings, *report["gaps"], *differences[1:5]]
 
 
 @contextlib.asynccontextmanager
