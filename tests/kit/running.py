@@ -249,10 +249,10 @@ class System:
 
 def _found(report: dict[str, Any]) -> list[object]:
     """What a report of `swapstats verify` finds wrong or missing, one of each kind first: logs may be cut."""
-    differences = [difference for partition in report["partitions"] for difference in partition["differences"]]
-    rows = report["clickhouse"]
-    findings = [] if rows is None else [*rows["findings"][:1], {k: v for k, v in rows.items() if k != "findings"}]
-    return [report["verdict"], *differences[:1], *findings, *report["gaps"], *differences[1:5]]
+    differences = [difference for partition in report.get("partitions", ()) for difference in partition["differences"]]
+    rows = report.get("clickhouse") or {"findings": []}
+    counts = {what: count for what, count in rows.items() if what != "findings"}
+    return [report["verdict"], *report["gaps"], *differences[:1], *rows["findings"][:1], counts, *differences[1:5]]
 
 
 @contextlib.asynccontextmanager
