@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from swapstats_cli.control.status import HandoffStatus
-from swapstats_cli.deciding.handoffs import Handoffs
-from swapstats_cli.deciding.nats import open_line
-from swapstats_cli.deciding.ports import Line, Unavailable
 from swapstats_core.ownership import decode_report
 from swapstats_core.wire import PartitionStatus, StatusQuery, Subjects, decode_reply, encode
+from swapstats_operator.deciding.handoffs import Handoffs, HandoffStatus
+from swapstats_operator.deciding.nats import open_line
+from swapstats_operator.deciding.ports import Line, Unavailable
 from tests.kit.running import PARTITIONS, wall_ms
 
 _EVERY_S = 0.1

@@ -15,9 +15,6 @@ from aiokafka import AIOKafkaProducer
 from nats.aio.msg import Msg
 from redis.asyncio import Redis
 
-from swapstats_cli.deciding.nats import open_line
-from swapstats_cli.deciding.ports import Line, Unavailable
-from swapstats_cli.deciding.redis import RedisCopy
 from swapstats_cli.supervisor import probes, servers
 from swapstats_cli.supervisor.child import Child
 from swapstats_cli.supervisor.ports import PortReservations
@@ -26,6 +23,9 @@ from swapstats_cli.supervisor.topics import create_topics, topics_of
 from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.spec import Source, Topic
 from swapstats_core.wire import Keys
+from swapstats_operator.deciding.nats import open_line
+from swapstats_operator.deciding.ports import Line, Unavailable
+from swapstats_operator.deciding.redis import RedisCopy
 
 KEYS = Keys("swapstats:", "demo")
 

@@ -12,7 +12,8 @@ import msgspec
 from typer.testing import CliRunner
 
 from swapstats_cli.__main__ import app
-from swapstats_cli.control.status import HandoffStatus, Status
+from swapstats_cli.control.status import Status
+from swapstats_operator.deciding.handoffs import HandoffStatus
 from tests.cli.supervised import Dev, dev, is_gone
 
 RESOURCE = """

@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 from aiokafka import AIOKafkaProducer
 
-from swapstats_cli.deciding.truth import AssignmentFile
+from swapstats_cli.supervisor.assignment_file import AssignmentFile
 from swapstats_core.ownership import PartitionAssignment
 from swapstats_core.routing import partition_of
 from tests.cli.supervised import REPOSITORY, SOURCES

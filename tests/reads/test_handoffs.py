@@ -11,8 +11,8 @@ from statistics import median
 import msgspec
 import pytest
 
-from swapstats_cli.control.status import HandoffStatus
 from swapstats_cli.generate import tokens
+from swapstats_operator.deciding.handoffs import HandoffStatus
 from tests.kit.audit import wrong
 from tests.kit.figures import Figure
 from tests.kit.flow import flowing

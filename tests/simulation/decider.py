@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 from swapstats_aggregator import ports
 from swapstats_aggregator.adapters.memory import MemoryStore
-from swapstats_cli.control.status import HandoffStatus
-from swapstats_cli.deciding.ownership import Intent, Ownership
-from swapstats_cli.deciding.ports import Unavailable, World
 from swapstats_core.ownership import Assignment
 from swapstats_core.planning import Policy, initial
+from swapstats_operator.deciding.handoffs import HandoffStatus
+from swapstats_operator.deciding.ownership import Intent, Ownership
+from swapstats_operator.deciding.ports import Unavailable, World
 from tests.simulation.bus import Bus
 from tests.simulation.cluster import Cluster, Life
 from tests.simulation.loop import Process
@@ -35,7 +35,7 @@ class Truth:
         self.assignment = initial(partitions)
         self.now_ms = self.wall_ms = clock
 
-    def store(self, assignment: Assignment) -> None:
+    async def store(self, assignment: Assignment) -> None:
         assert assignment.revision > self.assignment.revision, "revisions only grow"
         self.assignment = assignment
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from swapstats_cli.control.status import (
     AssignmentStatus,
     Condition,
-    HandoffStatus,
     MemberStatus,
     RolloutStatus,
     Status,
     WorkStatus,
 )
 from swapstats_core.ownership import PartitionAssignment, Role
+from swapstats_operator.deciding.handoffs import HandoffStatus
 
 AT = "2026-01-05T12:00:31.200Z"
 

@@ -8,17 +8,18 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from swapstats_cli.control.status import HandoffStatus, MemberStatus, RolloutStatus, decode_status, encode_status
+from swapstats_cli.control.status import MemberStatus, RolloutStatus, decode_status, encode_status
 from swapstats_cli.control.status_view import screen
-from swapstats_cli.deciding.ownership import Intent
 from swapstats_cli.supervisor.conditions import Conditions, Facts
 from swapstats_cli.supervisor.part import PartState, PartStatus
 from swapstats_cli.supervisor.reporting import View
 from swapstats_cli.supervisor.reporting import status as status_of
 from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.wire import rfc3339
+from swapstats_operator.deciding.handoffs import HandoffStatus
+from swapstats_operator.deciding.ownership import Intent
 from tests.cli.control.statuses import handoff, member, status, work
-from tests.cli.deciding.world import Town
+from tests.operator.deciding.world import Town
 
 OWNED = [PartitionAssignment("shard-0", 1), PartitionAssignment("shard-1", 1)]
 WELL = Facts(

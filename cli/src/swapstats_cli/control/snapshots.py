@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from swapstats_cli.control.commands import Progress
-from swapstats_cli.deciding.ports import Clock, Connect, Unavailable
 from swapstats_core.wire import PartitionStatus, SnapshotQuery, StatusQuery, Subjects, decode_reply, encode
+from swapstats_operator.deciding.ports import Clock, Connect, Unavailable
 
 INTERVAL_S = 0.1
 ASK_AGAIN_EVERY = 10

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from swapstats_core.ownership import PartitionAssignment, PartitionReport
+from swapstats_operator.deciding.handoffs import HandoffStatus
 
 ConditionType = Literal["Ready", "Progressing", "Degraded"]
 
@@ -59,28 +60,6 @@ class AssignmentStatus(msgspec.Struct, frozen=True, rename="camel"):
 
     revision: int
     partitions: list[PartitionAssignment]
-
-
-class HandoffStatus(msgspec.Struct, frozen=True, rename="camel"):
-    """A finished move of a partition; see `swapstats_core.ownership.Handoff`.
-
-    ``gapMs``: how long nobody served. ``gapBy``: *released*: from the former owner's last moment; *observed*: it never
-    said, so from when it was last seen to serve; None: no former owner is known, and no gap. ``digestsEqual`` is None
-    while a digest isn't known.
-    """
-
-    partition: int
-    epoch: int
-    former: str = msgspec.field(name="from")
-    owner: str = msgspec.field(name="to")
-    offset: int
-    served_at: str
-    gap_ms: int | None
-    gap_by: Literal["released", "observed"] | None
-    replayed: int
-    digest_former: str | None
-    digest_owner: str | None
-    digests_equal: bool | None
 
 
 class RolloutStatus(msgspec.Struct, frozen=True, rename="camel"):

@@ -8,9 +8,6 @@ from functools import partial
 from swapstats_cli.control.commands import Command, Drain, Progress, Refusal, Restart, Scale, Snapshot
 from swapstats_cli.control.snapshots import snapshot_all
 from swapstats_cli.control.status import Status
-from swapstats_cli.deciding.clock import SystemClock
-from swapstats_cli.deciding.nats import open_line
-from swapstats_cli.deciding.ports import Say
 from swapstats_cli.supervisor.configuration import Configuration
 from swapstats_cli.supervisor.fleet import Fleet
 from swapstats_cli.supervisor.pool import numbered
@@ -19,6 +16,9 @@ from swapstats_cli.supervisor.reporting import Reporter
 from swapstats_cli.supervisor.versions import Versions
 from swapstats_core.planning import Policy
 from swapstats_core.wire import Subjects
+from swapstats_operator.deciding.clock import SystemClock
+from swapstats_operator.deciding.nats import open_line
+from swapstats_operator.deciding.ports import Say
 
 
 class Governor:

@@ -10,19 +10,20 @@ from pathlib import Path
 
 import msgspec
 
-from swapstats_cli.control.status import HandoffStatus
-from swapstats_cli.deciding.clock import SystemClock
-from swapstats_cli.deciding.nats import open_line
-from swapstats_cli.deciding.ownership import Intent, Ownership
-from swapstats_cli.deciding.ports import Say, Unavailable, World
-from swapstats_cli.deciding.redis import RedisCopy
-from swapstats_cli.deciding.truth import AssignmentFile, TruthError, begin
+from swapstats_cli.supervisor.assignment_file import AssignmentFile
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.supervisor.keeper import StartFailedError
 from swapstats_core.ownership import Assignment
 from swapstats_core.planning import Policy, initial
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
+from swapstats_operator.deciding.clock import SystemClock
+from swapstats_operator.deciding.handoffs import HandoffStatus
+from swapstats_operator.deciding.nats import open_line
+from swapstats_operator.deciding.ownership import Intent, Ownership
+from swapstats_operator.deciding.ports import Say, Unavailable, World
+from swapstats_operator.deciding.redis import RedisCopy
+from swapstats_operator.deciding.truth import TruthError, begin
 
 
 @asynccontextmanager
@@ -65,8 +66,8 @@ async def _before(
 
 async def _store(truth: AssignmentFile, first: Assignment) -> None:
     try:
-        await asyncio.to_thread(truth.store, first)
-    except OSError as error:
+        await truth.store(first)
+    except Unavailable as error:
         raise StartFailedError(f"the assignment can't be stored: {error}") from error
 
 

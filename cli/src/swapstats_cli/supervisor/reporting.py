@@ -17,14 +17,14 @@ from swapstats_cli.control.status import (
     WorkStatus,
     encode_status,
 )
-from swapstats_cli.deciding.ownership import Intent, Ownership
-from swapstats_cli.deciding.ports import Clock, Say
 from swapstats_cli.supervisor.conditions import Conditions, Facts
 from swapstats_cli.supervisor.datadir import write_atomically
 from swapstats_cli.supervisor.part import PartState, PartStatus
 from swapstats_core.ownership import Assignment, PartitionReport
 from swapstats_core.planning import SILENCE_MS
 from swapstats_core.wire import rfc3339
+from swapstats_operator.deciding.ownership import Intent, Ownership
+from swapstats_operator.deciding.ports import Clock, Say
 
 WRITE_INTERVAL_MS = 1_000
 LOOK_INTERVAL_S = 0.1

@@ -14,7 +14,6 @@ import msgspec
 
 from swapstats_cli.control import server
 from swapstats_cli.control.status import Status
-from swapstats_cli.deciding.clock import SystemClock
 from swapstats_cli.options import Broker
 from swapstats_cli.supervisor import layout
 from swapstats_cli.supervisor.brokers import broker_part
@@ -37,6 +36,7 @@ from swapstats_cli.supervisor.versions import Versions
 from swapstats_core.ownership import Assignment
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import CURRENT_WITHIN_MS
+from swapstats_operator.deciding.clock import SystemClock
 
 START_WITHIN_S = 120.0
 LOOK_INTERVAL_S = 0.05

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from swapstats_cli.deciding.handoffs import COMPLETE_AFTER_MS, KEPT, Handoffs, told
 from swapstats_core.ownership import Handoff, MemberReport, PartitionReport
 from swapstats_core.wire import rfc3339
+from swapstats_operator.deciding.handoffs import COMPLETE_AFTER_MS, KEPT, Handoffs, told
 
 T_MS = 1_767_614_400_000
 

@@ -1,43 +1,18 @@
-"""Where the assignment is true: a file, as etcd is on a cluster.
+"""Where a start goes on from.
 
-Epochs stay monotone whatever happens to Redis, because each assignment is on disk before anybody else hears of it.
+Epochs stay monotone whatever happens to Redis, because each assignment is stored as the truth before anybody else
+hears of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import msgspec
-
-from swapstats_cli.supervisor.datadir import write_atomically
-from swapstats_core.ownership import Assignment, PartitionAssignment, decode_assignment, encode
+from swapstats_core.ownership import Assignment, PartitionAssignment
 
 
 class TruthError(Exception):
     """The stored assignment can't be used; the text says what to do."""
-
-
-class AssignmentFile:
-    """``assignment.json`` in the data directory. Only one process writes it (the directory is locked)."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def load(self) -> Assignment | None:
-        """The stored assignment; None on a first start. Raises TruthError if the file isn't what `store` wrote."""
-        try:
-            return decode_assignment(self._path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except msgspec.DecodeError as error:
-            raise TruthError(
-                f"{self._path} can't be read ({error}). Remove it: the epochs that Redis remembers then count"
-            ) from error
-
-    def store(self, assignment: Assignment) -> None:
-        """Replace it; on the disk when this returns."""
-        write_atomically(self._path, encode(assignment), durable=True)
 
 
 def begin(

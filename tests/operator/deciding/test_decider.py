@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from swapstats_cli.deciding.ports import Line
-from swapstats_cli.deciding.publication import Publication
-from swapstats_cli.deciding.roll import BLIND_AFTER_MS, Roll
-from swapstats_cli.deciding.rollcall import RollCall
 from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignment
 from swapstats_core.planning import initial
-from tests.cli.deciding.world import POLICY, SUBJECTS, Clock, Copy, Town
+from swapstats_operator.deciding.ports import Line
+from swapstats_operator.deciding.publication import Publication
+from swapstats_operator.deciding.roll import BLIND_AFTER_MS, Roll
+from swapstats_operator.deciding.rollcall import RollCall
+from tests.operator.deciding.world import POLICY, SUBJECTS, Clock, Copy, Town
 
 
 @pytest.fixture

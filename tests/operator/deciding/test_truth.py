@@ -1,33 +1,15 @@
-"""The stored assignment, and where a start goes on from."""
+"""Where a start goes on from."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from swapstats_cli.deciding.truth import AssignmentFile, TruthError, begin
 from swapstats_core.ownership import Assignment, PartitionAssignment, Phase
+from swapstats_operator.deciding.truth import TruthError, begin
 
 
 def _assignment(revision: int, *epochs: int, phase: Phase = "owned") -> Assignment:
     return Assignment(revision, [PartitionAssignment("shard-0", epoch, phase) for epoch in epochs])
-
-
-def test_what_was_stored_is_loaded(tmp_path: Path) -> None:
-    file = AssignmentFile(tmp_path / "assignment.json")
-    assert file.load() is None
-    for revision in (1, 2):
-        file.store(_assignment(revision, 3, 4))
-    assert file.load() == _assignment(2, 3, 4)
-    assert [path.name for path in tmp_path.iterdir()] == ["assignment.json"]
-
-
-def test_a_file_that_is_something_else_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    path = tmp_path / "assignment.json"
-    path.write_text("{")
-    with pytest.raises(TruthError, match=r"assignment\.json can't be read .* Remove it"):
-        AssignmentFile(path).load()
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from swapstats_cli.deciding.ports import Truth, Unavailable
 from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.planning import Decision, Member, Memory, Observed, Policy, plan
+from swapstats_operator.deciding.ports import Truth, Unavailable
 
 INTERVAL_S = 0.1
 NOTED_AFTER_MS = 5_000
@@ -95,8 +95,8 @@ class Decider:
         self._memory = planned.memory
         if planned.assignment.revision != self.assignment.revision:
             try:
-                await asyncio.to_thread(self._truth.store, planned.assignment)
-            except OSError as error:
+                await self._truth.store(planned.assignment)
+            except Unavailable as error:
                 self._face(f"the assignment can't be stored, so it stays as it is: {error}")
                 return
             before, self.assignment = self.assignment, planned.assignment

@@ -10,9 +10,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from swapstats_cli.deciding.ports import Unavailable
 from swapstats_core.ownership import Assignment, decode_assignment, encode
 from swapstats_core.wire import Keys
+from swapstats_operator.deciding.ports import Unavailable
 
 TIMEOUT_S = 1.0
 

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
-from swapstats_cli.control.status import HandoffStatus
-from swapstats_cli.deciding.ownership import Intent, Ownership
-from swapstats_cli.deciding.ports import Line, Unavailable, World
 from swapstats_core.ownership import Assignment, Handoff, MemberReport, PartitionReport, Role, encode
 from swapstats_core.planning import Policy, initial
 from swapstats_core.wire import SnapshotQuery, Subjects, decode_query
+from swapstats_operator.deciding.handoffs import HandoffStatus
+from swapstats_operator.deciding.ownership import Intent, Ownership
+from swapstats_operator.deciding.ports import Line, Unavailable, World
 
 INSTANCE = "demo"
 SUBJECTS = Subjects(INSTANCE)
@@ -66,9 +66,9 @@ class Truth:
     stored: list[Assignment] = field(default_factory=list)
     full: bool = False
 
-    def store(self, assignment: Assignment) -> None:
+    async def store(self, assignment: Assignment) -> None:
         if self.full:
-            raise OSError("no space left")
+            raise Unavailable("no space left")
         self.stored.append(assignment)
 
 

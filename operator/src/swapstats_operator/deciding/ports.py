@@ -17,8 +17,8 @@ class Unavailable(Exception):  # noqa: N818 - reads as what it is
 class Truth(Protocol):
     """Where the assignment is true."""
 
-    def store(self, assignment: Assignment) -> None:
-        """Keep it; on the disk when this returns. Raises OSError."""
+    async def store(self, assignment: Assignment) -> None:
+        """Keep it; durable when this returns. Raises `Unavailable`."""
         ...
 
 

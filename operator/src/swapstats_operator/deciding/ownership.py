@@ -6,16 +6,15 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from swapstats_cli.control.status import HandoffStatus
-from swapstats_cli.deciding.decider import Decider
-from swapstats_cli.deciding.handoffs import Handoffs, told
-from swapstats_cli.deciding.ports import Say, World
-from swapstats_cli.deciding.publication import Publication
-from swapstats_cli.deciding.roll import Roll
-from swapstats_cli.deciding.rollcall import RollCall
 from swapstats_core.ownership import Assignment, MemberReport
 from swapstats_core.planning import Member, Policy
 from swapstats_core.wire import SnapshotQuery, Subjects, encode
+from swapstats_operator.deciding.decider import Decider
+from swapstats_operator.deciding.handoffs import Handoffs, HandoffStatus, told
+from swapstats_operator.deciding.ports import Say, World
+from swapstats_operator.deciding.publication import Publication
+from swapstats_operator.deciding.roll import Roll
+from swapstats_operator.deciding.rollcall import RollCall
 
 HANDOFF_INTERVAL_S = 0.5
 

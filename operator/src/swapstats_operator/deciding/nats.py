@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from swapstats_cli.deciding.ports import Line, Unavailable
+from swapstats_operator.deciding.ports import Line, Unavailable
 
 TIMEOUT_S = 1.0
 

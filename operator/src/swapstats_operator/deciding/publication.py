@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import msgspec
 
-from swapstats_cli.deciding.ports import Copy, Say, Unavailable
 from swapstats_core.ownership import Assignment
+from swapstats_operator.deciding.ports import Copy, Say, Unavailable
 
 RETRY_S = 0.1
 CHECK_INTERVAL_S = 2.0

@@ -8,7 +8,6 @@ from typing import Literal
 
 import msgspec
 
-from swapstats_cli.control.status import HandoffStatus
 from swapstats_core.ownership import Handoff, MemberReport
 from swapstats_core.wire import rfc3339
 
@@ -19,6 +18,28 @@ _SIGHTINGS = 4
 """Epochs of a partition of which it is remembered when they were last seen served."""
 
 _Key = tuple[int, int]
+
+
+class HandoffStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """A finished move of a partition; see `swapstats_core.ownership.Handoff`.
+
+    ``gapMs``: how long nobody served. ``gapBy``: *released*: from the former owner's last moment; *observed*: it never
+    said, so from when it was last seen to serve; None: no former owner is known, and no gap. ``digestsEqual`` is None
+    while a digest isn't known.
+    """
+
+    partition: int
+    epoch: int
+    former: str = msgspec.field(name="from")
+    owner: str = msgspec.field(name="to")
+    offset: int
+    served_at: str
+    gap_ms: int | None
+    gap_by: Literal["released", "observed"] | None
+    replayed: int
+    digest_former: str | None
+    digest_owner: str | None
+    digests_equal: bool | None
 
 
 class Handoffs:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from swapstats_cli.deciding.ports import Connect, Line, Say, Unavailable
-from swapstats_cli.deciding.roll import Roll
 from swapstats_core.ownership import MemberReport, decode_report
 from swapstats_core.wire import Subjects
+from swapstats_operator.deciding.ports import Connect, Line, Say, Unavailable
+from swapstats_operator.deciding.roll import Roll
 
 INTERVAL_S = 0.1
 RETRY_S = 0.25
