@@ -4,11 +4,11 @@ BIN := .venv/bin
 MEMBERS := core/src aggregator/src api/src operator/src cli/src
 
 .DEFAULT_GOAL := help
-.PHONY: help install kafka run test chaos soak check lint types layers pins crds crds-check format bench lock clean
+.PHONY: help install kafka kubernetes run test chaos soak check lint types layers pins crds crds-check format bench lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
-	    printf '  make %-9s %s\n' "$$target" "$$text"; done
+	    printf '  make %-10s %s\n' "$$target" "$$text"; done
 
 # Candidates are run, not only looked up: a version manager's shim may exist for a Python that doesn't. The environment's
 # own comes first, so that another shell's PATH doesn't remake it.
@@ -21,6 +21,9 @@ install: ## Make .venv with everything (PYTHON=/path/to/python3 to choose; 3.11 
 
 kafka: install ## Fetch Apache Kafka for `swapstats dev --broker kafka` and the tests that need it (Java 17, Maven)
 	@$(BIN)/python requirements/kafka/fetch.py
+
+kubernetes: install ## Build Kubernetes' servers for the tests that need them (Go; 7 minutes the first time)
+	@$(BIN)/python -m e2e.cluster.build
 
 run: install ## Start the whole system on this machine, with a live demo stream
 	@$(BIN)/swapstats dev -f examples/demo.yaml --data-dir .swapstats --demo

@@ -220,7 +220,7 @@ def test_what_is_just_allowed(text: str) -> None:
         ({"apiVersion": "swapstats.io/v1"}, "swapstats.io/v1alpha1"),
         ({"kind": "SwapStat"}, "SwapStats"),
         ({"metadata": {"name": "Main"}}, "should match pattern"),
-        ({"metadata": {"name": "a" * 64}}, "at most 63"),
+        ({"metadata": {"name": "a" * 64}}, "at most 40"),
         ({"metadata": {}}, "name"),
         ({"state": {}}, "Extra inputs are not permitted"),
     ],

@@ -66,6 +66,10 @@ def test_the_schema_is_structural() -> None:
         assert isinstance(node.get("default", node.get("enum", [""])[0]), str) or node["type"] != "string", path
 
 
+def test_the_least_durations_are_known() -> None:
+    assert "must be at least 100ms" in str(NODES[".spec.snapshots.interval"]["x-kubernetes-validations"])
+
+
 def test_every_field_is_explained() -> None:
     own = {path for path in NODES if path and path != ".metadata" and not path.endswith("[]")}
     assert [path for path in own if not NODES[path].get("description")] == []
@@ -88,7 +92,7 @@ def test_every_default_of_the_model_is_in_the_schema() -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.path}: {rule.message[:40]}")
 def test_rules_belong_to_fields_that_exist(rule: Rule) -> None:
-    path = ".spec" + (f".{rule.path}" if rule.path else "")
+    path = f".{rule.path}" if rule.path else ""
     assert rule.schema in NODES[path]["x-kubernetes-validations"]
     assert f"{path}{rule.field}" in NODES
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -70,7 +71,45 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "maxLength": 13}),
     Field(ge=0),
 ]
+
+
+def _at_least(least_ms: int, *, default: int) -> Any:  # noqa: ANN401 - as pydantic's own Field
+    """A duration's bound. `WithJsonSchema` hides it from the schema, so it is written there by hand."""
+    return Field(default=default, ge=least_ms, json_schema_extra={"minimum": least_ms})
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+
+
+def _written(pattern: str, remedy: str) -> tuple[object, ...]:
+    """A text's form; ``remedy`` completes "it must be ..." (the schema has it as ``x-remedy``)."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(f"must be {remedy}")
+        return text
+
+    schema = {"type": "string", "pattern": f"^({pattern})$", "maxLength": 1024, "x-remedy": remedy}
+    return AfterValidator(check), WithJsonSchema(schema)
+
+
+_HOST = r"[^@/\s,]+"
+_NO_PASSWORD = "without a name or a password: those have fields of their own"
+Broker = Annotated[str, *_written(rf"{_HOST}:[0-9]{{1,5}}", "host:port, as in kafka-0:9092")]
+RedisUrl = Annotated[
+    str, *_written(rf"rediss?://{_HOST}(/[0-9]*)?", f"as in redis://redis:6379/0 (rediss with TLS), {_NO_PASSWORD}")
+]
+ClickHouseUrl = Annotated[
+    str, *_written(rf"https?://{_HOST}/?", f"as in http://clickhouse:8123 (https with TLS), {_NO_PASSWORD}")
+]
+NatsUrl = Annotated[
+    str,
+    *_written(
+        rf"(nats|tls)://{_HOST}(,(nats|tls)://{_HOST})*",
+        f"as in nats://nats:4222 (tls with TLS; several separated by commas), {_NO_PASSWORD}",
+    ),
+]
+WebUrl = Annotated[str, *_written(r"https?://\S+", "an address that begins with http:// or https://")]
 
 
 class Section(BaseModel):
@@ -145,7 +184,7 @@ class Source(Section):
 
     flavor: Flavor = Flavor.REDPANDA
     """Which administration tools suit the broker; the data path is the same."""
-    brokers: list[str] = Field(default=["localhost:9092"], min_length=1)
+    brokers: list[Broker] = Field(default=["localhost:9092"], min_length=1)
     """Bootstrap servers, ``host:port``."""
     topic: Topic = Topic()
     """The topic."""
@@ -183,7 +222,7 @@ class Dedupe(Section):
 class Snapshots(Section):
     """Snapshots of a partition's state."""
 
-    interval: Duration = Field(default=5_000, ge=100)
+    interval: Duration = _at_least(100, default=5_000)
     """Time between two snapshots of a partition."""
     keep: int = Field(default=3, ge=2, le=100)
     """Manifests kept; an unreadable one falls back to its predecessor."""
@@ -214,7 +253,7 @@ class HttpApi(Section):
 class WebSocketApi(Section):
     """The WebSocket endpoint."""
 
-    coalesce: Duration = Field(default=100, ge=10)
+    coalesce: Duration = _at_least(10, default=100)
     """Least time between two patches of a token to a client."""
     max_connections: int = Field(default=5_000, ge=1)
     """Most WebSocket connections per API process."""
@@ -242,7 +281,7 @@ class Jwt(Section):
     """HS256: the shared secret, at least 32 bytes."""
     public_key_ref: SecretRef | None = None
     """RS256: the PEM public key."""
-    jwks_url: str | None = None
+    jwks_url: WebUrl | None = None
     """RS256: address of the issuer's key set."""
     audience: str = "swap-stats"
     """Required ``aud``."""
@@ -311,7 +350,7 @@ class Api(Section):
 class Redis(Section):
     """Redis: snapshots, assignment, rate limits."""
 
-    url: str = "redis://localhost:6379/0"
+    url: RedisUrl = "redis://localhost:6379/0"
     """``redis://`` or ``rediss://`` address with the database, without a password."""
     prefix: str = "swapstats:"
     """Prefix of every key."""
@@ -328,7 +367,7 @@ class Redis(Section):
 class ClickHouse(Section):
     """ClickHouse: the long memory."""
 
-    url: str = "http://localhost:8123"
+    url: ClickHouseUrl = "http://localhost:8123"
     """HTTP(S) address."""
     database: str = "swaps"
     """Database; created when absent."""
@@ -344,14 +383,14 @@ class ClickHouse(Section):
     """Age at which rows are deleted."""
     batch_rows: int = Field(default=1_000, ge=1, le=1_000_000)
     """A batch is sent at this many rows ..."""
-    batch_interval: Duration = Field(default=200, ge=10)
+    batch_interval: Duration = _at_least(10, default=200)
     """... or after this time, whichever is first."""
 
 
 class Nats(Section):
     """NATS: queries and deltas."""
 
-    url: str = "nats://localhost:4222"
+    url: NatsUrl = "nats://localhost:4222"
     """Address; several separated by commas."""
     username: str | None = None
     """User name."""
@@ -454,7 +493,8 @@ class Metadata(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: Name
+    name: Annotated[Name, Field(max_length=40)]
+    """The names of pods, Services and subjects begin with it."""
     namespace: str = "default"
 
 

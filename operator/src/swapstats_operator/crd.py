@@ -34,7 +34,9 @@ _LIST_LIMIT: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """``cel`` must hold for the object at ``path`` (``a.b``); else ``message`` is shown, at ``field`` of the object."""
+    """``cel`` must hold for the object at ``path`` (``a.b``; empty: the resource); else ``message`` is shown, at
+    ``field`` of the object.
+    """
 
     path: str
     cel: str
@@ -57,73 +59,79 @@ def _ms(text: str) -> str:
 
 RULES: Final = (
     Rule(
-        "source.topic",
+        "",
+        "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$')",
+        "metadata.name must be lower-case letters, digits and '-', at most 40 of them: the names of pods, Services and "
+        "NATS subjects begin with it",
+    ),
+    Rule(
+        "spec.source.topic",
         "self.name == oldSelf.name",
         "source.topic.name can't change: offsets and state belong to the topic. Create another SwapStats for another",
         ".name",
     ),
     Rule(
-        "source.topic",
+        "spec.source.topic",
         "self.partitions == oldSelf.partitions",
         "source.topic.partitions can't change: every token's home follows from it. Create another SwapStats on a topic "
         "with the new number",
         ".partitions",
     ),
     Rule(
-        "",
+        "spec",
         "self.shards.replicas <= self.source.topic.partitions",
         "shards.replicas must not exceed source.topic.partitions: a shard without a partition has nothing to do",
         ".shards.replicas",
     ),
     Rule(
-        "",
+        "spec",
         f"self.windows.all(w, {_ms('w')} % 60000 == 0 && {_ms('w')} > 0 && {_ms('w')} <= 604800000)",
         "windows: every window is a whole number of minutes, from 1m to 7d",
         ".windows",
     ),
     Rule(
-        "",
+        "spec",
         f"self.windows.map(w, {_ms('w')}).isSorted() && "
         f"self.windows.all(v, self.windows.exists_one(w, {_ms('v')} == {_ms('w')}))",
         "windows: list them in ascending order, each once",
         ".windows",
     ),
     Rule(
-        "",
+        "spec",
         f"self.windows.all(w, {_ms('w')} <= {_ms('self.dedupe.ttl')})",
         "dedupe.ttl must be at least the longest window, or an id expires while its event counts",
         ".dedupe.ttl",
     ),
     Rule(
-        "",
+        "spec",
         f"self.windows.exists(w, {_ms('self.grace')} <= {_ms('w')})",
         "grace must not exceed the longest window",
         ".grace",
     ),
     Rule(
-        "",
+        "spec",
         f"self.windows.all(w, {_ms('w')} + {_ms('self.grace')} <= {_ms('self.source.topic.retention')})",
         "source.topic.retention must be at least the longest window plus grace, so that state can be rebuilt",
         ".source.topic.retention",
     ),
     Rule(
-        "",
+        "spec",
         "!self.api.auth.jwt.mint || self.environment == 'dev'",
         "api.auth.jwt.mint is allowed only with environment: dev. Remove it, and get tokens from your issuer",
         ".api.auth.jwt.mint",
     ),
     Rule(
-        "api.auth.jwt",
+        "spec.api.auth.jwt",
         "!self.enabled || self.alg != 'HS256' || has(self.secretRef)",
         "api.auth.jwt: HS256 needs secretRef. Name the Secret that holds at least 32 bytes",
     ),
     Rule(
-        "api.auth.jwt",
+        "spec.api.auth.jwt",
         "!self.enabled || self.alg != 'RS256' || has(self.publicKeyRef) || has(self.jwksUrl)",
         "api.auth.jwt: RS256 needs publicKeyRef or jwksUrl",
     ),
     Rule(
-        "api.auth.jwt",
+        "spec.api.auth.jwt",
         "!self.mint || self.alg == 'HS256'",
         "api.auth.jwt.mint works only with alg HS256. Remove mint, or use HS256 in a dev environment",
         ".mint",
@@ -144,13 +152,7 @@ COLUMNS: Final = (
 
 def custom_resource_definition() -> Schema:
     """The whole object."""
-    spec = structural(SwapStatsSpec)
-    for rule in RULES:
-        node = spec
-        for step in filter(None, rule.path.split(".")):
-            node = node["properties"][step]
-        node.setdefault("x-kubernetes-validations", []).append(rule.schema)
-    resource = {
+    resource: Schema = {
         "type": "object",
         "description": "Exact, real-time swap statistics as a sharded cluster.",
         "required": ["spec"],
@@ -158,10 +160,15 @@ def custom_resource_definition() -> Schema:
             "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}"},
             "kind": {"type": "string", "description": "SwapStats"},
             "metadata": {"type": "object"},
-            "spec": spec,
+            "spec": structural(SwapStatsSpec),
             "status": structural(Status),
         },
     }
+    for rule in RULES:
+        node = resource
+        for step in filter(None, rule.path.split(".")):
+            node = node["properties"][step]
+        node.setdefault("x-kubernetes-validations", []).append(rule.schema)
     version = {
         "name": VERSION,
         "served": True,
@@ -213,7 +220,8 @@ def _structural(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
             if required := node.get("required"):
                 kept["required"] = required
             elif "default" in kept:
-                kept["default"] = {}  # its fields have their own
+                # Whole: the API server holds a default against the rules before it adds those of the fields.
+                kept["default"] = {name: child["default"] for name, child in properties.items() if "default" in child}
         case "array":
             kept |= {key: node[key] for key in ("minItems", "maxItems") if key in node}
             kept.setdefault("maxItems", _LIST_LIMIT)
@@ -222,6 +230,9 @@ def _structural(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
                 kept["default"] = [_written(item) for item in kept["default"]]
         case "string":
             _bound(kept)
+            if "x-remedy" in node:  # a sentence instead of a pattern
+                matches = f"self.matches(r'{kept.pop('pattern')}')"
+                kept["x-kubernetes-validations"] = [{"rule": matches, "message": f"must be {node['x-remedy']}"}]
             kept |= {key: node[key] for key in ("minLength", "maxLength") if key in node}
             if "enum" not in kept:
                 kept.setdefault("maxLength", _TEXT_LIMIT)

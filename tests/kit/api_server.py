@@ -1,0 +1,115 @@
+"""A Kubernetes API server with its etcd, for tests: what it refuses and stores is real; there is no node."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import SystemRandom
+
+import httpx
+
+from e2e.cluster.build import program
+from swapstats_cli.supervisor import launch
+from swapstats_cli.supervisor.ports import HOST, PortReservations
+
+READY_WITHIN_S = 60.0
+
+
+class ApiServerMissingError(Exception):
+    """It isn't built; the text says what to do."""
+
+
+class ApiServer:
+    """One etcd and one API server on ports of their own, with everything in ``folder``.
+
+    Raises ApiServerMissingError where they aren't built.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._program = program()
+        if not self._program.exists():
+            raise ApiServerMissingError("Kubernetes' servers are missing: make kubernetes (needs Go)")
+        self._folder = folder
+        self._ports = PortReservations(SystemRandom())
+        self._etcd, self._peer, port = (self._ports.take() for _ in range(3))
+        self.url = f"https://{HOST}:{port}"
+        self.token = secrets.token_hex(16)
+        self._port = port
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def authority(self) -> Path:
+        """The certificate to trust: the server makes its own."""
+        return self._folder / "apiserver.crt"
+
+    def start(self) -> None:
+        """Start both and wait until they serve."""
+        etcd, peer = f"http://{HOST}:{self._etcd}", f"http://{HOST}:{self._peer}"
+        self._spawn(
+            "etcd",
+            f"--data-dir={self._folder / 'etcd'}",
+            *(f"--listen-client-urls={etcd}", f"--advertise-client-urls={etcd}"),
+            *(f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"),
+            f"--initial-cluster=default={peer}",
+            "--unsafe-no-fsync",
+        )
+        key, tokens = self._folder / "service-accounts.key", self._folder / "tokens.csv"
+        subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+        tokens.write_text(f'{self.token},admin,admin,"system:masters"\n')
+        self._spawn(
+            "kube-apiserver",
+            *(f"--etcd-servers={etcd}", f"--bind-address={HOST}", f"--secure-port={self._port}"),
+            *(f"--cert-dir={self._folder}", f"--token-auth-file={tokens}", "--authorization-mode=RBAC"),
+            *(f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}"),
+            *("--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16"),
+        )
+        self._wait()
+
+    def client(self) -> httpx.Client:
+        """A client that may do everything."""
+        context = ssl.create_default_context(cafile=self.authority)
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.Client(base_url=self.url, verify=context, headers=headers, timeout=30, trust_env=False)
+
+    def close(self) -> None:
+        """End both for good."""
+        for process in reversed(self._processes):
+            process.kill()
+            process.wait()
+        self._ports.release()
+
+    def _spawn(self, server: str, *options: str) -> None:
+        with (self._folder / f"{server}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-ISE", launch.__file__, str(os.getpid()), str(self._program), server, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + READY_WITHIN_S
+        while not self._is_ready():
+            for process in self._processes:
+                assert process.poll() is None, self._said()
+            assert time.monotonic() < deadline, self._said()
+            time.sleep(0.05)  # another process's readiness can't be awaited
+
+    def _is_ready(self) -> bool:
+        if not self.authority.exists():
+            return False
+        try:
+            with self.client() as client:
+                return client.get("/readyz").status_code == httpx.codes.OK
+        except (httpx.TransportError, OSError):  # it doesn't listen yet, or has written half of its certificate
+            return False
+
+    def _said(self) -> str:
+        return "\n".join(log.read_text()[-2_000:] for log in self._folder.glob("*.log"))
