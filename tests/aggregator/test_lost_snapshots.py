@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
+from swapstats_core.snapshot import encode_manifest
 from tests.aggregator.moves import BOTH, all_are, both_stored, manifests, owned, reports, stored_offset, warm, warming
 from tests.aggregator.world import PARTITIONS, SteppedSource, World
 
@@ -51,6 +53,25 @@ async def test_an_owner_stores_again_what_the_store_has_lost(world: World, lose:
         await world.assign(owned("shard-0", 5))
         await world.until(world.is_current)
         world.assert_exact()
+
+
+async def test_an_owner_whom_a_former_one_has_overtaken_meanwhile_begins_anew(world: World) -> None:
+    """The store forgets everything; a former owner that hasn't heard of its successor goes on, and comes further."""
+    world.produce_noise(random.Random(8), 0, 60)  # noqa: S311 - no secret
+    async with world.member("shard-0") as running:
+        await world.assign(owned("shard-0", 4))
+        await world.until(world.is_current)
+        await both_stored(world, epoch=4)
+        stored = manifests(world)
+        further = {p: msgspec.structs.replace(stored[p], epoch=1, offset=stored[p].offset + 9) for p in BOTH}
+        for partition, manifest in further.items():
+            kept = world.store.of(partition)
+            kept.epoch, kept.owner, kept.claimant, kept.seq = 1, "shard-1", "another life", manifest.seq
+            kept.manifests[:] = [encode_manifest(manifest)]
+        world.now_ms += 1_000
+        await world.until(lambda: all(world.role("shard-0", p) == "refused" for p in BOTH))
+        assert manifests(world) == further
+        assert running.metric("fenced_total") == PARTITIONS
 
 
 async def test_a_lost_snapshot_is_rebuilt_from_what_can_still_count(world: World) -> None:

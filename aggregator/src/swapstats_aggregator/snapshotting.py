@@ -38,10 +38,10 @@ _TRIES: Final = 4
 
 
 class Fenced(Exception):  # noqa: N818 - reads as what it is
-    """The partition has another owner now, with epoch ``epoch``."""
+    """The partition has another owner now, or a newer state than ours, with epoch ``epoch``."""
 
     def __init__(self, partition: int, ours: int, epoch: int) -> None:
-        super().__init__(f"partition {partition}: epoch {ours} isn't the owner's any more, {epoch} is")
+        super().__init__(f"partition {partition}: epoch {ours} counts no more, {epoch} does")
         self.epoch = epoch
 
 
@@ -170,11 +170,26 @@ class Snapshotter:
             if in_force < epoch:
                 verdict = await self._snapshots.claim(partition, epoch, self._owner.name)
                 fenced_by = 0 if verdict.done else verdict.epoch
+                if verdict.done and await self._overtaken():
+                    fenced_by = in_force
             if fenced_by:
                 raise Fenced(partition, epoch, fenced_by)
         log.warning("store_lost_writes", partition=partition, epoch=epoch, in_force=in_force, missing=len(missing))
         self._metrics.lost_writes.inc()
         self._stored = {c: ref for c, ref in self._stored.items() if missing.isdisjoint((ref.cells, ref.ids))}
+
+    async def _overtaken(self) -> bool:
+        """Whether the store, while it had forgotten our claim, took a later state from a former owner: ours would lead
+        readers back. The next epoch begins with that one.
+        """
+        replica = self._replica
+        stored = await self._snapshots.manifests(replica.partition)
+        try:
+            newest = decode_manifest(stored[0]) if stored else None
+        except UnreadableSnapshot:
+            return False
+        same_topic = newest is not None and newest.incarnation == replica.origin.incarnation
+        return newest is not None and same_topic and newest.offset > replica.offset
 
     def _manifest(self, frozen: Frozen, chunks: list[ChunkRef], taken_at_ms: int) -> Manifest:
         """A new number for every attempt: one whose reply was lost may have succeeded."""
