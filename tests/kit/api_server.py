@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import ssl
 import subprocess
 import sys
@@ -34,6 +35,8 @@ class ApiServer:
         self._program = program()
         if not self._program.exists():
             raise ApiServerMissingError("Kubernetes' servers are missing: make kubernetes (needs Go)")
+        if shutil.which("openssl") is None:
+            raise ApiServerMissingError("openssl, which makes a key for service accounts, isn't on the PATH")
         self._folder = folder
         self._ports = PortReservations(SystemRandom())
         self._etcd, self._peer, port = (self._ports.take() for _ in range(3))

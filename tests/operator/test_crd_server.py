@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -131,14 +132,13 @@ def client(server: ApiServer) -> Iterator[httpx.Client]:
         assert created.status_code == httpx.codes.CREATED, created.text
         watch = {"watch": "true", "fieldSelector": f"metadata.name=swapstats.{GROUP}", "timeoutSeconds": "30"}
         with client.stream("GET", _DEFINITIONS, params=watch) as events:
-            assert any('"type":"Established","status":"True"' in _sorted(line) for line in events.iter_lines())
+            assert any(map(_is_established, events.iter_lines()))
         yield client
 
 
-def _sorted(event: str) -> str:
-    """The conditions of an event's object, each as type and status."""
-    conditions = yaml.safe_load(event)["object"].get("status", {}).get("conditions") or []
-    return ",".join(f'"type":"{each["type"]}","status":"{each["status"]}"' for each in conditions)
+def _is_established(event: str) -> bool:
+    conditions = json.loads(event)["object"].get("status", {}).get("conditions") or []
+    return any((each["type"], each["status"]) == ("Established", "True") for each in conditions)
 
 
 def _resource(name: str, spec: dict[str, Any]) -> dict[str, Any]:
