@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
 
-from swapstats_core.snapshot import encode_manifest
+from swapstats_aggregator.adapters.memory import MemorySnapshots
+from swapstats_aggregator.ports import Unavailable
+from swapstats_core.snapshot import Manifest, encode_manifest
 from tests.aggregator.moves import BOTH, all_are, both_stored, manifests, owned, reports, stored_offset, warm, warming
 from tests.aggregator.world import PARTITIONS, SteppedSource, World
 
@@ -55,15 +57,30 @@ async def test_an_owner_stores_again_what_the_store_has_lost(world: World, lose:
         world.assert_exact()
 
 
-async def test_an_owner_whom_a_former_one_has_overtaken_meanwhile_begins_anew(world: World) -> None:
-    """The store forgets everything; a former owner that hasn't heard of its successor goes on, and comes further."""
+@pytest.mark.parametrize("unanswered", [0, 3])
+async def test_an_owner_whom_a_former_one_has_overtaken_meanwhile_begins_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch, unanswered: int
+) -> None:
+    """The store forgets everything; a former owner that hasn't heard of its successor goes on, and comes further. The
+    store may go away just after it took the true owner's claim.
+    """
+    look, left = MemorySnapshots.manifests, dict.fromkeys(BOTH, unanswered)
+
+    async def manifests_at_last(snapshots: MemorySnapshots, partition: int) -> Sequence[bytes]:
+        if world.store.of(partition).claimant != "another life" and further and left[partition]:
+            left[partition] -= 1
+            raise Unavailable("gone after the claim")
+        return await look(snapshots, partition)
+
+    further: dict[int, Manifest] = {}
+    monkeypatch.setattr(MemorySnapshots, "manifests", manifests_at_last)
     world.produce_noise(random.Random(8), 0, 60)  # noqa: S311 - no secret
     async with world.member("shard-0") as running:
         await world.assign(owned("shard-0", 4))
         await world.until(world.is_current)
         await both_stored(world, epoch=4)
         stored = manifests(world)
-        further = {p: msgspec.structs.replace(stored[p], epoch=1, offset=stored[p].offset + 9) for p in BOTH}
+        further |= {p: msgspec.structs.replace(stored[p], epoch=1, offset=stored[p].offset + 9) for p in BOTH}
         for partition, manifest in further.items():
             kept = world.store.of(partition)
             kept.epoch, kept.owner, kept.claimant, kept.seq = 1, "shard-1", "another life", manifest.seq
@@ -71,6 +88,7 @@ async def test_an_owner_whom_a_former_one_has_overtaken_meanwhile_begins_anew(wo
         world.now_ms += 1_000
         await world.until(lambda: all(world.role("shard-0", p) == "refused" for p in BOTH))
         assert manifests(world) == further
+        assert not any(left.values())
         assert running.metric("fenced_total") == PARTITIONS
 
 

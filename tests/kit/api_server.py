@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import ssl
 import subprocess
-import sys
 import time
 from pathlib import Path
 from random import SystemRandom
@@ -15,8 +13,8 @@ from random import SystemRandom
 import httpx
 
 from e2e.cluster.build import program
-from swapstats_cli.supervisor import launch
 from swapstats_cli.supervisor.ports import HOST, PortReservations
+from tests.kit.children import spawn
 
 READY_WITHIN_S = 60.0
 
@@ -87,15 +85,8 @@ class ApiServer:
         self._ports.release()
 
     def _spawn(self, server: str, *options: str) -> None:
-        with (self._folder / f"{server}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-ISE", launch.__file__, str(os.getpid()), str(self._program), server, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self._processes.append(process)
+        command = [str(self._program), server, *options]
+        self._processes.append(spawn(command, self._folder / f"{server}.log"))
 
     def _wait(self) -> None:
         deadline = time.monotonic() + READY_WITHIN_S

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
-import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import SystemRandom
 
-from swapstats_cli.supervisor import launch, probes, servers
+from swapstats_cli.supervisor import probes, servers
 from swapstats_cli.supervisor.ports import HOST, PortReservations
+from tests.kit.children import spawn
 
 READY_WITHIN_S = 60.0
 
@@ -42,15 +40,7 @@ class ApacheKafka:
 
     def spawn(self) -> None:
         """Start it, and don't wait. On the main thread: it dies with the thread that starts it (see `launch`)."""
-        assert threading.current_thread() is threading.main_thread()
-        with self._log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-ISE", launch.__file__, str(os.getpid()), *self._command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        self._process = spawn(self._command, self._log)
 
     async def ready(self) -> None:
         """Wait until it serves."""

@@ -121,6 +121,8 @@ class Snapshotter:
         self._stored = dict(stored)
         self._numbers = numbers
         self._one_at_a_time = asyncio.Lock()
+        self._in_doubt = 0
+        """A former owner's epoch that was in force instead of ours, until it is known how far that owner came."""
 
     async def take(self, taken_at_ms: int) -> Manifest:
         """`freeze` and `store` in one."""
@@ -151,6 +153,7 @@ class Snapshotter:
         chunks = [await self._chunk(part, frozen) for part in frozen.parts]
         self._stored = {chunk: ref for chunk in chunks if (ref := self._stored.get(chunk)) is not None}
         for _ in range(_TRIES):
+            await self._give_way(frozen)
             for chunk in chunks:
                 if chunk not in self._stored:
                     self._stored[chunk] = await self._upload(chunk, frozen.names)
@@ -168,28 +171,31 @@ class Snapshotter:
         if not missing:
             fenced_by = in_force
             if in_force < epoch:
+                self._in_doubt = in_force
                 verdict = await self._snapshots.claim(partition, epoch, self._owner.name)
                 fenced_by = 0 if verdict.done else verdict.epoch
-                if verdict.done and await self._overtaken():
-                    fenced_by = in_force
             if fenced_by:
                 raise Fenced(partition, epoch, fenced_by)
         log.warning("store_lost_writes", partition=partition, epoch=epoch, in_force=in_force, missing=len(missing))
         self._metrics.lost_writes.inc()
         self._stored = {c: ref for c, ref in self._stored.items() if missing.isdisjoint((ref.cells, ref.ids))}
 
-    async def _overtaken(self) -> bool:
-        """Whether the store, while it had forgotten our claim, took a later state from a former owner: ours would lead
-        readers back. The next epoch begins with that one.
+    async def _give_way(self, frozen: Frozen) -> None:
+        """Raise Fenced if a former owner, while the store had forgotten our claim, came further than this state, which
+        would lead readers back: the next epoch begins with that owner's. To be known before we flip again, hence after
+        our new claim, however often the store is away in between.
         """
-        replica = self._replica
-        stored = await self._snapshots.manifests(replica.partition)
-        try:
-            newest = decode_manifest(stored[0]) if stored else None
-        except UnreadableSnapshot:
-            return False
-        same_topic = newest is not None and newest.incarnation == replica.origin.incarnation
-        return newest is not None and same_topic and newest.offset > replica.offset
+        if not self._in_doubt:
+            return
+        partition, epoch = self._replica.partition, self._replica.epoch
+        for stored in await self._snapshots.manifests(partition):
+            try:
+                newest = decode_manifest(stored)
+            except UnreadableSnapshot:
+                continue
+            if newest.incarnation == frozen.origin.incarnation and newest.offset > frozen.offset:
+                raise Fenced(partition, epoch, self._in_doubt)
+        self._in_doubt = 0
 
     def _manifest(self, frozen: Frozen, chunks: list[ChunkRef], taken_at_ms: int) -> Manifest:
         """A new number for every attempt: one whose reply was lost may have succeeded."""
