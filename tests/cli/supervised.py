@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from swapstats_cli.control.client import status_of
-from swapstats_cli.control.status import Status
+from swapstats_operator.deciding.status import Status
 
 REPOSITORY = Path(__file__).parents[2]
 STANDINS = Path(__file__).with_name("standins")

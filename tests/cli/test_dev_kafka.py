@@ -19,8 +19,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import UnknownTopicOrPartitionError
 
-from swapstats_cli.supervisor.topics import TopicMismatchError, keep_topics
 from swapstats_core.spec import Source, Topic
+from swapstats_operator.topics import TopicMismatchError, keep_topics
 from tests.cli.supervised import SOURCES, Dev, dev
 from tests.kit.kafka import ApacheKafka
 

@@ -19,13 +19,14 @@ from swapstats_cli.supervisor import probes, servers
 from swapstats_cli.supervisor.child import Child
 from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_cli.supervisor.servers import ServerMissingError
-from swapstats_cli.supervisor.topics import create_topics, topics_of
+from swapstats_cli.supervisor.topics import create_topics
 from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.spec import Source, Topic
 from swapstats_core.wire import Keys
 from swapstats_operator.deciding.nats import open_line
 from swapstats_operator.deciding.ports import Line, Unavailable
 from swapstats_operator.deciding.redis import RedisCopy
+from swapstats_operator.topics import topics_of
 
 KEYS = Keys("swapstats:", "demo")
 

@@ -16,8 +16,8 @@ from swapstats_cli.importers import eth_getlogs, jsonl, uniswap_v3_pool_csv
 from swapstats_cli.importers.fault import ImportFault
 from swapstats_cli.importers.shift import shifted_to_now
 from swapstats_cli.noise import NOISE_OF_A_BAD_DAY, Noise, add_noise, blocks_of
+from swapstats_core.fields import DAY_MS
 from swapstats_core.oracle import Oracle, Outcome
-from swapstats_core.spec import DAY_MS
 from swapstats_core.swap import decode, event_time_ms, format_token, format_usd
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -14,10 +14,10 @@ from swapstats_cli.live.model import LiveView, health, shard_lines
 from swapstats_cli.live.plain import PlainDisplay, summary
 from swapstats_cli.live.readings import PartitionReading, RateMeter, Reading, TopToken
 from swapstats_cli.live.screen import live_screen
-from swapstats_cli.live.words import count, dollars, ranges, seconds
 from swapstats_cli.supervisor.journal import Saying, Tone
 from swapstats_cli.supervisor.part import PartState, PartStatus
 from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.words import count, dollars, ranges, seconds
 
 SHARDS = ("shard-0", "shard-1")
 MOVING = Assignment(

@@ -10,15 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from swapstats_core.spec import (
-    DAY_MS,
-    HOUR_MS,
-    MINUTE_MS,
-    SwapStatsResource,
-    SwapStatsSpec,
-    format_duration,
-    parse_duration_ms,
-)
+from swapstats_core.fields import DAY_MS, HOUR_MS, MINUTE_MS, format_duration, parse_duration_ms
+from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 
 DEFAULTS = """
 environment: prod
@@ -41,9 +34,13 @@ windows: [5m, 1h, 24h]
 grace: 2m
 dedupe: {ttl: 24h}
 snapshots: {interval: 5s, keep: 3}
+images: {aggregator: null, api: null, pullPolicy: IfNotPresent, pullSecrets: []}
 shards: {replicas: 2, failoverAfter: 10s, resources: {}}
+recorder: {replicas: 1, resources: {}}
 api:
   replicas: 2
+  autoscaling: {enabled: false, minReplicas: 2, maxReplicas: 10, cpuPercent: 70}
+  resources: {}
   http: {port: 8080, corsOrigins: [], trustedProxies: []}
   ws: {coalesce: 100ms, maxConnections: 5000, maxSubscriptions: 100}
   grpc: {enabled: false, port: 9090}
@@ -77,7 +74,7 @@ stores:
     tls: {enabled: false, caFile: null, certFile: null, keyFile: null}
 rollout: {maxMoving: 2, warmLag: 1s, timeout: 5m}
 deletionPolicy: Retain
-telemetry: {logLevel: info, logFormat: json}
+telemetry: {logLevel: info, logFormat: json, monitors: true}
 """
 
 

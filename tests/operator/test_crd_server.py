@@ -103,6 +103,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"stores": {"clickhouse": {"url": "clickhouse:8123"}}}, "must be as in http://clickhouse:8123"),
     ({"api": {"auth": {"jwt": {"jwksUrl": "issuer"}}}}, "must be an address that begins with http:// or https://"),
     ({"rollout": {"maxMoving": 0}}, "spec.rollout.maxMoving in body should be greater than or equal to 1"),
+    ({"api": {"autoscaling": {"minReplicas": 11}}}, "api.autoscaling.minReplicas must not exceed maxReplicas"),
+    ({"images": {"pullPolicy": "Sometimes"}}, 'spec.images.pullPolicy: Unsupported value: "Sometimes"'),
     ({"deletionPolicy": "Maybe"}, 'spec.deletionPolicy: Unsupported value: "Maybe"'),
     ({"telemetry": {"logLevel": "trace"}}, 'spec.telemetry.logLevel: Unsupported value: "trace"'),
     ({"shard": {"replicas": 3}}, 'unknown field "spec.shard"'),

@@ -12,9 +12,9 @@ import structlog
 from swapstats_aggregator.ports import Snapshots, Source, Unavailable
 from swapstats_aggregator.replica import Origin
 from swapstats_core.chunks import Chunk
+from swapstats_core.fields import MINUTE_MS
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.snapshot import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest, restore
-from swapstats_core.spec import MINUTE_MS
 from swapstats_core.swap import FUTURE_MS
 
 log = structlog.get_logger()

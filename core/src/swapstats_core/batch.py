@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from swapstats_core.cells import values_of
+from swapstats_core.fields import MINUTE_MS
 from swapstats_core.identities import UInt64s, digest, fingerprints, keys_of
-from swapstats_core.spec import MINUTE_MS
 from swapstats_core.swap import Swap
 
 

@@ -19,8 +19,8 @@ from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
 
 from swapstats_core.cells import merge
 from swapstats_core.chunks import Chunk, Part, compact
+from swapstats_core.fields import MINUTE_MS
 from swapstats_core.identities import IdRun, UInt64s
-from swapstats_core.spec import MINUTE_MS
 
 _MASK: Final = (1 << 64) - 1
 _FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)

@@ -28,9 +28,10 @@ from swapstats_core.cells import (
     unordered,
 )
 from swapstats_core.chunks import HEAD_LIMIT, REMOVED, Chunk, Head, Part, compact, localised, merge_candidates
+from swapstats_core.fields import HOUR_MS, MINUTE_MS
 from swapstats_core.identities import Keys, Probe
 from swapstats_core.ranking import rank
-from swapstats_core.spec import HOUR_MS, MINUTE_MS, SwapStatsSpec
+from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import FUTURE_MS, Swap
 from swapstats_core.wire import Ordering
 

@@ -1,115 +1,32 @@
 """The SwapStats resource: one typed model that every process, the CRD and the docs read.
 
-Keys are camelCase in files and snake_case in Python. Durations are strings such as ``100ms``, ``5s``,
-``5m``, ``24h`` or ``7d`` and become integer milliseconds (``*_ms`` helpers are not needed: a `Duration`
-*is* its milliseconds). Secrets appear by reference only (`SecretRef`), never by value.
+Keys are camelCase in files and snake_case in Python; `swapstats_core.fields` says how values are written. Secrets
+appear by reference only (`SecretRef`), never by value.
 """
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StringConstraints,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-MINUTE_MS = 60_000
-HOUR_MS = 60 * MINUTE_MS
-DAY_MS = 24 * HOUR_MS
-MAX_WINDOW_MS = 7 * DAY_MS
-"""The engine's sums are proven not to overflow up to here (see `swapstats_core.amounts`)."""
-
-_UNITS_MS = {"ms": 1, "s": 1_000, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
-_DURATION = re.compile(r"([0-9]{1,11})(ms|s|m|h|d)")
-"""So many digits of any unit are milliseconds of 64 bits."""
-
-
-def parse_duration_ms(text: str) -> int:
-    """Milliseconds of a duration such as ``250ms``, ``5s``, ``1h`` (one number, one unit).
-
-    Raises ValueError naming the remedy.
-    """
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise ValueError(
-            f"{text!r} is not a duration: write a whole number (at most 11 digits) and ms, s, m, h or d, as in 5m"
-        )
-    return int(match[1]) * _UNITS_MS[match[2]]
-
-
-def format_duration(duration_ms: int) -> str:
-    """The shortest spelling of a duration, the inverse of `parse_duration_ms`: ``86400000`` -> ``24h``.
-
-    Days are spelled only for whole multiples above one (``7d``), so that the usual window names come out.
-    """
-    for unit in ("d", "h", "m", "s"):
-        size = _UNITS_MS[unit]
-        if duration_ms and duration_ms % size == 0 and (unit != "d" or duration_ms > DAY_MS):
-            return f"{duration_ms // size}{unit}"
-    return f"{duration_ms}ms"
-
-
-def _duration(value: object) -> object:
-    return parse_duration_ms(value) if isinstance(value, str) else value
-
-
-Duration = Annotated[
-    int,
-    BeforeValidator(_duration),
-    PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "maxLength": 13}),
-    Field(ge=0),
-]
-
-
-def _at_least(least_ms: int, *, default: int) -> Any:  # noqa: ANN401 - as pydantic's own Field
-    """A duration's bound. `WithJsonSchema` hides it from the schema, so it is written there by hand."""
-    return Field(default=default, ge=least_ms, json_schema_extra={"minimum": least_ms})
-
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
-
-
-def _written(pattern: str, remedy: str) -> tuple[object, ...]:
-    """A text's form; ``remedy`` completes "it must be ..." (the schema has it as ``x-remedy``)."""
-
-    def check(text: str) -> str:
-        if re.fullmatch(pattern, text) is None:
-            raise ValueError(f"must be {remedy}")
-        return text
-
-    schema = {"type": "string", "pattern": f"^({pattern})$", "maxLength": 1024, "x-remedy": remedy}
-    return AfterValidator(check), WithJsonSchema(schema)
-
-
-_HOST = r"[^@/\s,]+"
-_NO_PASSWORD = "without a name or a password: those have fields of their own"
-Broker = Annotated[str, *_written(rf"{_HOST}:[0-9]{{1,5}}", "host:port, as in kafka-0:9092")]
-RedisUrl = Annotated[
-    str, *_written(rf"rediss?://{_HOST}(/[0-9]*)?", f"as in redis://redis:6379/0 (rediss with TLS), {_NO_PASSWORD}")
-]
-ClickHouseUrl = Annotated[
-    str, *_written(rf"https?://{_HOST}/?", f"as in http://clickhouse:8123 (https with TLS), {_NO_PASSWORD}")
-]
-NatsUrl = Annotated[
-    str,
-    *_written(
-        rf"(nats|tls)://{_HOST}(,(nats|tls)://{_HOST})*",
-        f"as in nats://nats:4222 (tls with TLS; several separated by commas), {_NO_PASSWORD}",
-    ),
-]
-WebUrl = Annotated[str, *_written(r"https?://\S+", "an address that begins with http:// or https://")]
+from swapstats_core.fields import (
+    DAY_MS,
+    HOUR_MS,
+    MAX_WINDOW_MS,
+    MINUTE_MS,
+    Broker,
+    ClickHouseUrl,
+    Duration,
+    Name,
+    NatsUrl,
+    RedisUrl,
+    WebUrl,
+    at_least,
+    format_duration,
+)
 
 
 class Section(BaseModel):
@@ -222,7 +139,7 @@ class Dedupe(Section):
 class Snapshots(Section):
     """Snapshots of a partition's state."""
 
-    interval: Duration = _at_least(100, default=5_000)
+    interval: Duration = at_least(100, default=5_000)
     """Time between two snapshots of a partition."""
     keep: int = Field(default=3, ge=2, le=100)
     """Manifests kept; an unreadable one falls back to its predecessor."""
@@ -239,6 +156,28 @@ class Shards(Section):
     """Kubernetes resource requests and limits of a shard's container."""
 
 
+class Images(Section):
+    """Container images; absent: those that came with the operator. Only on a cluster."""
+
+    aggregator: str | None = None
+    """Of shards and recorders."""
+    api: str | None = None
+    """Of the API."""
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When a node pulls them."""
+    pull_secrets: list[Name] = []
+    """Secrets with the registry's credentials."""
+
+
+class Recorder(Section):
+    """The recorders, which write ClickHouse."""
+
+    replicas: int = Field(default=1, ge=0)
+    """Number of recorders on a cluster; they share the topic's partitions."""
+    resources: dict[str, Any] = Field(default={}, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+    """Kubernetes resource requests and limits of a recorder's container."""
+
+
 class HttpApi(Section):
     """The HTTP listener."""
 
@@ -253,7 +192,7 @@ class HttpApi(Section):
 class WebSocketApi(Section):
     """The WebSocket endpoint."""
 
-    coalesce: Duration = _at_least(10, default=100)
+    coalesce: Duration = at_least(10, default=100)
     """Least time between two patches of a token to a client."""
     max_connections: int = Field(default=5_000, ge=1)
     """Most WebSocket connections per API process."""
@@ -330,11 +269,28 @@ class RateLimit(Section):
     """Per client address (IPv6: per /64)."""
 
 
+class Autoscaling(Section):
+    """How many API processes a cluster runs, by their load; needs a metrics server."""
+
+    enabled: bool = False
+    """Let a HorizontalPodAutoscaler decide, instead of ``replicas``."""
+    min_replicas: int = Field(default=2, ge=1)
+    """At least so many."""
+    max_replicas: int = Field(default=10, ge=1)
+    """At most so many."""
+    cpu_percent: int = Field(default=70, ge=1, le=100)
+    """The share of the requested CPU that is aimed at."""
+
+
 class Api(Section):
     """The API processes."""
 
     replicas: int = Field(default=2, ge=0)
     """Number of API processes."""
+    autoscaling: Autoscaling = Autoscaling()
+    """Their number by load."""
+    resources: dict[str, Any] = Field(default={}, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+    """Kubernetes resource requests and limits of an API container."""
     http: HttpApi = HttpApi()
     """HTTP."""
     ws: WebSocketApi = WebSocketApi()
@@ -383,7 +339,7 @@ class ClickHouse(Section):
     """Age at which rows are deleted."""
     batch_rows: int = Field(default=1_000, ge=1, le=1_000_000)
     """A batch is sent at this many rows ..."""
-    batch_interval: Duration = _at_least(10, default=200)
+    batch_interval: Duration = at_least(10, default=200)
     """... or after this time, whichever is first."""
 
 
@@ -429,6 +385,8 @@ class Telemetry(Section):
     """Least level that is logged."""
     log_format: Literal["json", "console"] = "json"
     """``json`` for machines, ``console`` for people."""
+    monitors: bool = True
+    """Create a ServiceMonitor and a PrometheusRule, where the cluster knows these kinds."""
 
 
 class SwapStatsSpec(Section):
@@ -446,8 +404,12 @@ class SwapStatsSpec(Section):
     """Memory for event ids."""
     snapshots: Snapshots = Snapshots()
     """Snapshots."""
+    images: Images = Images()
+    """Container images."""
     shards: Shards = Shards()
     """Aggregator shards."""
+    recorder: Recorder = Recorder()
+    """Recorders."""
     api: Api = Api()
     """API processes."""
     stores: Stores = Stores()
@@ -483,6 +445,8 @@ class SwapStatsSpec(Section):
             raise ValueError("shards.replicas: must not exceed source.topic.partitions")
         if self.source.topic.retention < self.windows[-1] + self.grace:
             raise ValueError("source.topic.retention: must be at least the longest window plus grace")
+        if self.api.autoscaling.min_replicas > self.api.autoscaling.max_replicas:
+            raise ValueError("api.autoscaling.minReplicas: must not exceed maxReplicas")
         if self.api.auth.jwt.mint and self.environment != "dev":
             raise ValueError("api.auth.jwt.mint: allowed only with environment: dev")
         return self

@@ -17,7 +17,8 @@ from typing import Any, Final
 import yaml
 from pydantic import BaseModel
 
-from swapstats_core.spec import SwapStatsSpec, format_duration
+from swapstats_core.fields import format_duration
+from swapstats_core.spec import SwapStatsSpec
 from swapstats_operator.status import Status
 
 GROUP: Final = "swapstats.io"
@@ -113,6 +114,12 @@ RULES: Final = (
         f"self.windows.all(w, {_ms('w')} + {_ms('self.grace')} <= {_ms('self.source.topic.retention')})",
         "source.topic.retention must be at least the longest window plus grace, so that state can be rebuilt",
         ".source.topic.retention",
+    ),
+    Rule(
+        "spec.api.autoscaling",
+        "self.minReplicas <= self.maxReplicas",
+        "api.autoscaling.minReplicas must not exceed maxReplicas",
+        ".minReplicas",
     ),
     Rule(
         "spec",

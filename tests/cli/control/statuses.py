@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from swapstats_cli.control.status import (
+from swapstats_core.ownership import PartitionAssignment, Role
+from swapstats_operator.deciding.handoffs import HandoffStatus
+from swapstats_operator.deciding.status import (
     AssignmentStatus,
     Condition,
     MemberStatus,
@@ -10,8 +12,6 @@ from swapstats_cli.control.status import (
     Status,
     WorkStatus,
 )
-from swapstats_core.ownership import PartitionAssignment, Role
-from swapstats_operator.deciding.handoffs import HandoffStatus
 
 AT = "2026-01-05T12:00:31.200Z"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from swapstats_cli.control.commands import Drain, Progress, Restart, Scale, how_far
-from swapstats_cli.control.status import RolloutStatus, Status
+from swapstats_cli.control.commands import Drain, Restart, Scale, how_far
+from swapstats_operator.deciding.snapshots import Progress
+from swapstats_operator.deciding.status import RolloutStatus, Status
 from tests.cli.control.statuses import member, status
 
 TWO = (member(0), member(1))

@@ -8,16 +8,16 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from swapstats_cli.control.status import MemberStatus, RolloutStatus, decode_status, encode_status
 from swapstats_cli.control.status_view import screen
-from swapstats_cli.supervisor.conditions import Conditions, Facts
 from swapstats_cli.supervisor.part import PartState, PartStatus
-from swapstats_cli.supervisor.reporting import View
-from swapstats_cli.supervisor.reporting import status as status_of
 from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.wire import rfc3339
+from swapstats_operator.deciding.conditions import Conditions, Facts
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.ownership import Intent
+from swapstats_operator.deciding.reporting import View
+from swapstats_operator.deciding.reporting import status as status_of
+from swapstats_operator.deciding.status import MemberStatus, RolloutStatus, decode_status, encode_status
 from tests.cli.control.statuses import handoff, member, status, work
 from tests.operator.deciding.world import Town
 

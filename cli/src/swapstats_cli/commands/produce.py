@@ -148,7 +148,7 @@ def produce(
 
 
 def _ms(duration: str | None) -> int | None:
-    from swapstats_core.spec import parse_duration_ms  # noqa: PLC0415 - see _run
+    from swapstats_core.fields import parse_duration_ms  # noqa: PLC0415 - see _run
 
     return None if duration is None else parse_duration_ms(duration)
 

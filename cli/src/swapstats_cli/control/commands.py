@@ -6,12 +6,13 @@ is follows from the status.
 
 from __future__ import annotations
 
-from typing import Literal, assert_never
+from typing import assert_never
 
 import msgspec
 
-from swapstats_cli.control.status import Status
-from swapstats_cli.supervisor.pool import number_of
+from swapstats_operator.deciding.rolling import number_of
+from swapstats_operator.deciding.snapshots import Progress
+from swapstats_operator.deciding.status import Status
 
 
 class Scale(msgspec.Struct, frozen=True, tag="scale", tag_field="command"):
@@ -36,15 +37,6 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot", tag_field="command")
 
 
 Command = Scale | Drain | Restart | Snapshot
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """How far a command is: ``done`` of ``total``, and in words. A ``state`` other than ``running`` is the last."""
-
-    state: Literal["running", "done", "failed"]
-    text: str
-    done: int
-    total: int
 
 
 class Refusal(Exception):  # noqa: N818 - reads as what it is

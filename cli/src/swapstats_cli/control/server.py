@@ -15,17 +15,10 @@ from typing import Protocol
 import msgspec
 from aiohttp import web
 
-from swapstats_cli.control.commands import (
-    Command,
-    Progress,
-    Refusal,
-    Snapshot,
-    decode_command,
-    encode_progress,
-    how_far,
-)
+from swapstats_cli.control.commands import Command, Refusal, Snapshot, decode_command, encode_progress, how_far
 from swapstats_cli.control.socket import short_path
-from swapstats_cli.control.status import Status, encode_status
+from swapstats_operator.deciding.snapshots import Progress
+from swapstats_operator.deciding.status import Status, encode_status
 
 INTERVAL_S = 0.1
 _STOP_WITHIN_S = 0.5

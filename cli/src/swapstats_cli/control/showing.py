@@ -14,9 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as Bar
 
 from swapstats_cli.control.client import carry_out
-from swapstats_cli.control.commands import Command, Progress, Refusal
+from swapstats_cli.control.commands import Command, Refusal
 from swapstats_cli.target import TargetFault
-from swapstats_core.spec import parse_duration_ms
+from swapstats_core.fields import parse_duration_ms
+from swapstats_operator.deciding.snapshots import Progress
 
 DONE = 0
 FAILED = 1

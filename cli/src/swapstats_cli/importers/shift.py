@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from swapstats_cli.event import Event
-from swapstats_core.spec import MINUTE_MS
+from swapstats_core.fields import MINUTE_MS
 
 
 def shifted_to_now(events: Sequence[Event], now_ms: int) -> list[Event]:

@@ -9,11 +9,11 @@ from time import monotonic, time
 from swapstats_cli.live.display import Display
 from swapstats_cli.live.model import SHOWN_SAYINGS, LiveView, shard_lines
 from swapstats_cli.live.readings import LiveReader, RateMeter, Reading
-from swapstats_cli.live.words import seconds
 from swapstats_cli.supervisor.journal import Journal, Tone
 from swapstats_cli.supervisor.layout import http
 from swapstats_cli.supervisor.part import PartState
 from swapstats_cli.supervisor.system import System
+from swapstats_core.words import seconds
 
 STARTING_INTERVAL_S = 0.1
 LIVE_INTERVAL_S = 1.0

@@ -15,8 +15,9 @@ from swapstats_cli.supervisor.journal import Journal, Tone
 from swapstats_cli.supervisor.keeper import StartFailedError
 from swapstats_cli.supervisor.layout import Ports
 from swapstats_cli.supervisor.part import Part
-from swapstats_cli.supervisor.topics import TopicMismatchError, create_topics, keep_topics
+from swapstats_cli.supervisor.topics import create_topics
 from swapstats_core.spec import Source
+from swapstats_operator.topics import TopicMismatchError, keep_topics
 
 KAFKA_STOP_S = 20.0
 """It closes its segments; otherwise the next start would have to look through them."""

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import assert_never
 
-from swapstats_cli.control.status import RolloutStatus
 from swapstats_cli.supervisor.part import PartState
-from swapstats_cli.supervisor.pool import Pool, numbered
-from swapstats_cli.supervisor.rolling import Act, Rolling, Shard, Step, next_step
+from swapstats_cli.supervisor.pool import Pool
 from swapstats_cli.supervisor.versions import Versions
 from swapstats_operator.deciding.ownership import Intent, Ownership
 from swapstats_operator.deciding.ports import Say
+from swapstats_operator.deciding.rolling import Act, Rolling, Shard, Step, next_step, numbered
+from swapstats_operator.deciding.status import RolloutStatus
 
 INTERVAL_S = 0.1
 

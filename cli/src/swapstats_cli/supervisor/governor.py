@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from functools import partial
 
-from swapstats_cli.control.commands import Command, Drain, Progress, Refusal, Restart, Scale, Snapshot
-from swapstats_cli.control.snapshots import snapshot_all
-from swapstats_cli.control.status import Status
+from swapstats_cli.control.commands import Command, Drain, Refusal, Restart, Scale, Snapshot
 from swapstats_cli.supervisor.configuration import Configuration
 from swapstats_cli.supervisor.fleet import Fleet
-from swapstats_cli.supervisor.pool import numbered
 from swapstats_cli.supervisor.renewal import Renewal
 from swapstats_cli.supervisor.reporting import Reporter
 from swapstats_cli.supervisor.versions import Versions
@@ -19,6 +16,9 @@ from swapstats_core.wire import Subjects
 from swapstats_operator.deciding.clock import SystemClock
 from swapstats_operator.deciding.nats import open_line
 from swapstats_operator.deciding.ports import Say
+from swapstats_operator.deciding.rolling import numbered
+from swapstats_operator.deciding.snapshots import Progress, snapshot_all
+from swapstats_operator.deciding.status import Status
 
 
 class Governor:

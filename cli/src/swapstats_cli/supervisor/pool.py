@@ -8,16 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from swapstats_cli.supervisor.keeper import Keeper
-
-
-def numbered(kind: str, count: int) -> tuple[str, ...]:
-    """Names as a StatefulSet would give them."""
-    return tuple(f"{kind}-{number}" for number in range(count))
-
-
-def number_of(name: str) -> int:
-    """The number at a name's end."""
-    return int(name.rpartition("-")[2])
+from swapstats_operator.deciding.rolling import number_of
 
 
 class MakeKeeper(Protocol):

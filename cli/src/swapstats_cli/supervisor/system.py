@@ -13,7 +13,6 @@ from time import monotonic
 import msgspec
 
 from swapstats_cli.control import server
-from swapstats_cli.control.status import Status
 from swapstats_cli.options import Broker
 from swapstats_cli.supervisor import layout
 from swapstats_cli.supervisor.brokers import broker_part
@@ -27,16 +26,19 @@ from swapstats_cli.supervisor.leftovers import ChildrenRecord
 from swapstats_cli.supervisor.ownership import owning
 from swapstats_cli.supervisor.part import Part, PartStatus
 from swapstats_cli.supervisor.parts import api_part, producer_part, recorder_part, shard_part, store_parts
-from swapstats_cli.supervisor.pool import Pool, numbered
+from swapstats_cli.supervisor.pool import Pool
 from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_cli.supervisor.renewal import Renewal
-from swapstats_cli.supervisor.reporting import Reporter, View
+from swapstats_cli.supervisor.reporting import Reporter
 from swapstats_cli.supervisor.resource_file import ResourceFile
 from swapstats_cli.supervisor.versions import Versions
 from swapstats_core.ownership import Assignment
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import CURRENT_WITHIN_MS
 from swapstats_operator.deciding.clock import SystemClock
+from swapstats_operator.deciding.reporting import View
+from swapstats_operator.deciding.rolling import numbered
+from swapstats_operator.deciding.status import Status
 
 START_WITHIN_S = 120.0
 LOOK_INTERVAL_S = 0.05

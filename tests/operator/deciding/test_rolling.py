@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from swapstats_cli.supervisor.rolling import Act, Rolling, Shard, Step, next_step
+from swapstats_operator.deciding.rolling import Act, Rolling, Shard, Step, next_step
 
 TIMEOUT_MS = 60_000
 
@@ -44,6 +44,9 @@ _OLD = (_shard(0, "old"), _shard(1, "old"))
         (2, (_shard(0, "old", "dead"), _shard(1, "old")), None, None),
         (2, (_shard(0, "starting"), _shard(1, "old")), None, None),
         (2, (_shard(0, "old"), _shard(1, "dead", "old")), None, None),
+        # One that isn't ready has nothing to lose: it comes first, even if no other is ready either.
+        (2, (_shard(0, "old", "starting"), _shard(1, "old")), None, Step(Act.ROLL, "shard-0")),
+        (2, (_shard(0, "old", "starting"), _shard(1, "old", "starting")), None, Step(Act.ROLL, "shard-1")),
         (2, _OLD, "shard-1", None),
         (2, (_shard(0, "old"), _shard(1, "old", "empty")), "shard-1", Step(Act.RESTART, "shard-1")),
         (2, (_shard(0, "old"), _shard(1, "starting", "empty")), "shard-1", None),
@@ -65,6 +68,15 @@ _OLD = (_shard(0, "old"), _shard(1, "old"))
 def test_steps(replicas: int, shards: tuple[Shard, ...], rolling: str | None, expected: Step | None) -> None:
     under_way = None if rolling is None else Rolling(rolling, 0)
     assert next_step(replicas, (), shards, under_way, 1_000, TIMEOUT_MS) == expected
+
+
+def test_a_roll_that_cant_succeed_stalls_at_once() -> None:
+    broken = replace(_shard(1, "empty", "starting"), broken="ImagePullBackOff")
+    step = next_step(2, (), (_shard(0), broken), Rolling("shard-1", 0), 1, TIMEOUT_MS)
+    why = "shard-1 can't get ready with the new configuration: ImagePullBackOff"
+    assert step == Step(Act.STALL, "shard-1", why)
+    old = replace(broken, outdated=True, engaged=True)  # its end has been awaited anyway
+    assert next_step(2, (), (_shard(0), old), Rolling("shard-1", 0), 1, TIMEOUT_MS) is None
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from swapstats_cli.control.status import Condition, ConditionType, MemberStatus, RolloutStatus
-from swapstats_cli.live.words import ranges, seconds
 from swapstats_core.ownership import Assignment
 from swapstats_core.wire import rfc3339
+from swapstats_core.words import ranges, seconds
 from swapstats_operator.deciding.handoffs import HandoffStatus
+from swapstats_operator.deciding.status import Condition, ConditionType, MemberStatus, RolloutStatus
 
 STALE_SNAPSHOT_INTERVALS = 10
 STALE_SNAPSHOT_MS = 60_000

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Literal
 
 import msgspec
 
-from swapstats_cli.control.commands import Progress
 from swapstats_core.wire import PartitionStatus, SnapshotQuery, StatusQuery, Subjects, decode_reply, encode
 from swapstats_operator.deciding.ports import Clock, Connect, Unavailable
 
 INTERVAL_S = 0.1
 ASK_AGAIN_EVERY = 10
 """Looks between two requests for the same snapshot: the first may have gone to an owner that is none any more."""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far something is: ``done`` of ``total``, and in words. A ``state`` other than ``running`` is the last."""
+
+    state: Literal["running", "done", "failed"]
+    text: str
+    done: int
+    total: int
 
 
 class _Taken:

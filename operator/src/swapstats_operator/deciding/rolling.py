@@ -10,7 +10,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from swapstats_cli.supervisor.pool import number_of, numbered
+
+def numbered(kind: str, count: int) -> tuple[str, ...]:
+    """Names as a StatefulSet would give them."""
+    return tuple(f"{kind}-{number}" for number in range(count))
+
+
+def number_of(name: str) -> int:
+    """The number at a name's end."""
+    return int(name.rpartition("-")[2])
 
 
 class Act(StrEnum):
@@ -38,7 +46,8 @@ class Shard:
     """A shard that is kept.
 
     ``alive``: its process runs. ``ready``: it is ready, and has been heard. ``outdated``: it was started with another
-    configuration than the newest. ``engaged``: it has to do with a partition, or is about to.
+    configuration than the newest. ``engaged``: it has to do with a partition, or is about to. ``broken``: why it won't
+    get ready, where that is known.
     """
 
     name: str
@@ -46,6 +55,7 @@ class Shard:
     ready: bool
     outdated: bool
     engaged: bool
+    broken: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +92,10 @@ def next_step(
             return Step(Act.REMOVE, last)
     outdated = [name for name in wanted if there[name].alive and there[name].outdated]
     if rolling is None and outdated:
-        last = max(outdated, key=number_of)
-        if all(there[name].ready for name in wanted if name != last):
-            return Step(Act.ROLL, last)
+        # One that isn't ready comes first: nobody misses it, and the newest configuration may be what it needs.
+        first = max(outdated, key=lambda name: (not there[name].ready, number_of(name)))
+        if not there[first].ready or all(there[name].ready for name in wanted if name != first):
+            return Step(Act.ROLL, first)
     return None
 
 
@@ -95,6 +106,8 @@ def _roll_on(shard: Shard, rolling: Rolling, staying: Sequence[Shard], now_ms: i
         return Step(Act.RESTART, shard.name)
     if shard.alive and shard.outdated and not any(other.ready for other in staying):
         return Step(Act.RESTART, shard.name, "nobody else could have its partitions meanwhile")
+    if shard.broken and not shard.outdated:
+        return Step(Act.STALL, shard.name, f"{shard.name} can't get ready with the new configuration: {shard.broken}")
     if now_ms - rolling.since_ms >= timeout_ms:
         what = "didn't get rid of its partitions" if shard.outdated else "didn't get ready with the new configuration"
         return Step(Act.STALL, shard.name, f"{shard.name} {what} within {timeout_ms // 1000} s")
