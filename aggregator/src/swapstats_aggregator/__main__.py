@@ -62,7 +62,7 @@ async def run(resource: SwapStatsResource, name: str, host: str, port: int, stat
         snapshots = LocalSnapshots(snapshots, state_dir)
     ports = Ports(source, dead_letters, snapshots, bus)
     shard = Shard(name, life, resource, ports, metrics)
-    health = await serve_health(port, shard.readiness, metrics.registry, host)
+    health = await serve_health(port, shard.readiness, metrics.registry, host, shard.drained)
     try:
         await source.start()
         await dead_letters.start()

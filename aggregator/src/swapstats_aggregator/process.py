@@ -10,7 +10,7 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ _SAME_AGAIN_S = 10.0
 _MOST_SAYINGS = 1_000
 Readiness = Callable[[], str | None]
 """None when ready, else the reason why not."""
+Drained = Callable[[], Awaitable[None]]
+"""Returns when nothing is left that others could take over."""
 
 
 def load_resource(path: Path) -> SwapStatsResource:
@@ -105,9 +107,16 @@ def kafka_security(source: Source) -> dict[str, Any]:
 
 
 async def serve_health(
-    port: int, readiness: Readiness, registry: CollectorRegistry, host: str = "127.0.0.1"
+    port: int,
+    readiness: Readiness,
+    registry: CollectorRegistry,
+    host: str = "127.0.0.1",
+    drained: Drained | None = None,
 ) -> web.AppRunner:
-    """Serve ``/healthz``, ``/readyz`` and ``/metrics``; the caller cleans the runner up."""
+    """Serve ``/healthz``, ``/readyz`` and ``/metrics``; the caller cleans the runner up.
+
+    ``drained``: serve ``/drained`` too, whose answer comes when the process may be stopped (Kubernetes' preStop hook).
+    """
 
     async def healthz(_: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
@@ -122,6 +131,14 @@ async def serve_health(
 
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    if drained is not None:
+        wait = drained
+
+        async def answer_drained(_: web.Request) -> web.Response:
+            await wait()
+            return web.json_response({"status": "drained"})
+
+        app.add_routes([web.get("/drained", answer_drained)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +24,7 @@ from swapstats_aggregator.restoring import resume, topic_of
 from swapstats_aggregator.setup import Owner, Setup
 from swapstats_aggregator.snapshotting import Fenced, compact_once
 from swapstats_aggregator.tenancy import Tenancy
-from swapstats_core.ownership import MemberReport
+from swapstats_core.ownership import Assignment, MemberReport
 from swapstats_core.partition import Applied, Config, Outcome
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Refused, Reply, SnapshotQuery, Subjects, decode_query, encode
@@ -42,6 +43,10 @@ _FROZEN_LIMIT: Final = 16
 _ASSIGNMENT_POLL_S: Final = 2.0
 _RETRY_S: Final = 0.5
 _FINAL_SNAPSHOT_S: Final = 20.0
+_DRAIN_S: Final = 30.0
+_DRAIN_LOOK_S: Final = 0.1
+_DRAIN_LOOKS: Final = 30
+"""Without any partition that leaves, in a row."""
 _OLD_SNAPSHOT_MS: Final = 60_000
 """A snapshot of this age, and ten times the interval, is a fault."""
 
@@ -74,6 +79,7 @@ class Shard:
         self._tenancy = Tenancy(setup, answer=self._answer, bury=self._bury, wake=self._wake)
         self._holdings = self._tenancy.holdings
         self._revision = -1
+        self._assignment: Assignment | None = None
         self._positioned: frozenset[Holding] = frozenset()
         self._reassign = asyncio.Event()
         self._woken = asyncio.Event()
@@ -116,6 +122,24 @@ class Shard:
             for partition, age_ms in ages
             if age_ms > old_ms
         ]
+
+    async def drained(self) -> None:
+        """Wait until this shard owns nothing, for as long as others take partitions over; not for longer than
+        `_DRAIN_S`. If nobody takes any, because nobody decides or nobody is there, it is in vain to wait.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                owned, looks_left = self._tenancy.owned(), _DRAIN_LOOKS
+                while owned and looks_left:
+                    await asyncio.sleep(_DRAIN_LOOK_S)
+                    before, owned = owned, self._tenancy.owned()
+                    looks_left = _DRAIN_LOOKS if len(owned) < len(before) or self._leaving() else looks_left - 1
+
+    def _leaving(self) -> bool:
+        """Whether a partition is on its way to another shard."""
+        mine = self._owner.name
+        entries = () if self._assignment is None else self._assignment.partitions
+        return any(entry.owner == mine and entry.phase == "warming" for entry in entries)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set, then take final snapshots. A bug in any task ends the shard."""
@@ -163,7 +187,7 @@ class Shard:
             else:
                 if assignment is not None and assignment.revision > self._revision:
                     await self._tenancy.follow(assignment)
-                    self._revision = assignment.revision
+                    self._revision, self._assignment = assignment.revision, assignment
             await _wait(self._reassign, _ASSIGNMENT_POLL_S)
 
     # -- reading ----------------------------------------------------------------------------------------------------

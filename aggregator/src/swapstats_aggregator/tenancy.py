@@ -66,6 +66,10 @@ class Tenancy:
         behind = [p for p in owning if (held := self.holdings.get(p)) is None or not held.replica.current]
         return sorted({*behind, *self._waiting})
 
+    def owned(self) -> list[int]:
+        """Partitions that this shard serves or is about to, as their owner."""
+        return [t.partition for t in self._tenures.values() if t.have is Have.OWNER]
+
     def reports(self) -> list[PartitionReport]:
         """What it does with each partition."""
         return [self._report(tenure) for _, tenure in sorted(self._tenures.items())]

@@ -243,6 +243,11 @@ class Keys:
         """Hash from chunk name to chunk."""
         return self._of(partition, "chunks")
 
+    def every(self, partitions: int) -> list[str]:
+        """All keys of an instance with so many partitions."""
+        kinds = (self.owner, self.manifests, self.chunks)
+        return [self.assignment, *(key(partition) for partition in range(partitions) for key in kinds)]
+
 
 def rfc3339(unix_ms: int) -> str:
     """RFC 3339 in UTC with milliseconds: ``2026-01-05T12:00:31.200Z``."""

@@ -65,6 +65,39 @@ class Handoff(Section):
     """Whether both sides held the same state at the same offset; absent: not known."""
 
 
+class Snapshot(Section):
+    """The newest snapshot of a partition when this status was written."""
+
+    partition: int
+    """The partition."""
+    taken_at: str = Field(json_schema_extra={"format": "date-time"})
+    """When it was stored."""
+    offset: int
+    """The next record when the status was written; the snapshot's own is at most this."""
+
+
+class Rollout(Section):
+    """Which revision of images and configuration the pods have; revisions are named by the label of their pods."""
+
+    target: str
+    """What the pods shall have."""
+    since: str = Field(json_schema_extra={"format": "date-time"})
+    """Since when."""
+    stable: str | None = None
+    """The last revision that all pods had and were well with: what a failed rollout goes back to."""
+    failed: str | None = None
+    """A revision that the resource asks for and that won't do. Another spec, or another value of the annotation
+    swapstats.io/restart, makes another revision."""
+    message: str | None = None
+    """What is wrong with the failed one, or what a first rollout waits for."""
+    shards: str
+    """Shards that have the target and are ready, of those wanted, as in ``2/3``."""
+    shard: str | None = None
+    """The shard that is drained or replaced."""
+    shard_since: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
+    """Since when."""
+
+
 class Status(Section):
     """What was observed last."""
 
@@ -90,3 +123,7 @@ class Status(Section):
     """Who owns which partition."""
     last_handoffs: list[Handoff] | None = None
     """The last moves, oldest first."""
+    snapshots: list[Snapshot] | None = None
+    """The newest snapshot of each partition. A newer one alone is no reason to write a status."""
+    rollout: Rollout | None = None
+    """Images and configuration of the pods."""

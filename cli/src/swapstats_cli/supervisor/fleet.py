@@ -117,7 +117,8 @@ class Fleet:
                 self._say(f"{name} is in service again" if not step.why else f"{name} isn't restarted: {step.why}")
             case Act.STALL:
                 self._rolling = None
-                self._stalled = (self._versions.newest, step.why)
+                advice = "Its log says more; `swapstats restart` tries again"
+                self._stalled = (self._versions.newest, f"{step.why}. {advice}")
                 self._say(f"the rolling restart stops: {step.why}", bad=True)
             case unknown:
                 assert_never(unknown)

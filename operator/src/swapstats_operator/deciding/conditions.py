@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from swapstats_core.ownership import Assignment
 from swapstats_core.wire import rfc3339
@@ -22,7 +22,7 @@ class Facts:
     ``started``: everything was ready once. ``down``: parts that aren't ready now, without the shards.
     ``unserved``: partitions whose owner doesn't say that it serves. ``settled`` as the decider says it;
     ``deciding_problem`` and ``publishing_problem``: why nothing is decided, or Redis doesn't have it.
-    ``file_problem``: why the resource file isn't in force.
+    ``file_problem``: why the resource isn't in force as it is now.
     """
 
     started: bool
@@ -64,11 +64,13 @@ def _starting(facts: Facts) -> Finding | None:
 def _unserved(facts: Facts) -> Finding | None:
     if not facts.unserved:
         return None
+    if not facts.replicas:
+        return Finding("ScaledToZero", "no shard is wanted, so nothing is served")
     return Finding("PartitionsNotServed", f"partitions {ranges(facts.unserved)} have no owner that serves them")
 
 
 def _api_down(facts: Facts) -> Finding | None:
-    api = [name for name in facts.down if name.startswith("api-")]
+    api = [name for name in facts.down if name.startswith("api")]
     return Finding("ApiNotReady", f"{', '.join(api)}: not ready") if api else None
 
 
@@ -148,7 +150,7 @@ def _parts_down(facts: Facts) -> Finding | None:
 def _stalled(facts: Facts) -> Finding | None:
     if facts.rollout is None or facts.rollout.stalled is None:
         return None
-    return Finding("RolloutStalled", f"{facts.rollout.stalled}. Its log says more; `swapstats restart` tries again")
+    return Finding("RolloutStalled", facts.rollout.stalled)
 
 
 def _reported(facts: Facts) -> Finding | None:
@@ -216,22 +218,26 @@ def _not_ready(facts: Facts) -> Iterable[str]:
     yield from (member.name for member in facts.members if member.state != "ready")
 
 
-@dataclass(slots=True)
 class Conditions:
-    """The conditions and since when each has held or not."""
+    """The conditions and since when each has held or not. ``since``: what was so before, with its time (RFC 3339)."""
 
-    _since: dict[ConditionType, tuple[bool, str]] = field(default_factory=dict)
+    def __init__(self, since: Mapping[str, tuple[bool, str]] | None = None) -> None:
+        self._since = dict(since or {})
 
     def judge(self, facts: Facts, now_ms: int) -> list[Condition]:
         """The conditions now (Unix ms). A message counts all that was found, the reason is the gravest one's."""
         return [self._judge(kind, facts, now_ms) for kind in CHAINS]
 
-    def _judge(self, kind: ConditionType, facts: Facts, now_ms: int) -> Condition:
-        findings = [finding for judge in CHAINS[kind] if (finding := judge(facts)) is not None]
-        holds = bool(findings) != (kind == "Ready")
+    def condition(self, kind: ConditionType, finding: Finding, now_ms: int, *, holds: bool) -> Condition:
+        """A condition that was judged elsewhere."""
         before = self._since.get(kind)
         since = before[1] if before is not None and before[0] == holds else rfc3339(now_ms)
         self._since[kind] = (holds, since)
+        return Condition(kind, holds, finding.reason, finding.message, since)
+
+    def _judge(self, kind: ConditionType, facts: Facts, now_ms: int) -> Condition:
+        findings = [finding for judge in CHAINS[kind] if (finding := judge(facts)) is not None]
+        holds = bool(findings) != (kind == "Ready")
         findings = findings or [_PEACE[kind]]
-        message = ". ".join(finding.message for finding in findings)
-        return Condition(kind, holds, findings[0].reason, message, since)
+        told = Finding(findings[0].reason, ". ".join(finding.message for finding in findings))
+        return self.condition(kind, told, now_ms, holds=holds)

@@ -40,8 +40,12 @@ class NatsLine:
 
 
 @asynccontextmanager
-async def open_line(url: str, heard: Callable[[bytes], None]) -> AsyncIterator[Line]:
-    """A line; see `ports.Connect`. Whatever NATS says, it is closed within a second."""
+async def open_line(
+    url: str, heard: Callable[[bytes], None], *, user: str | None = None, password: str | None = None
+) -> AsyncIterator[Line]:
+    """A line; see `ports.Connect`. Whatever NATS says, it is closed within a second. ``url``: one, or several separated
+    by commas.
+    """
 
     async def reply(message: Msg) -> None:
         heard(message.data)
@@ -52,7 +56,13 @@ async def open_line(url: str, heard: Callable[[bytes], None]) -> AsyncIterator[L
     try:
         async with asyncio.timeout(TIMEOUT_S):
             client = await nats.connect(
-                url, allow_reconnect=False, connect_timeout=TIMEOUT_S, max_reconnect_attempts=1, error_cb=quietly
+                url.split(","),
+                user=user,
+                password=password,
+                allow_reconnect=False,
+                connect_timeout=TIMEOUT_S,
+                max_reconnect_attempts=1,
+                error_cb=quietly,
             )
             inbox = client.new_inbox()
             await client.subscribe(inbox, cb=reply)

@@ -20,10 +20,15 @@ TIMEOUT_S = 1.0
 class RedisCopy:
     """`ports.Copy` in Redis. It doesn't retry: the decider does, at its own pace."""
 
-    def __init__(self, url: str, keys: Keys) -> None:
+    def __init__(self, url: str, keys: Keys, username: str | None = None, password: str | None = None) -> None:
         self._keys = keys
         self._redis = Redis.from_url(
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
+            url,
+            username=username,
+            password=password,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
         )
 
     async def read(self) -> Assignment | None:
@@ -39,6 +44,12 @@ class RedisCopy:
         async with _asking():
             epochs = [await self._redis.hget(self._keys.owner(partition), "epoch") for partition in range(partitions)]
         return [0 if epoch is None else int(epoch) for epoch in epochs]
+
+    async def forget(self, partitions: int) -> None:
+        """Delete everything that is stored of the instance, snapshots and epochs too. Raises `Unavailable`."""
+        async with _asking():
+            for key in self._keys.every(partitions):  # one by one: in a cluster they are in many places
+                await self._redis.unlink(key)
 
     async def close(self) -> None:
         """Disconnect."""

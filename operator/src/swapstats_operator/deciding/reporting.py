@@ -47,6 +47,8 @@ class View:
     intents: tuple[Intent, ...]
     rollout: RolloutStatus | None
     file_problem: str | None
+    deciding_problem: str | None = None
+    """Why there is no ownership, if there should be."""
 
 
 def status(view: View, ownership: Ownership | None, conditions: Conditions, now_ms: int, wall_ms: int) -> Status:
@@ -71,7 +73,7 @@ def status(view: View, ownership: Ownership | None, conditions: Conditions, now_
         snapshot_age_ms=age_ms,
         rollout=view.rollout,
         handoffs=handoffs,
-        deciding_problem=None if ownership is None else ownership.decider.problem,
+        deciding_problem=view.deciding_problem if ownership is None else ownership.decider.problem,
         publishing_problem=None if ownership is None else ownership.publication.problem,
         file_problem=view.file_problem,
     )

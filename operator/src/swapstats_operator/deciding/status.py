@@ -12,7 +12,8 @@ import msgspec
 from swapstats_core.ownership import PartitionAssignment, PartitionReport
 from swapstats_operator.deciding.handoffs import HandoffStatus
 
-ConditionType = Literal["Ready", "Progressing", "Degraded"]
+ConditionType = Literal["Ready", "Progressing", "Degraded", "TopicReady", "StoresReady"]
+"""The last two on a cluster only."""
 
 
 class Condition(msgspec.Struct, frozen=True, rename="camel"):

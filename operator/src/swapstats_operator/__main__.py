@@ -1,0 +1,146 @@
+"""``python -m swapstats_operator``: wait for the Lease, then look after every SwapStats resource until it is lost."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from time import monotonic
+
+import kopf
+import structlog
+from aiohttp import web
+from kubernetes.aio import client, config
+from kubernetes.aio.config.config_exception import ConfigException
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from swapstats_operator.adapters.kubernetes import KubernetesCluster
+from swapstats_operator.cluster import Superseded
+from swapstats_operator.controller import Surface
+from swapstats_operator.deciding.clock import SystemClock
+from swapstats_operator.election import lead
+from swapstats_operator.handlers import Operator, configure
+from swapstats_operator.revision import Images
+from swapstats_operator.servers import keep_topics_of, reach
+
+log = structlog.get_logger()
+
+SILENT_S = 90.0
+"""An operator none of whose controllers has come to its end for so long is ill."""
+_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class Health:
+    """``/healthz``, ``/readyz`` and ``/metrics``."""
+
+    def __init__(self) -> None:
+        self.operator: Operator | None = None
+        self.registry = CollectorRegistry()
+        self._began_s = monotonic()
+        leading = Gauge("swapstats_operator_leading", "Whether this operator has the Lease", registry=self.registry)
+        leading.set_function(lambda: float(self.operator is not None))
+        age = Gauge("swapstats_operator_reconcile_age_seconds", "Of the oldest", registry=self.registry)
+        age.set_function(self.age_s)
+        count = Gauge("swapstats_operator_resources", "Resources that are looked after", registry=self.registry)
+        count.set_function(lambda: float(len(self.operator.controllers)) if self.operator else 0.0)
+
+    def age_s(self) -> float:
+        """How long ago the controller that is furthest behind has reconciled."""
+        if self.operator is None or not self.operator.controllers:
+            return 0.0
+        now_s = monotonic()
+        ended = [controller.reconciled_ms for controller in self.operator.controllers.values()]
+        return max(now_s - (self._began_s if ms is None else ms / 1_000) for ms in ended)
+
+    async def serve(self, port: int) -> web.AppRunner:
+        """Until the runner is cleaned up."""
+        app = web.Application()
+        app.add_routes([web.get("/healthz", self._healthz), web.get("/metrics", self._metrics)])
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104 - the pod's own
+        return runner
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        age_s = self.age_s()
+        body = {"leading": self.operator is not None, "lastReconcileSecondsAgo": round(age_s, 1)}
+        return web.json_response(body, status=200 if age_s < SILENT_S else 503)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def operate(api: client.ApiClient, images: Images, namespaces: list[str], health: Health) -> None:
+    """Look after the resources until told to stop. Raises Superseded."""
+    surface = Surface(KubernetesCluster(api), reach, keep_topics_of, SystemClock(), images)
+    operator = Operator(surface)
+    health.operator = operator
+    settings = kopf.OperatorSettings()
+    configure(settings)
+    where = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
+    working = asyncio.create_task(
+        kopf.operator(registry=operator.registry, settings=settings, standalone=True, **where)
+    )
+    await asyncio.wait({working, operator.failed}, return_when=asyncio.FIRST_COMPLETED)
+    if operator.failed.done():
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        operator.failed.result()
+    working.result()
+
+
+async def run(arguments: argparse.Namespace) -> int:
+    """The process; its exit code."""
+    try:
+        config.load_incluster_config()  # type: ignore[no-untyped-call]
+    except ConfigException:
+        await config.load_kube_config()  # type: ignore[no-untyped-call]
+    health = Health()
+    runner = await health.serve(arguments.http_port)
+    images = Images(arguments.aggregator_image, arguments.api_image)
+    me = asyncio.current_task()
+    assert me is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)  # until kopf has its own
+    try:
+        async with client.ApiClient() as api:
+            in_order = await lead(
+                api,
+                arguments.lease_namespace,
+                arguments.lease_name,
+                arguments.identity,
+                lambda: operate(api, images, arguments.namespace, health),
+            )
+    except asyncio.CancelledError:
+        return 0
+    except Superseded:
+        log.exception("superseded")
+        return 1
+    finally:
+        await runner.cleanup()
+    if not in_order:
+        log.error("the lease is lost")
+    return 0 if in_order else 1
+
+
+def main() -> None:
+    """Parse arguments and run until SIGTERM, or until the Lease is lost (exit code 1)."""
+    parser = argparse.ArgumentParser(prog="swapstats_operator", description="Look after SwapStats resources.")
+    parser.add_argument("--namespace", action="append", default=[], help="look here; repeat; default: everywhere")
+    here = _NAMESPACE.read_text().strip() if _NAMESPACE.exists() else "default"
+    parser.add_argument("--lease-namespace", default=here, help="where the Lease is (default: %(default)s)")
+    parser.add_argument("--lease-name", default="swapstats-operator", help="its name (default: %(default)s)")
+    parser.add_argument("--identity", default=os.environ.get("HOSTNAME", "operator"), help="who this is")
+    parser.add_argument("--http-port", type=int, default=8081, help="port of /healthz and /metrics")
+    parser.add_argument("--aggregator-image", required=True, help="image of shards and recorders")
+    parser.add_argument("--api-image", required=True, help="image of the API")
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    sys.exit(asyncio.run(run(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()

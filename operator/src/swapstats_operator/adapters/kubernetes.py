@@ -1,0 +1,159 @@
+"""`cluster.Cluster` over the Kubernetes API."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import aiohttp
+from kubernetes.aio import client
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.dynamic import DynamicClient
+
+from swapstats_operator.cluster import Key, Manifest, Refused
+from swapstats_operator.crd import GROUP, VERSION
+from swapstats_operator.deciding.ports import Unavailable
+from swapstats_operator.manifests.names import MANAGER
+
+_PLURALS: Final = {"NetworkPolicy": "networkpolicies"}
+"""Where it isn't the kind with an s."""
+_TIMEOUT_S: Final = 10.0
+_TRY_AGAIN: Final = frozenset({0, 409, 429, 500, 502, 503, 504})
+_STATUS: Final = "status"
+
+
+class KubernetesCluster:
+    """See the module. ``api``: a client that is logged in."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._client = DynamicClient(api)  # type: ignore[no-untyped-call]
+
+    async def apply(self, manifest: Manifest) -> str:
+        metadata = manifest["metadata"]
+        path = _path(manifest["apiVersion"], manifest["kind"], metadata["namespace"], metadata["name"])
+        applied = await self._ask("patch", path, manifest, "application/apply-patch+yaml", force_conflicts=True)
+        version: str = applied["metadata"]["resourceVersion"]
+        return version
+
+    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        try:
+            await self._ask("delete", _path(_API_VERSIONS[kind], kind, namespace, name), body)
+        except _AbsentError:
+            pass
+        except Unavailable as error:
+            if not isinstance(error.__cause__, ApiException) or error.__cause__.status != 409:
+                raise  # else it is another object by now
+
+    async def resource(self, key: Key) -> Mapping[str, Any] | None:
+        try:
+            return await self._ask("get", _resource_path(key))
+        except _AbsentError:
+            return None
+
+    async def patch_status(self, key: Key, status: Mapping[str, Any]) -> None:
+        path = f"{_resource_path(key)}/{_STATUS}"
+        await self._ask("patch", path, {"status": status}, "application/merge-patch+json")
+
+    async def swap_status(self, key: Key, operations: Sequence[Mapping[str, Any]]) -> bool:
+        path = f"{_resource_path(key)}/{_STATUS}"
+        try:
+            await self._ask("patch", path, list(operations), "application/json-patch+json")
+        except _AbsentError:
+            return False
+        except Refused as error:
+            if not isinstance(error.__cause__, ApiException) or error.__cause__.status != 422:
+                raise
+            return False
+        return True
+
+    async def annotate(self, key: Key, annotations: Mapping[str, str | None]) -> None:
+        body = {"metadata": {"annotations": annotations}}
+        await self._ask("patch", _resource_path(key), body, "application/merge-patch+json")
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        try:
+            found = await self._ask("get", _path("v1", "Secret", namespace, name))
+        except _AbsentError:
+            return None
+        return {key: base64.b64decode(value) for key, value in (found.get("data") or {}).items()}
+
+    async def pods(self, namespace: str, selector: str) -> int:
+        found = await self._ask("get", f"/api/v1/namespaces/{namespace}/pods", label_selector=selector)
+        return len(found["items"])
+
+    async def serves(self, group_version: str) -> bool:
+        try:
+            await self._ask("get", f"/apis/{group_version}")
+        except _AbsentError:
+            return False
+        return True
+
+    async def _ask(
+        self, method: str, path: str, body: object = None, content_type: str | None = None, **parameters: object
+    ) -> dict[str, Any]:
+        if method == "patch":
+            parameters["field_manager"] = MANAGER
+        async with _asking():
+            response = await self._client.request(
+                method,
+                path,
+                body=body,
+                content_type=content_type,
+                query_params=[],  # its default is a list that it adds to
+                header_params={},
+                serialize=False,
+                _request_timeout=_TIMEOUT_S,
+                **parameters,
+            )
+            answer: dict[str, Any] = json.loads(await response.read())
+        return answer
+
+
+class _AbsentError(Exception):
+    """404."""
+
+
+@asynccontextmanager
+async def _asking() -> AsyncIterator[None]:
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise Unavailable(f"the API server: {error!r}") from error
+    except ApiException as error:
+        text = _said(error)
+        if error.status == 404:
+            raise _AbsentError(text) from error
+        if error.status in _TRY_AGAIN:
+            raise Unavailable(f"the API server: {text}") from error
+        raise Refused(text) from error
+
+
+def _said(error: ApiException) -> str:
+    try:
+        message = json.loads(error.body or "{}").get("message")
+    except (ValueError, AttributeError):
+        message = None
+    return str(message or f"{error.status} {error.reason}")
+
+
+_API_VERSIONS: Final = {
+    "Pod": "v1",
+    "ConfigMap": "v1",
+    "StatefulSet": "apps/v1",
+    "HorizontalPodAutoscaler": "autoscaling/v2",
+}
+"""Of the kinds that are ever deleted."""
+
+
+def _path(api_version: str, kind: str, namespace: str, name: str) -> str:
+    root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+    plural = _PLURALS.get(kind, f"{kind.lower()}s")
+    return f"{root}/namespaces/{namespace}/{plural}/{name}"
+
+
+def _resource_path(key: Key) -> str:
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/swapstats/{key.name}"

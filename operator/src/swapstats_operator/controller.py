@@ -1,0 +1,377 @@
+"""One resource: observe it and what it is made of, plan, apply; again whenever something has happened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from pydantic import ValidationError
+
+from swapstats_core.planning import Policy
+from swapstats_core.spec import SwapStatsResource
+from swapstats_core.wire import Subjects
+from swapstats_operator import reporting
+from swapstats_operator.cluster import Cluster, Key, Manifest, Refused
+from swapstats_operator.deciding.conditions import Conditions, Finding
+from swapstats_operator.deciding.ownership import Intent
+from swapstats_operator.deciding.ports import Clock, Say, Unavailable
+from swapstats_operator.deciding.reporting import View
+from swapstats_operator.deciding.reporting import status as observed_status
+from swapstats_operator.deciding.rolling import Act, Step, number_of, numbered
+from swapstats_operator.deciding.snapshots import snapshot_all
+from swapstats_operator.deciding.status import Condition
+from swapstats_operator.manifests.instance import config_map, instance, name_of
+from swapstats_operator.manifests.monitoring import GROUP_VERSION as MONITORING
+from swapstats_operator.manifests.names import REVISION, owner_reference
+from swapstats_operator.observing import Object, observe
+from swapstats_operator.owning import Owning, Reach, Site
+from swapstats_operator.revision import RESTART, Images, Revision, revision_of, secret_refs
+from swapstats_operator.rollout import Rollout, Surroundings, aim, progress, shards_to_have, step
+from swapstats_operator.servers import SecretMissing, Secrets, password
+from swapstats_operator.topic_keeper import Keep, TopicKeeper
+
+SNAPSHOT: Final = "swapstats.io/snapshot"
+"""Annotation: whatever its value, a snapshot of every partition is taken, and the annotation removed."""
+MOVING_S: Final = 0.25
+DECIDING_S: Final = 1.0
+IDLE_S: Final = 15.0
+_SECRETS_FOR_MS: Final = 20_000
+"""How old what was read of Secrets may be: the operator may get them, but not watch them."""
+_SNAPSHOT_WITHIN_S: Final = 60.0
+_MONITORING_FOR_MS: Final = 300_000
+_TOLD: Final = {
+    Act.ROLL: "is drained, to be replaced",
+    Act.RESTART: "is replaced",
+    Act.FINISH: "is in service again",
+    Act.STALL: "is stuck",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """What a controller acts on. ``images``: those of this operator's release."""
+
+    cluster: Cluster
+    reach: Reach
+    keep_topics: Keep
+    clock: Clock
+    images: Images
+
+
+class Controller:
+    """See the module. `run` until cancelled; `wake` it when something has happened."""
+
+    def __init__(self, key: Key, surface: Surface, say: Say) -> None:
+        self.reconciled_ms: int | None = None
+        """When the last reconciliation ended (the clock that only goes forward)."""
+        self._key = key
+        self._surface = surface
+        self._cluster = surface.cluster
+        self._clock = surface.clock
+        self._say = say
+        self._news = asyncio.Event()
+        self._owning = Owning(key, surface.cluster, surface.reach, surface.clock, self._intents, say)
+        self._topics = TopicKeeper(surface.keep_topics, self.wake)
+        self._seen = observe(())
+        self._replicas = 0
+        self._rollout: Rollout | None = None
+        self._revisions: dict[str, Revision] = {}
+        self._secrets: Secrets = {}
+        self._secrets_at_ms: int | None = None
+        self._monitors: tuple[bool, int] | None = None
+        self._conditions: Conditions | None = None
+        self._written: Mapping[str, Any] = {}
+        self._applied: dict[tuple[str, str], tuple[bytes, set[str]]] = {}
+        self._snapshot: asyncio.Task[None] | None = None
+        self._told: str | None = None
+
+    def wake(self) -> None:
+        """Don't wait for the next look."""
+        self._news.set()
+
+    async def run(self, body: Callable[[], Object], objects: Callable[[], Iterable[Object]]) -> None:
+        """Reconcile until cancelled. ``body`` and ``objects``: the resource and what belongs to it, as now known.
+
+        Raises Superseded.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._owning.run())
+            group.create_task(self._topics.run())
+            while True:
+                self._news.clear()
+                pause_s = await self._try(body(), objects())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._news.wait()
+
+    async def _try(self, body: Object, objects: Iterable[Object]) -> float:
+        """Reconcile once; how long the next time may wait."""
+        problem = None
+        try:
+            pause_s = await self.reconcile(body, objects)
+        except Unavailable as error:
+            problem, pause_s = str(error), DECIDING_S
+        except Refused as error:
+            problem, pause_s = f"the API server refuses: {error}", IDLE_S
+        if problem is not None and problem != self._told:
+            self._say(problem, bad=True)
+        self._told = problem
+        return pause_s
+
+    async def reconcile(self, body: Object, objects: Iterable[Object]) -> float:
+        """Bring the cluster nearer to what the resource says. Returns how long the next time may wait.
+
+        Raises Unavailable, Refused.
+        """
+        now_ms = self._clock.wall_ms()
+        try:
+            resource = _parsed(body)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise Refused(f"the resource can't be read: {first['loc']}: {first['msg']}") from None
+        spec = resource.spec
+        self._seen, self._replicas = observe(objects), spec.shards.replicas
+        await self._read_secrets(resource)
+        annotations = body["metadata"].get("annotations", {})
+        asked = revision_of(resource, self._surface.images, self._secrets, annotations.get(RESTART, ""))
+        desired = name_of(self._key, asked)
+        self._revisions = {**self._revisions, **self._seen.revisions, desired: asked}
+        rollout, taken = self._roll(body, desired, spec.rollout.timeout, now_ms)
+        self._own(body, resource, rollout)
+        self._topics.want(resource, self._secrets)
+        monitors = spec.telemetry.monitors and await self._monitoring()
+        await self._apply(self._manifests(body, resource, rollout, monitors=monitors))
+        await self._take(taken)
+        await self._collect(spec.api.autoscaling.enabled, rollout)
+        await self._report(body, resource, rollout, now_ms)
+        self._snapshot_on_demand(annotations, resource)
+        self.reconciled_ms = self._clock.now_ms()
+        return self._pause_s(rollout)
+
+    async def dismantle(self, body: Object, objects: Iterable[Object]) -> bool:
+        """Stop the shards, which take their last snapshots; then, by ``deletionPolicy``, forget what is stored.
+
+        Whether that is done; else call again. What else there is goes with the resource. Raises Unavailable.
+        """
+        resource = _parsed(body)
+        for (kind, name), item in observe(objects).live.items():
+            if kind == "StatefulSet":
+                await self._cluster.delete(kind, self._key.namespace, name, item["metadata"]["uid"])
+        selector = f"app.kubernetes.io/instance={self._key.name},app.kubernetes.io/component=shard"
+        if await self._cluster.pods(self._key.namespace, selector):
+            return False
+        if resource.spec.deletion_policy == "Delete":
+            await self._read_secrets(resource)
+            async with self._surface.reach(resource, self._secrets) as reached:
+                await reached.copy.forget(resource.spec.source.topic.partitions)
+        return True
+
+    # -- planning -----------------------------------------------------------------------------------------------------
+
+    def _around(self, timeout_ms: int) -> Surroundings:
+        owning = self._owning
+        return Surroundings(self._seen, self._replicas, timeout_ms, owning.heard, owning.engaged, owning.handoffs)
+
+    def _roll(self, body: Object, desired: str, timeout_ms: int, now_ms: int) -> tuple[Rollout, Step | None]:
+        before = self._rollout or reporting.restored(body.get("status", {}))
+        rollout = aim(before, desired, now_ms)
+        if rollout.target not in self._revisions:  # its ConfigMap was deleted while no operator ran
+            rollout = Rollout(desired, now_ms)
+        after, taken = step(rollout, self._around(timeout_ms), now_ms)
+        self._tell(before, after, taken)
+        self._rollout = after
+        return after, taken
+
+    def _tell(self, before: Rollout | None, after: Rollout, taken: Step | None) -> None:
+        if before is None or after.target != before.target:
+            back = f"goes back to revision {after.target}, because {after.failed} won't do: {after.why}"
+            self._say(back if after.failed else f"rolls out revision {after.target}", bad=after.failed is not None)
+        elif after.done and not before.done:
+            self._say(f"every pod has revision {after.target} and is well")
+        if taken is not None and taken.act in _TOLD:
+            why = f": {taken.why}" if taken.why else ""
+            self._say(f"{taken.name} {_TOLD[taken.act]}{why}", bad=taken.act is Act.STALL)
+
+    def _own(self, body: Object, resource: SwapStatsResource, rollout: Rollout) -> None:
+        """Let the decider work with what the shards have, and know which of them there are."""
+        if resource.spec.shards.replicas or self._seen.shards:
+            kept = self._revisions.get(rollout.stable or rollout.target, self._revisions[rollout.target])
+            self._owning.site = Site(body["metadata"]["uid"], kept.parsed, self._secrets)
+        else:
+            self._owning.site = None
+        ownership = self._owning.ownership
+        if ownership is None:
+            return
+        ownership.decider.policy = Policy.of(resource.spec)
+        names = self._shards()
+        for name in names:
+            ownership.expect(name)
+        for name in set(ownership.roll.names) - set(names):
+            ownership.dismiss(name)
+
+    def _shards(self) -> tuple[str, ...]:
+        """Those that are there or wanted."""
+        return tuple(sorted({*self._seen.shards, *numbered("shard", self._replicas)}, key=number_of))
+
+    def _intents(self) -> Iterator[Intent]:
+        rolling = None if self._rollout is None else self._rollout.rolling
+        for name in self._shards():
+            pod = self._seen.shards.get(name)
+            leaving = (pod is not None and pod.terminating) or (rolling is not None and rolling.name == name)
+            yield Intent(name, number_of(name) < self._replicas, leaving)
+
+    # -- applying -----------------------------------------------------------------------------------------------------
+
+    async def _monitoring(self) -> bool:
+        """Whether the cluster has what Prometheus' operator brings."""
+        now_ms = self._clock.now_ms()
+        if self._monitors is None or now_ms - self._monitors[1] > _MONITORING_FOR_MS:
+            self._monitors = await self._cluster.serves(MONITORING), now_ms
+        return self._monitors[0]
+
+    def _manifests(
+        self, body: Object, resource: SwapStatsResource, rollout: Rollout, *, monitors: bool
+    ) -> Iterator[Manifest]:
+        owner = owner_reference(body)
+        spec, target = resource.spec, rollout.target
+        replicas = shards_to_have(self._around(spec.rollout.timeout))
+        if rollout.stable is not None and rollout.stable != target and rollout.stable in self._revisions:
+            yield config_map(self._key, owner, rollout.stable, self._revisions[rollout.stable])
+        yield from instance(self._key, owner, spec, target, self._revisions[target], replicas, monitors=monitors)
+
+    async def _apply(self, manifests: Iterable[Manifest]) -> None:
+        """Apply what is new, or isn't as it was when it was applied. What is applied again unchanged isn't written."""
+        for manifest in manifests:
+            ref = manifest["kind"], manifest["metadata"]["name"]
+            digest = msgspec.json.encode(manifest)
+            live = self._seen.live.get(ref)
+            version = None if live is None else live["metadata"]["resourceVersion"]
+            known, versions = self._applied.get(ref, (b"", set()))
+            if known == digest and version in versions:
+                continue
+            after = await self._cluster.apply(manifest)
+            self._applied[ref] = (digest, {after} if version is None else {after, version})
+
+    async def _take(self, taken: Step | None) -> None:
+        if taken is not None and taken.act is Act.RESTART:
+            pod = self._seen.shards[taken.name]
+            await self._cluster.delete("Pod", self._key.namespace, pod.name, pod.uid)
+
+    async def _collect(self, autoscaled: bool, rollout: Rollout) -> None:  # noqa: FBT001 - said by the resource
+        """Delete what isn't needed any more: revisions that no pod has, and an autoscaler that isn't wanted."""
+        kept = {rollout.target, rollout.stable, *(pod.revision for pod in self._seen.pods)}
+        for (kind, name), item in self._seen.live.items():
+            revision = item["metadata"].get("labels", {}).get(REVISION)
+            old = kind == "ConfigMap" and revision is not None and revision not in kept
+            if old or (kind == "HorizontalPodAutoscaler" and not autoscaled):
+                await self._cluster.delete(kind, self._key.namespace, name, item["metadata"]["uid"])
+                if revision is not None:
+                    self._revisions.pop(revision, None)
+
+    async def _read_secrets(self, resource: SwapStatsResource) -> None:
+        names = {ref.name for _, ref in secret_refs(resource.spec)}
+        now_ms = self._clock.now_ms()
+        fresh = self._secrets_at_ms is not None and now_ms - self._secrets_at_ms < _SECRETS_FOR_MS
+        if fresh and names == self._secrets.keys():
+            return
+        self._secrets = {name: await self._cluster.secret(self._key.namespace, name) for name in sorted(names)}
+        self._secrets_at_ms = now_ms
+
+    # -- reporting ----------------------------------------------------------------------------------------------------
+
+    async def _report(self, body: Object, resource: SwapStatsResource, rollout: Rollout, now_ms: int) -> None:
+        before: Mapping[str, Any] = body.get("status", {})
+        if self._conditions is None:
+            self._conditions = Conditions(reporting.since(before))
+            self._written = before
+        spec, owning, generation = resource.spec, self._owning, body["metadata"]["generation"]
+        shards = progress(rollout, self._around(spec.rollout.timeout))
+        view = View(
+            name=self._key.name,
+            generation=generation,
+            replicas=self._replicas,
+            partitions=spec.source.topic.partitions,
+            snapshot_interval_ms=spec.snapshots.interval,
+            started=rollout.stable is not None,
+            parts=reporting.parts(self._seen, self._shards()),
+            intents=tuple(self._intents()),
+            rollout=reporting.rollout_status(rollout, shards),
+            file_problem=None,
+            deciding_problem=owning.problem,
+        )
+        observed = observed_status(view, owning.ownership, self._conditions, self._clock.now_ms(), now_ms)
+        conditions = [*observed.conditions, self._topic_condition(now_ms), self._stores_condition(resource, now_ms)]
+        pods = len(self._seen.shards)
+        shown = reporting.status(self._key, generation, observed, conditions, rollout, shards, pods, now_ms)
+        content = shown.model_dump(mode="json", by_alias=True, exclude={"assignment"})
+        if reporting.gist(content) != reporting.gist(self._written):
+            await self._cluster.patch_status(self._key, content)
+            self._written = content
+
+    def _topic_condition(self, now_ms: int) -> Condition:
+        assert self._conditions is not None
+        return self._conditions.condition("TopicReady", self._topics.finding, now_ms, holds=self._topics.ready)
+
+    def _stores_condition(self, resource: SwapStatsResource, now_ms: int) -> Condition:
+        assert self._conditions is not None
+        trouble = next(self._stores_trouble(resource), None)
+        finding = trouble or Finding("StoresReady", "redis, nats and clickhouse answer")
+        return self._conditions.condition("StoresReady", finding, now_ms, holds=trouble is None)
+
+    def _stores_trouble(self, resource: SwapStatsResource) -> Iterator[Finding]:
+        for path, ref in secret_refs(resource.spec):
+            try:
+                password(ref, self._secrets)
+            except SecretMissing as error:
+                yield Finding("SecretMissing", f"{path}: {error}")
+        owning = self._owning
+        if owning.problem is not None:
+            yield Finding("NotReachable", owning.problem)
+        if (ownership := owning.ownership) is not None:
+            if (problem := ownership.publication.problem) is not None:
+                yield Finding("RedisUnavailable", problem)
+            if not ownership.roll.sees(self._clock.now_ms()):
+                yield Finding("NatsUnavailable", "nats doesn't answer")
+        elif owning.site is not None:
+            yield Finding("NotChecked", "the stores are about to be asked")
+        recorder = self._seen.recorder
+        if resource.spec.recorder.replicas and (recorder is None or not recorder.available):
+            yield Finding("RecorderNotReady", "no recorder is ready: its log says whether clickhouse answers")
+
+    # -- a person's wish ----------------------------------------------------------------------------------------------
+
+    def _snapshot_on_demand(self, annotations: Mapping[str, str], resource: SwapStatsResource) -> None:
+        site = self._owning.site
+        if SNAPSHOT not in annotations or site is None or (self._snapshot is not None and not self._snapshot.done()):
+            return
+        self._snapshot = asyncio.create_task(self._take_snapshots(site, resource.spec.source.topic.partitions))
+
+    async def _take_snapshots(self, site: Site, partitions: int) -> None:
+        try:
+            async with asyncio.timeout(_SNAPSHOT_WITHIN_S), self._surface.reach(site.resource, site.secrets) as reached:
+                subjects = Subjects(self._key.name)
+                async for told in snapshot_all(reached.connect, subjects, partitions, self._clock):
+                    text = told.text
+            self._say(f"snapshots were asked for: {text}")
+            self._written = {}  # so that the status tells of them
+        except (TimeoutError, SecretMissing) as error:
+            self._say(f"snapshots were asked for, and not all could be taken: {error!r}", bad=True)
+        with suppress(Unavailable, Refused):  # then it is asked for again
+            await self._cluster.annotate(self._key, {SNAPSHOT: None})
+
+    def _pause_s(self, rollout: Rollout) -> float:
+        if self._owning.site is None and rollout.done:
+            return IDLE_S
+        moving = not rollout.done or rollout.rolling is not None or len(self._seen.shards) != self._replicas
+        return MOVING_S if moving else DECIDING_S
+
+
+def _parsed(body: Object) -> SwapStatsResource:
+    """The resource without what the operator doesn't read."""
+    metadata = {"name": body["metadata"]["name"], "namespace": body["metadata"]["namespace"]}
+    content = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
+    return SwapStatsResource.model_validate(msgspec.to_builtins(content))

@@ -1,0 +1,123 @@
+"""What kopf calls: each handler finds the resource's controller and leaves the rest to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
+
+import kopf
+
+from swapstats_operator.cluster import Key, Superseded
+from swapstats_operator.controller import Controller, Surface
+from swapstats_operator.crd import GROUP, VERSION
+from swapstats_operator.deciding.ports import Unavailable
+from swapstats_operator.manifests.names import INSTANCE, MANAGED_BY, MANAGER
+from swapstats_operator.observing import Object
+from swapstats_operator.servers import SecretMissing
+
+RESOURCE: Final = (GROUP, VERSION, "swapstats")
+OWNED: Final = (
+    ("v1", "configmaps"),
+    ("v1", "pods"),
+    ("v1", "serviceaccounts"),
+    ("v1", "services"),
+    ("apps/v1", "deployments"),
+    ("apps/v1", "statefulsets"),
+    ("autoscaling/v2", "horizontalpodautoscalers"),
+    ("networking.k8s.io/v1", "networkpolicies"),
+    ("policy/v1", "poddisruptionbudgets"),
+)
+"""What is watched, because an instance is made of it."""
+_RETRY_S: Final = 2.0
+_GIVE_UP_S: Final = 120.0
+"""A resource that is deleted waits no longer for its shards to stop, nor for Redis to forget."""
+
+
+def configure(settings: kopf.OperatorSettings) -> None:
+    """As few writes as possible, and watches that can't hang unseen (nolar/kopf#585, #810, #957)."""
+    settings.scanning.disabled = True
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 310
+    settings.posting.loggers = False
+    settings.persistence.finalizer = f"{GROUP}/operator"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+
+
+class Operator:
+    """The controllers, and kopf's registry in which they are called. ``failed``: done when the process must end."""
+
+    def __init__(self, surface: Surface) -> None:
+        self.registry = kopf.OperatorRegistry()
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.controllers: dict[Key, Controller] = {}
+        self._surface = surface
+        labels = {MANAGED_BY: MANAGER}
+        for group_version, plural in OWNED:
+            what = (*group_version.split("/"), plural)
+            kopf.index(*what, labels=labels, registry=self.registry, id="objects")(_indexed)
+            kopf.on.event(*what, labels=labels, registry=self.registry, id="changed")(self._changed)
+        kopf.on.event(*RESOURCE, registry=self.registry, id="edited")(self._edited)
+        kopf.daemon(*RESOURCE, registry=self.registry, id="control", cancellation_timeout=10.0)(self._control)
+        kopf.on.delete(*RESOURCE, registry=self.registry, id="dismantle")(self._dismantle)
+
+    async def _control(self, *, body: kopf.Body, **kwargs: Any) -> None:  # noqa: ANN401 - kopf's
+        key = _key(body)
+        controller = self.controllers[key] = self._controller(key, body)
+        try:
+            await controller.run(lambda: body, partial(_of, kwargs["objects"], key))
+        except* Superseded as group:
+            if not self.failed.done():
+                self.failed.set_exception(group.exceptions[0])
+            raise
+
+    async def _dismantle(self, *, body: kopf.Body, runtime: timedelta, **kwargs: Any) -> None:  # noqa: ANN401 - kopf's
+        key = _key(body)
+        controller = self.controllers.get(key) or self._controller(key, body)
+        in_time = runtime.total_seconds() < _GIVE_UP_S
+        try:
+            done = await controller.dismantle(body, _of(kwargs["objects"], key))
+        except (Unavailable, SecretMissing) as error:
+            if in_time:
+                raise kopf.TemporaryError(str(error), delay=_RETRY_S) from error
+            kopf.warn(body, reason="StateKept", message=f"deleted without forgetting what redis has: {error}")
+            done = True
+        if in_time and not done:
+            raise kopf.TemporaryError("the shards are stopping", delay=_RETRY_S)
+        self.controllers.pop(key, None)
+
+    def _controller(self, key: Key, body: kopf.Body) -> Controller:
+        def say(text: str, *, bad: bool = False) -> None:
+            kopf.event(body, type="Warning" if bad else "Normal", reason="SwapStats", message=text)
+
+        return Controller(key, self._surface, say)
+
+    async def _changed(self, *, body: kopf.Body, **_: Any) -> None:  # noqa: ANN401 - kopf's
+        self._wake(_owner(body))
+
+    async def _edited(self, *, body: kopf.Body, **_: Any) -> None:  # noqa: ANN401 - kopf's
+        self._wake(_key(body))
+
+    def _wake(self, key: Key) -> None:
+        if (controller := self.controllers.get(key)) is not None:
+            controller.wake()
+
+
+def _key(body: kopf.Body) -> Key:
+    return Key(body["metadata"]["namespace"], body["metadata"]["name"])
+
+
+def _owner(body: kopf.Body) -> Key:
+    """The resource that an object belongs to, by its labels."""
+    return Key(body["metadata"]["namespace"], body["metadata"]["labels"].get(INSTANCE, ""))
+
+
+async def _indexed(*, body: kopf.Body, **_: Any) -> dict[Key, dict[str, Any]]:  # noqa: ANN401 - kopf's
+    return {_owner(body): dict(body)}
+
+
+def _of(index: Mapping[Key, Iterable[Object]], key: Key) -> list[Object]:
+    return list(index[key]) if key in index else []

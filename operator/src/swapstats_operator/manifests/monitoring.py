@@ -1,0 +1,52 @@
+"""What Prometheus' operator reads, in clusters that have it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from swapstats_operator.cluster import Key, Manifest
+from swapstats_operator.manifests.names import INSTANCE, NAME
+
+GROUP_VERSION: Final = "monitoring.coreos.com/v1"
+
+
+def service_monitor(base: Manifest, key: Key) -> Manifest:
+    """Every component's Service is scraped."""
+    return base | {
+        "spec": {
+            "selector": {"matchLabels": {NAME: "swapstats", INSTANCE: key.name}},
+            "endpoints": [{"port": "http", "path": "/metrics"}],
+        }
+    }
+
+
+def prometheus_rule(base: Manifest, key: Key) -> Manifest:
+    """Alarms of what people must look at."""
+    pods = f'namespace="{key.namespace}",service=~"{key.name}-.*"'
+    rules = [
+        _alert(
+            "SwapStatsDigestsDiffer",
+            f"increase(swapstats_digest_mismatches_total{{{pods}}}[15m]) > 0",
+            "0m",
+            "critical",
+            f"A partition of {key} was handed over with another state than it had: compare with `swapstats verify`.",
+        ),
+        _alert(
+            "SwapStatsShardDown",
+            f'up{{{pods},service="{key.name}-shards"}} == 0',
+            "2m",
+            "warning",
+            f"A shard of {key} hasn't been scraped for 2 minutes; its partitions are with the others.",
+        ),
+    ]
+    return base | {"spec": {"groups": [{"name": f"swapstats-{key.name}", "rules": rules}]}}
+
+
+def _alert(name: str, expression: str, duration: str, severity: str, summary: str) -> Manifest:
+    return {
+        "alert": name,
+        "expr": expression,
+        "for": duration,
+        "labels": {"severity": severity},
+        "annotations": {"summary": summary},
+    }

@@ -1,0 +1,152 @@
+"""Keeps the decider of one instance running, with the servers that its shards use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from swapstats_core.ownership import Assignment
+from swapstats_core.planning import Policy, initial
+from swapstats_core.spec import SwapStatsResource
+from swapstats_operator.cluster import Cluster, Key, Refused
+from swapstats_operator.deciding.handoffs import HandoffStatus
+from swapstats_operator.deciding.ownership import Intent, Ownership
+from swapstats_operator.deciding.ports import Clock, Say, Unavailable, World
+from swapstats_operator.deciding.truth import TruthError, begin
+from swapstats_operator.servers import Reached, SecretMissing, Secrets
+from swapstats_operator.status_truth import StatusTruth, stored
+
+RETRY_S: Final = 1.0
+_NO_HANDOFFS: Final[Sequence[HandoffStatus]] = ()
+
+Reach = Callable[[SwapStatsResource, Secrets], AbstractAsyncContextManager[Reached]]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where an instance's state is: the resource as the shards have it, and what it takes to get there."""
+
+    uid: str
+    resource: SwapStatsResource
+    secrets: Secrets
+
+
+class Owning:
+    """`run` until cancelled; ``site`` may be set at any time, None: nobody shall decide."""
+
+    def __init__(
+        self,
+        key: Key,
+        cluster: Cluster,
+        reach: Reach,
+        clock: Clock,
+        intents: Callable[[], Iterable[Intent]],
+        say: Say,
+    ) -> None:
+        self.ownership: Ownership | None = None
+        """What decides now."""
+        self.problem: str | None = None
+        """Why nobody does, although somebody should."""
+        self._key = key
+        self._cluster = cluster
+        self._reach = reach
+        self._clock = clock
+        self._intents = intents
+        self._say = say
+        self._site: Site | None = None
+        self._moved = asyncio.Event()
+
+    @property
+    def site(self) -> Site | None:
+        """Where the decider works."""
+        return self._site
+
+    @site.setter
+    def site(self, site: Site | None) -> None:
+        if site != self._site:
+            self._site = site
+            self._moved.set()
+
+    @property
+    def handoffs(self) -> Sequence[HandoffStatus]:
+        """The newest moves of partitions, oldest first."""
+        return _NO_HANDOFFS if self.ownership is None else self.ownership.handoffs.newest
+
+    def heard(self, shard: str) -> bool:
+        """Whether the decider has heard a shard lately."""
+        return self.ownership is not None and self.ownership.hears(shard)
+
+    def engaged(self, shard: str) -> bool:
+        """Whether a shard has to do with a partition, as far as is known: without a decider, it may."""
+        return self.ownership is None or self.ownership.engaged(shard)
+
+    async def run(self) -> None:
+        """Decide wherever the site is. Raises Superseded."""
+        while True:
+            self._moved.clear()
+            site = self._site
+            try:
+                if site is not None:
+                    await self._decide(site)
+                else:
+                    self.problem = None
+                    await self._moved.wait()
+            except (Unavailable, Refused, SecretMissing, TruthError, msgspec.ValidationError) as error:
+                if str(error) != self.problem:
+                    self._say(f"nobody decides ownership: {error}", bad=True)
+                self.problem = str(error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _decide(self, site: Site) -> None:
+        """Until the site is another."""
+        async with self._reach(site.resource, site.secrets) as reached:
+            policy = Policy.of(site.resource.spec)
+            truth, first = await self._begin(site, reached)
+            world = World(truth, reached.copy, reached.connect, self._clock)
+            name = site.resource.metadata.name
+            ownership = Ownership(name, policy, first, world, self._intents, self._say, _forget)
+            running = asyncio.create_task(ownership.run())
+            moved = asyncio.create_task(self._moved.wait())
+            self.ownership, self.problem = ownership, None
+            try:
+                await asyncio.wait({running, moved}, return_when=asyncio.FIRST_COMPLETED)
+                if running.done():
+                    running.result()
+            except ExceptionGroup as group:
+                raise group.exceptions[0] from group
+            finally:
+                self.ownership = None
+                running.cancel()
+                moved.cancel()
+                await asyncio.gather(running, moved, return_exceptions=True)
+
+    async def _begin(self, site: Site, reached: Reached) -> tuple[StatusTruth, Assignment]:
+        """Go on from the stored assignment, in a revision of our own, so that nobody else can go on from it too.
+
+        Without one, from what Redis remembers: the shards, if there are any, work on, since an orphaned partition's
+        owner does that.
+        """
+        resource = await self._cluster.resource(self._key)
+        if resource is None or resource["metadata"]["uid"] != site.uid:
+            raise Unavailable("the resource is gone")
+        if "status" not in resource:
+            raise Unavailable("the resource has no status yet")
+        before = stored(resource)
+        truth = StatusTruth(self._cluster, self._key, site.uid, None if before is None else before.revision)
+        partitions = site.resource.spec.source.topic.partitions
+        if before is not None and len(before.partitions) == partitions:
+            first = Assignment(before.revision + 1, before.partitions)
+        else:
+            copied, claimed = await reached.copy.read(), await reached.copy.claimed(partitions)
+            first = begin(partitions, before, copied, claimed) or initial(partitions)
+        await truth.store(first)
+        return truth, first
+
+
+def _forget(_: Sequence[HandoffStatus]) -> None:
+    """Finished handoffs are told by the status; nobody keeps a log of them here."""

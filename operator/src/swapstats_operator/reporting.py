@@ -1,0 +1,191 @@
+"""The resource's ``status``, made of what the decider's status says and of what the cluster shows. Pure.
+
+What always moves is rounded, so that a status is written when something has happened, and not otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from swapstats_core.wire import rfc3339
+from swapstats_operator.cluster import Key
+from swapstats_operator.deciding.handoffs import HandoffStatus
+from swapstats_operator.deciding.reporting import READY
+from swapstats_operator.deciding.rolling import Rolling
+from swapstats_operator.deciding.status import Condition, RolloutStatus
+from swapstats_operator.deciding.status import Status as Observed
+from swapstats_operator.manifests.names import selector
+from swapstats_operator.observing import Pod, Seen, Workload
+from swapstats_operator.rollout import Rollout
+from swapstats_operator.status import Condition as ShownCondition
+from swapstats_operator.status import Handoff, Snapshot, Status
+from swapstats_operator.status import Rollout as ShownRollout
+
+_HANDOFFS: Final = 10
+_STEPS_S: Final = (2, 10, 30, 60, 300, 900, 3_600, 6 * 3_600, 86_400)
+_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`deciding.reporting.Process` of a pod, or of a Deployment as a whole."""
+
+    name: str
+    address: str
+    state: str
+    restarts: int
+    pid: int | None = None
+
+
+def parts(seen: Seen, wanted: Sequence[str]) -> list[Part]:
+    """The shards, with those that aren't there yet, the API and the recorder."""
+    there = [Part(name, pod.ip, _state(pod), pod.restarts) for name, pod in seen.shards.items()]
+    missing = [Part(name, "", "waiting", 0) for name in wanted if name not in seen.shards]
+    rest = [_deployment(name, workload) for name, workload in (("api", seen.api), ("recorder", seen.recorder))]
+    return [*there, *missing, *rest]
+
+
+def _state(pod: Pod) -> str:
+    if pod.terminating:
+        return "stopping"
+    if pod.broken:
+        return "down"
+    return READY if pod.ready else "starting"
+
+
+def _deployment(name: str, workload: Workload | None) -> Part:
+    up = workload is not None and (workload.available > 0 or workload.replicas == 0)
+    return Part(name, "", READY if up else "starting", 0)
+
+
+def rollout_status(rollout: Rollout, shards: tuple[int, int]) -> RolloutStatus | None:
+    """A rollout as the conditions are judged by it; None: none is under way, and none has failed."""
+    done, total = shards
+    current = None if rollout.rolling is None else rollout.rolling.name
+    if rollout.failed is not None:
+        stalled = (
+            f"revision {rollout.failed} won't do: {rollout.why}. The pods have revision {rollout.stable} again. "
+            "Change the spec, or set the annotation swapstats.io/restart to try again"
+        )
+        return RolloutStatus(f"revision {rollout.target}", done, total, current, stalled)
+    if rollout.done:
+        return None
+    waits = f" ({rollout.why})" if rollout.why else ""
+    return RolloutStatus(f"revision {rollout.target}{waits}", done, total, current, None)
+
+
+def status(
+    key: Key,
+    generation: int,
+    observed: Observed,
+    conditions: Sequence[Condition],
+    rollout: Rollout,
+    shards: tuple[int, int],
+    pods: int,
+    wall_ms: int,
+) -> Status:
+    """The whole status but for the assignment, which only its truth writes. ``pods``: shards that exist."""
+    return Status(
+        observed_generation=generation,
+        replicas=pods,
+        selector=",".join(f"{label}={value}" for label, value in selector(key, "shard").items()),
+        shards=observed.shards,
+        partitions=observed.partitions,
+        lag=rounded(observed.lag_ms),
+        snapshot_age=rounded(observed.snapshot_age_ms),
+        conditions=[_condition(each, generation) for each in conditions],
+        last_handoffs=[_handoff(each) for each in observed.last_handoffs[-_HANDOFFS:]],
+        snapshots=_snapshots(observed, wall_ms),
+        rollout=ShownRollout(
+            target=rollout.target,
+            since=rfc3339(rollout.since_ms),
+            stable=rollout.stable,
+            failed=rollout.failed,
+            message=rollout.why or None,
+            shards="/".join(map(str, shards)),
+            shard=None if rollout.rolling is None else rollout.rolling.name,
+            shard_since=None if rollout.rolling is None else rfc3339(rollout.rolling.since_ms),
+        ),
+    )
+
+
+def gist(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What makes it worth to write a status: all but the times of snapshots."""
+    return {name: value for name, value in status.items() if name not in ("snapshots", "assignment")}
+
+
+def restored(status: Mapping[str, Any]) -> Rollout | None:
+    """The rollout that a status tells of; None: none was begun."""
+    if (shown := status.get("rollout")) is None:
+        return None
+    rolling = Rolling(shown["shard"], unix_ms(shown["shardSince"])) if shown.get("shard") else None
+    return Rollout(
+        target=shown["target"],
+        since_ms=unix_ms(shown["since"]),
+        stable=shown.get("stable"),
+        failed=shown.get("failed"),
+        why=shown.get("message") or "",
+        rolling=rolling,
+    )
+
+
+def since(status: Mapping[str, Any]) -> dict[str, tuple[bool, str]]:
+    """What the conditions were, and since when."""
+    return {
+        each["type"]: (each["status"] == "True", each["lastTransitionTime"]) for each in status.get("conditions") or ()
+    }
+
+
+def rounded(duration_ms: int | None) -> str | None:
+    """A duration as its upper bound: ``<2s``, ``<1m``, ``<1h``; beyond a day in whole days."""
+    if duration_ms is None:
+        return None
+    bound_s = next((step for step in _STEPS_S if duration_ms < step * 1_000), None)
+    if bound_s is None:
+        return f"{duration_ms // 86_400_000}d"
+    size, unit = next((size, unit) for size, unit in _UNITS if bound_s % size == 0)
+    return f"<{bound_s // size}{unit}"
+
+
+def unix_ms(text: str) -> int:
+    """Milliseconds of a time in RFC 3339."""
+    return round(datetime.fromisoformat(text).timestamp() * 1_000)
+
+
+def _condition(condition: Condition, generation: int) -> ShownCondition:
+    return ShownCondition(
+        type=condition.type,
+        status="True" if condition.status else "False",
+        reason=condition.reason,
+        message=condition.message,
+        last_transition_time=condition.since,
+        observed_generation=generation,
+    )
+
+
+def _handoff(handoff: HandoffStatus) -> Handoff:
+    return Handoff.model_validate(
+        {
+            "partition": handoff.partition,
+            "from": handoff.former,
+            "to": handoff.owner,
+            "gap_ms": handoff.gap_ms,
+            "replayed": handoff.replayed,
+            "digests_equal": handoff.digests_equal,
+        }
+    )
+
+
+def _snapshots(observed: Observed, wall_ms: int) -> list[Snapshot]:
+    owners = [work for member in observed.members for work in member.partitions if work.role == "owner"]
+    newest = {
+        work.partition: Snapshot(
+            partition=work.partition, taken_at=rfc3339(wall_ms - work.snapshot_age_ms), offset=work.offset
+        )
+        for work in owners
+        if work.snapshot_age_ms is not None
+    }
+    return [newest[partition] for partition in sorted(newest)]
