@@ -1,6 +1,8 @@
 # `make` alone lists the targets. Everything that needs the environment makes it first; that is quick when nothing changed.
 PYTHON ?=
 BIN := .venv/bin
+# The second for the chart: Helm reads nothing outside of it.
+CRDS := crds/swapstats.io_swapstats.yaml charts/swapstats/files/swapstats.io_swapstats.yaml
 MEMBERS := core/src aggregator/src api/src operator/src cli/src
 
 .DEFAULT_GOAL := help
@@ -57,10 +59,10 @@ pins: install
 	$(BIN)/python requirements/kafka/fetch.py --check
 
 crds-check: install
-	@$(BIN)/python -m swapstats_operator.crd --check crds/swapstats.io_swapstats.yaml
+	@$(BIN)/python -m swapstats_operator.crd --check $(CRDS)
 
 crds: install ## Generate the custom resource definition from the model
-	@$(BIN)/python -m swapstats_operator.crd crds/swapstats.io_swapstats.yaml
+	@$(BIN)/python -m swapstats_operator.crd $(CRDS)
 
 format: install ## Format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix-only

@@ -1,4 +1,7 @@
-"""A Kubernetes API server with its etcd, for tests: what it refuses and stores is real; there is no node."""
+"""A Kubernetes API server with its etcd, for tests: what it refuses and stores is real; there is no node.
+
+On demand with Kubernetes' own controllers, which make pods of StatefulSets and Deployments; nothing runs these pods.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 from random import SystemRandom
 
 import httpx
+import yaml
 
 from e2e.cluster.build import program
 from swapstats_cli.supervisor.ports import HOST, PortReservations
@@ -70,6 +74,33 @@ class ApiServer:
             *("--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16"),
         )
         self._wait()
+
+    @property
+    def kubeconfig(self) -> Path:
+        """For clients that read such a file; they may do everything."""
+        path = self._folder / "kubeconfig"
+        cluster = {"server": self.url, "certificate-authority": str(self.authority)}
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": "admin", "user": {"token": self.token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
+            "current-context": "test",
+        }
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    def start_controllers(self) -> None:
+        """Start Kubernetes' controllers; they work a second or so later."""
+        self._spawn(
+            "kube-controller-manager",
+            *(f"--kubeconfig={self.kubeconfig}", "--leader-elect=false", "--secure-port=0"),
+            *(
+                f"--service-account-private-key-file={self._folder / 'service-accounts.key'}",
+                "--bind-address=127.0.0.1",
+            ),
+        )
 
     def client(self) -> httpx.Client:
         """A client that may do everything."""

@@ -279,15 +279,16 @@ def _resolved(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
 
 
 def main() -> None:
-    """Write the definition to a file, or check that it is the same."""
+    """Write the definition to files, or check that they are the same."""
     parser = argparse.ArgumentParser(prog="swapstats_operator.crd", description="Generate the resource definition.")
     parser.add_argument("--check", action="store_true", help="only say whether the file is up to date")
-    parser.add_argument("file", type=Path)
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     arguments = parser.parse_args()
-    if not arguments.check:
-        arguments.file.write_text(rendered())
-    elif arguments.file.read_text() != rendered():
-        sys.exit(f"{arguments.file} isn't what the model says: run `make crds`, and commit it")
+    for file in arguments.files:
+        if not arguments.check:
+            file.write_text(rendered())
+        elif file.read_text() != rendered():
+            sys.exit(f"{file} isn't what the model says: run `make crds`, and commit it")
 
 
 def rendered() -> str:

@@ -32,10 +32,13 @@ class _Lease(LeaseLock):
             return False, ApiException(status=0, reason=repr(error))
 
     async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
+        # Not the library's: in kubernetes 37.0 it passes an option that its own client refuses.
+        lease = client.V1Lease(metadata=client.V1ObjectMeta(name=name), spec=self.update_lease(election_record))
         try:
-            return await super().create(name, namespace, election_record)
-        except (aiohttp.ClientError, TimeoutError, OSError):
+            await self.api_instance.create_namespaced_lease(namespace, lease)
+        except (ApiException, aiohttp.ClientError, TimeoutError, OSError):
             return False
+        return True
 
     async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
         try:
@@ -78,6 +81,7 @@ async def lead(
     try:
         await asyncio.wait({election, working}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
+            election.result()
             return False
         working.result()
     finally:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
 import kopf
+import structlog
 
 from swapstats_operator.cluster import Key, Superseded
 from swapstats_operator.controller import Controller, Surface
@@ -17,6 +19,8 @@ from swapstats_operator.deciding.ports import Unavailable
 from swapstats_operator.manifests.names import INSTANCE, MANAGED_BY, MANAGER
 from swapstats_operator.observing import Object
 from swapstats_operator.servers import SecretMissing
+
+log = structlog.get_logger()
 
 RESOURCE: Final = (GROUP, VERSION, "swapstats")
 OWNED: Final = (
@@ -31,6 +35,7 @@ OWNED: Final = (
     ("policy/v1", "poddisruptionbudgets"),
 )
 """What is watched, because an instance is made of it."""
+_REASON: Final = "Operator"
 _RETRY_S: Final = 2.0
 _GIVE_UP_S: Final = 120.0
 """A resource that is deleted waits no longer for its shards to stop, nor for Redis to forget."""
@@ -55,6 +60,8 @@ class Operator:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.controllers: dict[Key, Controller] = {}
         self._surface = surface
+        for login in (kopf.login_with_service_account, kopf.login_with_kubeconfig):
+            kopf.on.login(registry=self.registry, id=login.__name__, errors=kopf.ErrorsMode.IGNORED)(login)
         labels = {MANAGED_BY: MANAGER}
         for group_version, plural in OWNED:
             what = (*group_version.split("/"), plural)
@@ -91,7 +98,8 @@ class Operator:
 
     def _controller(self, key: Key, body: kopf.Body) -> Controller:
         def say(text: str, *, bad: bool = False) -> None:
-            kopf.event(body, type="Warning" if bad else "Normal", reason="SwapStats", message=text)
+            log.log(logging.WARNING if bad else logging.INFO, "said", resource=str(key), text=text)
+            kopf.event(body, type="Warning" if bad else "Normal", reason=_REASON, message=text)
 
         return Controller(key, self._surface, say)
 
