@@ -12,6 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 from random import SystemRandom
+from typing import Any
 
 import httpx
 import yaml
@@ -104,9 +105,21 @@ class ApiServer:
 
     def client(self) -> httpx.Client:
         """A client that may do everything."""
-        context = ssl.create_default_context(cafile=self.authority)
+        return httpx.Client(verify=self.tls, **self._options)
+
+    def async_client(self) -> httpx.AsyncClient:
+        """One for event loops."""
+        return httpx.AsyncClient(verify=self.tls, **self._options)
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """Trusts the server's certificate."""
+        return ssl.create_default_context(cafile=self.authority)
+
+    @property
+    def _options(self) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self.token}"}
-        return httpx.Client(base_url=self.url, verify=context, headers=headers, timeout=30, trust_env=False)
+        return {"base_url": self.url, "headers": headers, "timeout": 30, "trust_env": False}
 
     def close(self) -> None:
         """End both for good."""

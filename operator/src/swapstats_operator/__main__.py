@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from time import monotonic
 
-import kopf
 import structlog
 from aiohttp import web
 from kubernetes.aio import client, config
@@ -24,7 +23,7 @@ from swapstats_operator.cluster import Superseded
 from swapstats_operator.controller import Surface
 from swapstats_operator.deciding.clock import SystemClock
 from swapstats_operator.election import lead
-from swapstats_operator.handlers import Operator, configure
+from swapstats_operator.handlers import Operator
 from swapstats_operator.revision import Images
 from swapstats_operator.servers import keep_topics_of, reach
 
@@ -75,25 +74,6 @@ class Health:
         return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def operate(api: client.ApiClient, images: Images, namespaces: list[str], health: Health) -> None:
-    """Look after the resources until told to stop. Raises Superseded."""
-    surface = Surface(KubernetesCluster(api), reach, keep_topics_of, SystemClock(), images)
-    operator = Operator(surface)
-    health.operator = operator
-    settings = kopf.OperatorSettings()
-    configure(settings)
-    where = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
-    working = asyncio.create_task(
-        kopf.operator(registry=operator.registry, settings=settings, standalone=True, **where)
-    )
-    await asyncio.wait({working, operator.failed}, return_when=asyncio.FIRST_COMPLETED)
-    if operator.failed.done():
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
-        operator.failed.result()
-    working.result()
-
-
 async def run(arguments: argparse.Namespace) -> int:
     """The process; its exit code."""
     try:
@@ -102,18 +82,24 @@ async def run(arguments: argparse.Namespace) -> int:
         await config.load_kube_config()  # type: ignore[no-untyped-call]
     health = Health()
     runner = await health.serve(arguments.http_port)
-    images = Images(arguments.aggregator_image, arguments.api_image)
     me = asyncio.current_task()
     assert me is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)  # until kopf has its own
     try:
         async with client.ApiClient() as api:
+            images = Images(arguments.aggregator_image, arguments.api_image)
+            surface = Surface(KubernetesCluster(api), reach, keep_topics_of, SystemClock(), images)
+
+            async def operate() -> None:
+                health.operator = operator = Operator(surface)
+                await operator.run(arguments.namespace)
+
             in_order = await lead(
                 api,
                 arguments.lease_namespace,
                 arguments.lease_name,
                 arguments.identity,
-                lambda: operate(api, images, arguments.namespace, health),
+                operate,
             )
     except asyncio.CancelledError:
         return 0

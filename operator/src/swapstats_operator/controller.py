@@ -207,10 +207,7 @@ class Controller:
         if ownership is None:
             return
         ownership.decider.policy = Policy.of(resource.spec)
-        names = self._shards()
-        for name in names:
-            ownership.expect(name)
-        for name in set(ownership.roll.names) - set(names):
+        for name in set(ownership.roll.names) - set(self._shards()):
             ownership.dismiss(name)
 
     def _shards(self) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -37,28 +38,19 @@ OWNED: Final = (
 """What is watched, because an instance is made of it."""
 _REASON: Final = "Operator"
 _RETRY_S: Final = 2.0
+_BACKOFF_S: Final = 5.0
+"""After a bug of ours has ended a controller."""
 _GIVE_UP_S: Final = 120.0
 """A resource that is deleted waits no longer for its shards to stop, nor for Redis to forget."""
 
 
-def configure(settings: kopf.OperatorSettings) -> None:
-    """As few writes as possible, and watches that can't hang unseen (nolar/kopf#585, #810, #957)."""
-    settings.scanning.disabled = True
-    settings.watching.server_timeout = 300
-    settings.watching.client_timeout = 310
-    settings.posting.loggers = False
-    settings.persistence.finalizer = f"{GROUP}/operator"
-    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
-
-
 class Operator:
-    """The controllers, and kopf's registry in which they are called. ``failed``: done when the process must end."""
+    """The controllers, and kopf, which calls them."""
 
     def __init__(self, surface: Surface) -> None:
         self.registry = kopf.OperatorRegistry()
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.controllers: dict[Key, Controller] = {}
+        self._superseded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._surface = surface
         for login in (kopf.login_with_service_account, kopf.login_with_kubeconfig):
             kopf.on.login(registry=self.registry, id=login.__name__, errors=kopf.ErrorsMode.IGNORED)(login)
@@ -68,8 +60,38 @@ class Operator:
             kopf.index(*what, labels=labels, registry=self.registry, id="objects")(_indexed)
             kopf.on.event(*what, labels=labels, registry=self.registry, id="changed")(self._changed)
         kopf.on.event(*RESOURCE, registry=self.registry, id="edited")(self._edited)
-        kopf.daemon(*RESOURCE, registry=self.registry, id="control", cancellation_timeout=10.0)(self._control)
+        kopf.daemon(*RESOURCE, registry=self.registry, id="control", cancellation_timeout=10.0, backoff=_BACKOFF_S)(
+            self._control
+        )
         kopf.on.delete(*RESOURCE, registry=self.registry, id="dismantle")(self._dismantle)
+
+    async def run(self, namespaces: Collection[str]) -> None:
+        """Look after the resources of these namespaces, without any of all, until told to stop. Raises Superseded."""
+        await self._definition()
+        where = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
+        working = asyncio.create_task(
+            kopf.operator(registry=self.registry, settings=_settings(), standalone=True, **where)
+        )
+        try:
+            await asyncio.wait({working, self._superseded}, return_when=asyncio.FIRST_COMPLETED)
+            if self._superseded.done():
+                self._superseded.result()
+            working.result()
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+    async def _definition(self) -> None:
+        """Wait until the API server knows the resource: a release brings both at once, and kopf looks only once."""
+        told = False
+        while True:
+            with suppress(Unavailable):
+                if await self._surface.cluster.serves(f"{GROUP}/{VERSION}"):
+                    return
+            if not told:
+                log.warning("waiting for the definition", definition=f"swapstats.{GROUP}")
+            told = True
+            await asyncio.sleep(_RETRY_S)
 
     async def _control(self, *, body: kopf.Body, **kwargs: Any) -> None:  # noqa: ANN401 - kopf's
         key = _key(body)
@@ -77,8 +99,8 @@ class Operator:
         try:
             await controller.run(lambda: body, partial(_of, kwargs["objects"], key))
         except* Superseded as group:
-            if not self.failed.done():
-                self.failed.set_exception(group.exceptions[0])
+            if not self._superseded.done():
+                self._superseded.set_exception(group.exceptions[0])
             raise
 
     async def _dismantle(self, *, body: kopf.Body, runtime: timedelta, **kwargs: Any) -> None:  # noqa: ANN401 - kopf's
@@ -112,6 +134,19 @@ class Operator:
     def _wake(self, key: Key) -> None:
         if (controller := self.controllers.get(key)) is not None:
             controller.wake()
+
+
+def _settings() -> kopf.OperatorSettings:
+    """As few writes as possible, and watches that can't hang unseen (nolar/kopf#585, #810, #957)."""
+    settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 310
+    settings.posting.loggers = False
+    settings.persistence.finalizer = f"{GROUP}/operator"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    return settings
 
 
 def _key(body: kopf.Body) -> Key:

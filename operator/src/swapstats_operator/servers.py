@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from aiokafka.errors import KafkaError
 
 from swapstats_core.spec import SecretRef, SwapStatsResource
 from swapstats_core.wire import Keys
 from swapstats_operator.deciding.nats import open_line
-from swapstats_operator.deciding.ports import Connect, Unavailable
+from swapstats_operator.deciding.ports import Connect, Copy, Unavailable
 from swapstats_operator.deciding.redis import RedisCopy
 from swapstats_operator.topics import TopicMismatchError, keep_topics
 
@@ -30,11 +30,19 @@ class TopicWrong(Exception):  # noqa: N818 - reads as what it is
     """The topic isn't as the resource says, and only people can decide what shall be."""
 
 
+class Store(Copy, Protocol):
+    """Redis."""
+
+    async def forget(self, partitions: int) -> None:
+        """Delete everything that is stored of the instance: snapshots and epochs, too. Raises Unavailable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Reached:
     """Redis, and a way to NATS."""
 
-    copy: RedisCopy
+    copy: Store
     connect: Connect
 
 

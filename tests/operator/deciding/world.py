@@ -53,6 +53,10 @@ class Copy:
         self._must_be_there()
         return [self.claims.get(partition, 0) for partition in range(partitions)]
 
+    async def forget(self, partitions: int) -> None:
+        self._must_be_there()
+        self.stored, self.claims = None, {}
+
     def lose(self) -> None:
         self.stored = None
 
@@ -181,6 +185,8 @@ class _Line:
         for shard in self.town.shards.values():
             if subject == SUBJECTS.shard(shard.name) and not shard.stopped:
                 self.heard(encode(shard.report()))
+        if payload and decode_query(payload) == SnapshotQuery():
+            self.town.snapshots_asked.append(subject)
 
     async def echo(self) -> None:
         self._must_be_there()

@@ -64,7 +64,7 @@ class Ownership:
                 group.create_task(job())
 
     def expect(self, name: str) -> None:
-        """A shard is about to be started."""
+        """A shard is about to be started: its silence counts from now, and not from when it was first intended."""
         self.roll.expect(name, self._clock.now_ms())
 
     def died(self, name: str) -> None:
@@ -115,6 +115,7 @@ class Ownership:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _member(self, intent: Intent, now_ms: int) -> Member:
+        self.roll.expect(intent.name, now_ms)
         heard = self.roll.heard(intent.name)
         return Member(
             intent.name,

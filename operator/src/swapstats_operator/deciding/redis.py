@@ -46,7 +46,6 @@ class RedisCopy:
         return [0 if epoch is None else int(epoch) for epoch in epochs]
 
     async def forget(self, partitions: int) -> None:
-        """Delete everything that is stored of the instance, snapshots and epochs too. Raises `Unavailable`."""
         async with _asking():
             for key in self._keys.every(partitions):  # one by one: in a cluster they are in many places
                 await self._redis.unlink(key)

@@ -1,0 +1,350 @@
+"""The operator against a real API server and Kubernetes' own controllers. Only pods aren't run, see `kubelet`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import httpx
+import pytest
+from kubernetes.aio import client, config
+
+from swapstats_core.spec import SwapStatsResource
+from swapstats_operator.adapters.kubernetes import KubernetesCluster
+from swapstats_operator.cluster import Superseded
+from swapstats_operator.controller import Surface
+from swapstats_operator.crd import custom_resource_definition
+from swapstats_operator.deciding.clock import SystemClock
+from swapstats_operator.handlers import Operator
+from swapstats_operator.revision import Images
+from swapstats_operator.servers import Reached, Secrets
+from tests.kit.api_server import ApiServer, ApiServerMissingError
+from tests.kit.figures import Figure
+from tests.operator.deciding.world import INSTANCE, Town
+from tests.operator.kubelet import NAMESPACE, PODS, Kubelet
+
+pytestmark = pytest.mark.timeout(180)
+RESOURCES = f"/apis/swapstats.io/v1alpha1/namespaces/{NAMESPACE}/swapstats"
+RESOURCE = f"{RESOURCES}/{INSTANCE}"
+MERGE = {"Content-Type": "application/merge-patch+json"}
+SPEC: dict[str, Any] = {"source": {"topic": {"partitions": 4}}, "rollout": {"timeout": "20s"}}
+WITHIN_S = 30.0
+OBJECTS = (
+    "/api/v1/namespaces/default/configmaps",
+    "/api/v1/namespaces/default/serviceaccounts",
+    "/api/v1/namespaces/default/services",
+    "/api/v1/namespaces/default/pods",
+    "/apis/apps/v1/namespaces/default/deployments",
+    "/apis/apps/v1/namespaces/default/statefulsets",
+    "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies",
+    "/apis/policy/v1/namespaces/default/poddisruptionbudgets",
+    RESOURCES,
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """An API server that knows the definition, with Kubernetes' controllers."""
+    try:
+        server = ApiServer(tmp_path_factory.mktemp("api-server"))
+    except ApiServerMissingError as error:
+        pytest.skip(str(error))
+    try:
+        server.start()
+        server.start_controllers()
+        with server.client() as admin:
+            path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+            admin.post(path, json=custom_resource_definition()).raise_for_status()
+        yield server
+    finally:
+        server.close()
+
+
+class World:
+    """The cluster, and an operator in it."""
+
+    def __init__(self, server: ApiServer, admin: httpx.AsyncClient, api: client.ApiClient) -> None:
+        self.admin = admin
+        self.town = Town()
+        self.kubelet = Kubelet(admin, self.town)
+        self.topics: list[str] = []
+        self._surface = Surface(
+            KubernetesCluster(api), self._reach, self._keep, SystemClock(), Images("aggregator:1", "api:1")
+        )
+
+    @asynccontextmanager
+    async def _reach(self, _: SwapStatsResource, __: Secrets) -> AsyncIterator[Reached]:
+        yield Reached(self.town.copy, self.town.connect)
+
+    async def _keep(self, resource: SwapStatsResource, _: Secrets) -> None:
+        self.topics.append(resource.spec.source.topic.name)
+
+    @asynccontextmanager
+    async def operator(self) -> AsyncIterator[asyncio.Task[None]]:
+        """A running operator."""
+        running = asyncio.create_task(Operator(self._surface).run([NAMESPACE]))
+        try:
+            yield running
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def create(self, spec: dict[str, Any], name: str = INSTANCE) -> None:
+        content = {"apiVersion": "swapstats.io/v1alpha1", "kind": "SwapStats", "metadata": {"name": name}, "spec": spec}
+        (await self.admin.post(RESOURCES, json=content)).raise_for_status()
+
+    async def edit(self, spec: dict[str, Any]) -> None:
+        (await self.admin.patch(RESOURCE, json={"spec": spec}, headers=MERGE)).raise_for_status()
+
+    async def get(self, path: str) -> dict[str, Any]:
+        answer: dict[str, Any] = (await self.admin.get(path)).json()
+        return answer
+
+    async def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = (await self.get(RESOURCE)).get("status", {})
+        return status
+
+    async def condition(self, kind: str) -> dict[str, Any]:
+        conditions = (await self.status()).get("conditions", ())
+        return next((each for each in conditions if each["type"] == kind), {"status": "Unknown"})
+
+    async def settled(self, *, shards: int = 2, api_image: str = "api:1") -> bool:
+        """Whether the newest spec is in force and all is well."""
+        resource = await self.get(RESOURCE)
+        status = resource.get("status", {})
+        rollout = status.get("rollout", {})
+        holds = {"Ready": True, "Progressing": False, "Degraded": False, "TopicReady": True, "StoresReady": True}
+        wanted = {kind: str(status) for kind, status in holds.items()}
+        images = {pod["spec"]["containers"][0]["image"] for pod in await self.pods("api")}
+        return (
+            {each["type"]: each["status"] for each in status.get("conditions", ())} == wanted
+            and status["observedGeneration"] == resource["metadata"]["generation"]
+            and rollout.get("target") == rollout.get("stable")
+            and status["shards"] == f"{shards}/{shards}"
+            and len(await self.pods("shard")) == shards
+            and images == {api_image}
+        )
+
+    async def pods(self, component: str) -> list[dict[str, Any]]:
+        selector = f"app.kubernetes.io/component={component},app.kubernetes.io/instance={INSTANCE}"
+        found = (await self.admin.get(PODS, params={"labelSelector": selector})).json()["items"]
+        return sorted(found, key=lambda pod: pod["metadata"]["name"])
+
+    async def versions(self) -> dict[str, str]:
+        """The resourceVersion of every object."""
+        return {
+            f"{path}/{item['metadata']['name']}": item["metadata"]["resourceVersion"]
+            for path in OBJECTS
+            for item in (await self.get(path))["items"]
+        }
+
+
+async def until(what: Callable[[], Awaitable[object]], within_s: float = WITHIN_S) -> None:
+    """Wait for something to be so."""
+    async with asyncio.timeout(within_s):
+        while not await what():  # noqa: ASYNC110 - other processes' doing
+            await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+async def world(server: ApiServer) -> AsyncIterator[World]:
+    """A cluster without any resource, at the beginning and at the end."""
+    await config.load_kube_config(str(server.kubeconfig))  # type: ignore[no-untyped-call]
+    monkey = pytest.MonkeyPatch()
+    monkey.setenv("KUBECONFIG", str(server.kubeconfig))
+    async with server.async_client() as admin, client.ApiClient() as api:
+        world = World(server, admin, api)
+        kubelet = asyncio.create_task(world.kubelet.run())
+        try:
+            yield world
+        finally:
+            for item in (await world.get(RESOURCES))["items"]:
+                path = f"{RESOURCES}/{item['metadata']['name']}"
+                await admin.patch(path, json={"metadata": {"finalizers": None}}, headers=MERGE)
+                await admin.delete(path)
+
+            async def gone() -> bool:
+                return not (await world.get(PODS))["items"] and not (await world.get(OBJECTS[5]))["items"]
+
+            await until(gone)
+            kubelet.cancel()
+            with suppress(asyncio.CancelledError):
+                await kubelet
+            monkey.undo()
+
+
+async def test_a_resource_becomes_ready_and_then_nothing_is_written(world: World, figure: Figure) -> None:
+    async with world.operator():
+        await world.create(SPEC)
+        await until(world.settled)
+        status = await world.status()
+        assert status["replicas"] == 2
+        assert status["partitions"] == "4/4"
+        assert {entry["owner"] for entry in status["assignment"]["partitions"]} == {"shard-0", "shard-1"}
+        assert world.topics
+        before = await world.versions()
+        await asyncio.sleep(10)  # nothing shall happen: that can't be awaited
+        assert await world.versions() == before
+    figure(f"operator: {len(before)} objects of a settled resource unchanged for 10 s")
+
+
+async def test_what_people_break_comes_back(world: World) -> None:
+    sts, service, maps = OBJECTS[5], OBJECTS[2], OBJECTS[0]
+    async with world.operator():
+        await world.create(SPEC)
+        await until(world.settled)
+        revision = (await world.status())["rollout"]["stable"]
+        edited = {"metadata": {"labels": {"theirs": "stays"}}, "spec": {"replicas": 7}}
+        await world.admin.patch(f"{sts}/demo-shard", json=edited, headers=MERGE)
+        port = {"spec": {"ports": [{"name": "http", "port": 99, "protocol": "TCP", "targetPort": "http"}]}}
+        await world.admin.patch(f"{service}/demo-api", json=port, headers=MERGE)
+        await world.admin.delete(f"{service}/demo-shards")
+        await world.admin.delete(f"{maps}/demo-{revision}")
+
+        async def repaired() -> bool:
+            found = await world.get(f"{sts}/demo-shard")
+            ports = {port["port"] for port in (await world.get(f"{service}/demo-api"))["spec"]["ports"]}
+            removed = (f"{service}/demo-shards", f"{maps}/demo-{revision}")
+            there = [(await world.admin.get(path)).is_success for path in removed]
+            return found["spec"]["replicas"] == 2 and 8080 in ports and all(there)
+
+        await until(repaired)
+        assert (await world.get(f"{sts}/demo-shard"))["metadata"]["labels"]["theirs"] == "stays"
+        await world.admin.delete(f"{sts}/demo-shard")
+        await until(lambda: _not(world.settled))
+        await until(world.settled)
+
+
+async def _not(what: Callable[[], Awaitable[bool]]) -> bool:
+    return not await what()
+
+
+async def test_a_new_image_is_rolled_one_shard_at_a_time_without_a_partition_unserved(world: World) -> None:
+    async with world.operator():
+        await world.create(SPEC)
+        await until(world.settled)
+        before = (await world.status())["assignment"]["revision"]
+        await world.edit({"images": {"aggregator": "aggregator:2", "api": "api:2"}})
+        unready: list[int] = []
+
+        async def done() -> bool:
+            pods = await world.pods("shard")
+            unready.append(2 - sum(_ready(pod) for pod in pods))
+            return await world.settled(api_image="api:2") and all(_image(pod) == "aggregator:2" for pod in pods)
+
+        await until(done, 60)
+        assert max(unready) == 1
+        assignment = (await world.status())["assignment"]
+        assert assignment["revision"] > before
+        maps = (await world.admin.get(OBJECTS[0], params={"labelSelector": "swapstats.io/revision"})).json()["items"]
+        assert len(maps) == 1, "the revision that no pod has any more is collected"
+
+
+async def test_a_bad_image_goes_back_by_itself(world: World) -> None:
+    async with world.operator():
+        await world.create(SPEC)
+        await until(world.settled)
+        stable = (await world.status())["rollout"]["stable"]
+        uid = (await world.pods("shard"))[0]["metadata"]["uid"]
+        await world.edit({"images": {"aggregator": "bad:1"}})
+
+        async def back() -> bool:
+            rollout = (await world.status())["rollout"]
+            pods = await world.pods("shard")
+            well = all(_image(pod) == "aggregator:1" and _ready(pod) for pod in pods) and len(pods) == 2
+            return rollout["target"] == rollout["stable"] == stable and "failed" in rollout and well
+
+        await until(back, 60)
+        degraded = await world.condition("Degraded")
+        assert degraded["reason"] == "RolloutStalled"
+        assert "ImagePullBackOff: no such image" in degraded["message"]
+        assert "swapstats.io/restart" in degraded["message"]
+        assert (await world.pods("shard"))[0]["metadata"]["uid"] == uid, "the other shard wasn't touched"
+        await until(lambda: _is(world.condition("Ready"), "True"))
+        await world.edit({"images": {"aggregator": "aggregator:3"}})
+        await until(world.settled, 60)
+
+
+async def _is(condition: Awaitable[dict[str, Any]], status: str) -> bool:
+    return bool((await condition)["status"] == status)
+
+
+async def test_it_scales(world: World) -> None:
+    async with world.operator():
+        await world.create(SPEC)
+        await until(world.settled)
+        for replicas in (4, 1):
+            await world.admin.patch(f"{RESOURCE}/scale", json={"spec": {"replicas": replicas}}, headers=MERGE)
+            await until(lambda wanted=replicas: world.settled(shards=wanted))  # type: ignore[misc]
+        scale = await world.get(f"{RESOURCE}/scale")
+        assert scale["status"]["replicas"] == 1
+        assert "app.kubernetes.io/component=shard" in scale["status"]["selector"]
+        owners = {entry["owner"] for entry in (await world.status())["assignment"]["partitions"]}
+        assert owners == {"shard-0"}
+
+
+async def test_an_operator_goes_on_where_the_last_one_was_killed(world: World) -> None:
+    async with world.operator():
+        await world.create(SPEC)
+        await until(world.settled)
+        before = (await world.status())["assignment"]
+    async with world.operator():
+        await until(lambda: _revision_above(world, before["revision"]))
+        await until(world.settled)
+        after = (await world.status())["assignment"]
+    assert after["partitions"] == before["partitions"], "nobody lost anything by it"
+
+
+async def _revision_above(world: World, revision: int) -> bool:
+    return bool((await world.status())["assignment"]["revision"] > revision)
+
+
+async def test_an_operator_that_was_superseded_ends(world: World) -> None:
+    async with world.operator() as running:
+        await world.create(SPEC)
+        await until(world.settled)
+        revision = (await world.status())["assignment"]["revision"]
+        stolen = {"status": {"assignment": {"revision": revision + 10}}}
+        await world.admin.patch(f"{RESOURCE}/status", json=stolen, headers=MERGE)
+        await world.edit({"shards": {"replicas": 3}})
+        with pytest.raises(Superseded, match=f"status.assignment has revision {revision + 10}"):
+            async with asyncio.timeout(WITHIN_S):
+                await running
+
+
+@pytest.mark.parametrize("policy", ["Retain", "Delete"])
+async def test_deletion_stops_the_shards_and_keeps_or_forgets_the_state(world: World, policy: str) -> None:
+    async with world.operator():
+        await world.create(SPEC | {"deletionPolicy": policy})
+        await until(world.settled)
+        await world.admin.delete(RESOURCE)
+        await until(lambda: _gone(world))
+        assert await world.pods("shard") == []
+    assert (world.town.copy.stored is None) == (policy == "Delete")
+
+
+async def _gone(world: World) -> bool:
+    return (await world.admin.get(RESOURCE)).status_code == httpx.codes.NOT_FOUND
+
+
+async def test_snapshots_are_taken_on_demand(world: World) -> None:
+    async with world.operator():
+        await world.create(SPEC)
+        await until(world.settled)
+        asked = {"metadata": {"annotations": {"swapstats.io/snapshot": "now"}}}
+        await world.admin.patch(RESOURCE, json=asked, headers=MERGE)
+        await until(lambda: _asked(world, 4))
+
+
+async def _asked(world: World, partitions: int) -> bool:
+    return len(set(world.town.snapshots_asked)) == partitions
+
+
+def _ready(pod: dict[str, Any]) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
+
+
+def _image(pod: dict[str, Any]) -> str:
+    return str(pod["spec"]["containers"][0]["image"])
