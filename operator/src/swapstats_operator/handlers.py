@@ -38,6 +38,7 @@ OWNED: Final = (
 """What is watched, because an instance is made of it."""
 _REASON: Final = "Operator"
 _RETRY_S: Final = 2.0
+_CANCEL_S: Final = 10.0
 _BACKOFF_S: Final = 5.0
 """After a bug of ours has ended a controller."""
 _GIVE_UP_S: Final = 120.0
@@ -60,9 +61,10 @@ class Operator:
             kopf.index(*what, labels=labels, registry=self.registry, id="objects")(_indexed)
             kopf.on.event(*what, labels=labels, registry=self.registry, id="changed")(self._changed)
         kopf.on.event(*RESOURCE, registry=self.registry, id="edited")(self._edited)
-        kopf.daemon(*RESOURCE, registry=self.registry, id="control", cancellation_timeout=10.0, backoff=_BACKOFF_S)(
-            self._control
+        daemon = kopf.daemon(
+            *RESOURCE, registry=self.registry, id="control", cancellation_timeout=_CANCEL_S, backoff=_BACKOFF_S
         )
+        daemon(self._control)
         kopf.on.delete(*RESOURCE, registry=self.registry, id="dismantle")(self._dismantle)
 
     async def run(self, namespaces: Collection[str]) -> None:

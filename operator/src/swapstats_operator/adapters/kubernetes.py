@@ -34,7 +34,17 @@ class KubernetesCluster:
     async def apply(self, manifest: Manifest) -> str:
         metadata = manifest["metadata"]
         path = _path(manifest["apiVersion"], manifest["kind"], metadata["namespace"], metadata["name"])
-        applied = await self._ask("patch", path, manifest, "application/apply-patch+yaml", force_conflicts=True)
+        try:
+            applied = await self._ask("patch", path, manifest, "application/apply-patch+yaml", force_conflicts=True)
+        except Refused as error:
+            if not _is(error, 422):
+                raise
+            # Somebody's edit may not go together with what is ours: a port of another number and the same name, say.
+            # Apply keeps both; a merge puts our lists in the place of theirs.
+            try:
+                applied = await self._ask("patch", path, manifest, "application/merge-patch+json")
+            except _AbsentError:
+                raise error from None
         version: str = applied["metadata"]["resourceVersion"]
         return version
 
@@ -45,7 +55,7 @@ class KubernetesCluster:
         except _AbsentError:
             pass
         except Unavailable as error:
-            if not isinstance(error.__cause__, ApiException) or error.__cause__.status != 409:
+            if not _is(error, 409):
                 raise  # else it is another object by now
 
     async def resource(self, key: Key) -> Mapping[str, Any] | None:
@@ -65,7 +75,7 @@ class KubernetesCluster:
         except _AbsentError:
             return False
         except Refused as error:
-            if not isinstance(error.__cause__, ApiException) or error.__cause__.status != 422:
+            if not _is(error, 422):
                 raise
             return False
         return True
@@ -130,6 +140,10 @@ async def _asking() -> AsyncIterator[None]:
         if error.status in _TRY_AGAIN:
             raise Unavailable(f"the API server: {text}") from error
         raise Refused(text) from error
+
+
+def _is(error: Exception, status: int) -> bool:
+    return isinstance(error.__cause__, ApiException) and error.__cause__.status == status
 
 
 def _said(error: ApiException) -> str:
