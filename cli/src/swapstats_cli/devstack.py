@@ -28,7 +28,12 @@ CHECKS: dict[str, Callable[[str], Awaitable[bool]]] = {
 
 
 def command(server: str, host: str, port: int, advertised: str, folder: Path) -> list[str]:
-    """The command of a server that listens on ``host`` and keeps its data in ``folder``. Raises ServerMissingError."""
+    """The command of a server that listens on ``host``, and keeps its data in ``folder`` if it keeps any.
+
+    Raises ServerMissingError, and OSError when the folder can't be made.
+    """
+    if server in {"kafka", "redis", "clickhouse"}:
+        folder.mkdir(parents=True, exist_ok=True)
     match server:
         case "kafka":
             return servers.kafka(port, port + 1, folder, host, advertised)
@@ -88,7 +93,6 @@ def main() -> None:
             sys.exit(f"devstack: no answer from {', '.join(silent)}")
         return
     try:
-        to.data_dir.mkdir(parents=True, exist_ok=True)
         advertised = to.advertise or f"{socket.gethostname()}:{to.port}"
         server = command(to.server, to.host, to.port, advertised, to.data_dir)
     except (servers.ServerMissingError, OSError) as error:
