@@ -1,6 +1,7 @@
 """Bring Apache Kafka's jars into the user's cache, each checked against the pins (`make kafka`).
 
     python requirements/kafka/fetch.py          # quick when they are there already
+    python requirements/kafka/fetch.py --from DIR  # without Maven: a folder has them
     python requirements/kafka/fetch.py --pin    # after an edit of pom.xml: write pins.sha256 anew
     python requirements/kafka/fetch.py --check  # only whether the pins belong to pom.xml; part of `make check`
 
@@ -57,11 +58,14 @@ def fetch(into: Path) -> None:
         sys.exit(f"{said}\nApache Kafka can't be fetched, see above. Is there a network, or a mirror in settings.xml?")
 
 
-def put(folder: Path, *, pin: bool) -> None:
-    """Fetch into a new folder, check, and only then let it take the place of ``folder``."""
+def put(folder: Path, source: Path | None, *, pin: bool) -> None:
+    """Fetch into a new folder, or copy ``source``, check, and only then let it take the place of ``folder``."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".kafka-") as scratch:
         fresh = Path(scratch) / "jars"
-        fetch(fresh)
+        if source is None:
+            fetch(fresh)
+        else:
+            shutil.copytree(source, fresh)
         found = digests(fresh.iterdir())
         if pin:
             PINS.write_text("".join(f"{digest}  {name}\n" for name, digest in (digests([POM]) | found).items()))
@@ -78,6 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fetch Apache Kafka.")
     parser.add_argument("--pin", action="store_true", help="write the pins anew, from what Maven gives now")
     parser.add_argument("--check", action="store_true", help="only check the pins, without network")
+    parser.add_argument("--from", type=Path, dest="source", metavar="DIR", help="folder to take the jars from")
     options = parser.parse_args()
     if options.check:
         print(f"Apache Kafka's pins belong to pom.xml: {len(pins())} jars.")
@@ -87,8 +92,9 @@ def main() -> None:
     with (folder.parent / ".kafka.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the folder belongs to all checkouts
         if options.pin or digests(folder.glob("*")) != pins():
-            print(f"kafka: fetching Apache Kafka {KAFKA_VERSION} by Maven, about 45 MB the first time", flush=True)
-            put(folder, pin=options.pin)
+            if options.source is None:
+                print(f"kafka: fetching Apache Kafka {KAFKA_VERSION} by Maven, about 45 MB the first time", flush=True)
+            put(folder, options.source, pin=options.pin)
     print(f"kafka: Apache Kafka {KAFKA_VERSION} is in {folder}")
 
 

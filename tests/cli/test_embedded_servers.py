@@ -12,9 +12,11 @@ from random import SystemRandom
 import nats
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 from nats.aio.msg import Msg
 from redis.asyncio import Redis
 
+from swapstats_cli import devstack
 from swapstats_cli.supervisor import probes, servers
 from swapstats_cli.supervisor.child import Child
 from swapstats_cli.supervisor.ports import PortReservations
@@ -133,6 +135,38 @@ async def test_a_topic_that_a_client_had_made_with_other_partitions_is_made_agai
             assert len(await client.partitions_for("raw-swaps")) == 6
         finally:
             await client.stop()
+
+
+@pytest.mark.parametrize("server", ["kafka", "tansu", "redis", "nats", "clickhouse"])
+async def test_the_devstack_becomes_each_server_and_checks_it(
+    server: str, tmp_path: Path, ports: PortReservations, request: pytest.FixtureRequest
+) -> None:
+    if server == "kafka":
+        request.getfixturevalue("kafka_is_installed")
+    port = ports.take()
+    address = f"127.0.0.1:{port}"
+    check = f"{'kafka' if server == 'tansu' else server}={address}"
+    options = ["--port", str(port), "--advertise", address, "--data-dir", str(tmp_path / "data" / server)]
+    command = servers.python_module("swapstats_cli.devstack", server, *options)
+
+    async def serves() -> bool:
+        return await devstack.failing([check]) == []
+
+    assert await devstack.failing([check]) == [check]
+    async with _running(command, tmp_path / "log", serves) as child:
+        assert Path(f"/proc/{child.pid}/cmdline").read_bytes().find(b"swapstats_cli.devstack") == -1
+
+
+async def test_a_broker_tells_clients_where_it_is_advertised(tmp_path: Path, ports: PortReservations) -> None:
+    port = ports.take()
+    brokers, advertised = f"127.0.0.1:{port}", f"localhost:{port}"
+    command = servers.broker(port, "x", "0.0.0.0", advertised)
+    async with _running(command, tmp_path / "log", lambda: probes.kafka_ok(brokers)):
+        client = AIOKafkaAdminClient(bootstrap_servers=brokers)
+        await client.start()
+        cluster = await client.describe_cluster()
+        await client.close()
+    assert [f"{broker['host']}:{broker['port']}" for broker in cluster["brokers"]] == [advertised]
 
 
 def test_topics_follow_the_resource() -> None:

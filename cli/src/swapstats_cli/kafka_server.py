@@ -15,7 +15,7 @@ from pathlib import Path
 
 from swapstats_cli.supervisor import launch
 
-HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 NODE_ID = 1
 CONFIGURATION = Path("server.properties")
 FORMATTED = Path("data", "meta.properties")
@@ -64,12 +64,13 @@ _JVM = (
 )
 
 
-def settings(port: int, controller_port: int) -> str:
-    """The content of ``server.properties``."""
+def settings(listener: str, advertised: str, controller_port: int) -> str:
+    """The content of ``server.properties``. Clients find the server at ``advertised``, however they reached it."""
+    controller = f"{LOOPBACK}:{controller_port}"  # nobody but this process has business there
     every = _SETTINGS | {
-        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
-        "controller.quorum.voters": f"{NODE_ID}@{HOST}:{controller_port}",
+        "listeners": f"PLAINTEXT://{listener},CONTROLLER://{controller}",
+        "advertised.listeners": f"PLAINTEXT://{advertised}",
+        "controller.quorum.voters": f"{NODE_ID}@{controller}",
     }
     return "".join(f"{name}={value}\n" for name, value in every.items())
 
@@ -92,13 +93,15 @@ def main() -> None:
     parser.add_argument("--java", required=True, help="the Java program")
     parser.add_argument("--jars", type=Path, required=True, help="folder of Kafka's jars")
     parser.add_argument("--data-dir", type=Path, required=True, help="where Kafka keeps its data")
+    parser.add_argument("--host", default=LOOPBACK, help="address to listen on")
     parser.add_argument("--port", type=int, required=True, help="port to listen on")
+    parser.add_argument("--advertised", required=True, help="where clients are told to find it, HOST:PORT")
     parser.add_argument("--controller-port", type=int, required=True, help="port of the controller")
     to = parser.parse_args()
     try:
         to.data_dir.mkdir(parents=True, exist_ok=True)
         os.chdir(to.data_dir)
-        CONFIGURATION.write_text(settings(to.port, to.controller_port), encoding="utf-8")
+        CONFIGURATION.write_text(settings(f"{to.host}:{to.port}", to.advertised, to.controller_port), encoding="utf-8")
         if not FORMATTED.exists():
             format_storage(to.java, to.jars)
     except (subprocess.CalledProcessError, OSError) as error:

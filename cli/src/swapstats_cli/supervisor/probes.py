@@ -32,9 +32,9 @@ async def http_ok(url: str) -> bool:
         return False
 
 
-async def redis_ok(port: int) -> bool:
+async def redis_ok(port: int, host: str = HOST) -> bool:
     """Whether Redis answers and has loaded its data."""
-    client = Redis(host=HOST, port=port, socket_timeout=PROBE_TIMEOUT_S, socket_connect_timeout=PROBE_TIMEOUT_S)
+    client = Redis(host=host, port=port, socket_timeout=PROBE_TIMEOUT_S, socket_connect_timeout=PROBE_TIMEOUT_S)
     try:
         return bool(await client.ping())
     except (RedisError, OSError):
@@ -43,11 +43,11 @@ async def redis_ok(port: int) -> bool:
         await client.aclose()
 
 
-async def nats_ok(port: int) -> bool:
+async def nats_ok(port: int, host: str = HOST) -> bool:
     """Whether NATS greets, as it does once it takes clients."""
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(HOST, port)
+            reader, writer = await asyncio.open_connection(host, port)
             greeting = await reader.readline()
             writer.close()
             await writer.wait_closed()

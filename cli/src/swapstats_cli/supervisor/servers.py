@@ -1,4 +1,7 @@
-"""Commands of the embedded servers: real ones, from wheels, each with its data below the data directory."""
+"""Commands of the embedded servers: real ones, from wheels, each with its data in a folder of its own.
+
+A laptop's listen on the loopback address, which is the default; a cluster's on ``host`` (see `swapstats_cli.devstack`).
+"""
 
 from __future__ import annotations
 
@@ -23,30 +26,34 @@ class ServerMissingError(Exception):
     """An embedded server isn't installed."""
 
 
-def broker(port: int, cluster_id: str) -> list[str]:
+def broker(port: int, cluster_id: str, host: str = HOST, advertised: str | None = None) -> list[str]:
     """Tansu, a broker that speaks Kafka's protocol and keeps everything in memory.
 
     ``cluster_id`` names its incarnation: a new one for every start, because a start begins with nothing.
+    ``advertised`` is where it tells clients to find it, if not where it listens.
     """
-    listener = f"tcp://{HOST}:{port}"
     return [
         _tansu(),
         "--cluster-id",
         cluster_id,
         "--listener-url",
-        listener,
+        f"tcp://{host}:{port}",
         "--advertised-listener-url",
-        listener,
+        f"tcp://{advertised or f'{host}:{port}'}",
         "--storage-engine",
         "memory://tansu/",
     ]
 
 
-def kafka(port: int, controller_port: int, folder: Path) -> list[str]:
-    """Apache Kafka, which keeps its records in ``folder``. Raises ServerMissingError."""
-    paths = {"--java": _java(), "--jars": str(_kafka_jars().absolute()), "--data-dir": str(folder.absolute())}
-    ports = {"--port": str(port), "--controller-port": str(controller_port)}
-    return python_module("swapstats_cli.kafka_server", *(part for option in (paths | ports).items() for part in option))
+def kafka(port: int, controller_port: int, folder: Path, host: str = HOST, advertised: str | None = None) -> list[str]:
+    """Apache Kafka, which keeps its records in ``folder``. Raises ServerMissingError.
+
+    ``advertised`` is where it tells clients to find it, if not where it listens.
+    """
+    options = {"--java": _java(), "--jars": str(_kafka_jars().absolute()), "--data-dir": str(folder.absolute())}
+    options |= {"--host": host, "--port": str(port), "--controller-port": str(controller_port)}
+    options |= {"--advertised": advertised or f"{host}:{port}"}
+    return python_module("swapstats_cli.kafka_server", *(part for option in options.items() for part in option))
 
 
 def kafka_folder() -> Path:
@@ -54,10 +61,11 @@ def kafka_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "swapstats" / f"kafka-{KAFKA_VERSION}"
 
 
-def redis(port: int, folder: Path) -> list[str]:
+def redis(port: int, folder: Path, host: str = HOST) -> list[str]:
     """Redis with an append-only file: what it has answered survives its own death."""
     options = {
-        "bind": HOST,
+        "bind": host,
+        "protected-mode": "no",  # it would refuse everybody but the loopback address; who may connect, `bind` says
         "port": str(port),
         "dir": str(folder.absolute()),
         "appendonly": "yes",
@@ -68,14 +76,15 @@ def redis(port: int, folder: Path) -> list[str]:
     return [_redis_server(), *(part for name, value in options.items() for part in (f"--{name}", value))]
 
 
-def nats(port: int) -> list[str]:
+def nats(port: int, host: str = HOST) -> list[str]:
     """NATS without JetStream: it keeps nothing."""
-    return [_nats_server(), "--addr", HOST, "--port", str(port)]
+    return [_nats_server(), "--addr", host, "--port", str(port)]
 
 
-def clickhouse(port: int, folder: Path) -> list[str]:
+def clickhouse(port: int, folder: Path, host: str = HOST) -> list[str]:
     """The embedded ClickHouse engine behind HTTP."""
-    return python_module("swapstats_cli.clickhouse_server", "--data-dir", str(folder.absolute()), "--port", str(port))
+    options = ["--data-dir", str(folder.absolute()), "--host", host, "--port", str(port)]
+    return python_module("swapstats_cli.clickhouse_server", *options)
 
 
 def python_module(module: str, *arguments: str) -> list[str]:

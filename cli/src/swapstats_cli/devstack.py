@@ -1,0 +1,104 @@
+"""``python -m swapstats_cli.devstack SERVER``: one of the embedded servers, as a container's process.
+
+The process becomes the server, so that signals are the server's and its end is the container's. ``check`` asks running
+ones whether they serve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from uuid import uuid4
+
+from swapstats_cli.supervisor import probes, servers
+
+PORTS = {"kafka": 9092, "tansu": 9092, "redis": 6379, "nats": 4222, "clickhouse": 8123}
+"""What can be started, and the port that its clients expect."""
+CHECKS: dict[str, Callable[[str], Awaitable[bool]]] = {
+    "kafka": probes.kafka_ok,
+    "redis": lambda address: probes.redis_ok(*_host_and_port(address)),
+    "nats": lambda address: probes.nats_ok(*_host_and_port(address)),
+    "clickhouse": lambda address: probes.http_ok(f"http://{address}/ping"),
+}
+
+
+def command(server: str, host: str, port: int, advertised: str, folder: Path) -> list[str]:
+    """The command of a server that listens on ``host``, and keeps its data in ``folder`` if it keeps any.
+
+    Raises ServerMissingError, and OSError when the folder can't be made.
+    """
+    if server in {"kafka", "redis", "clickhouse"}:
+        folder.mkdir(parents=True, exist_ok=True)
+    match server:
+        case "kafka":
+            return servers.kafka(port, port + 1, folder, host, advertised)
+        case "tansu":
+            return servers.broker(port, str(uuid4()), host, advertised)
+        case "redis":
+            return servers.redis(port, folder, host)
+        case "nats":
+            return servers.nats(port, host)
+        case _:
+            return servers.clickhouse(port, folder, host)
+
+
+async def failing(addresses: list[str]) -> list[str]:
+    """Which of the servers, each ``NAME=HOST:PORT``, don't serve."""
+    asked = [CHECKS[name](address) for name, _, address in (text.partition("=") for text in addresses)]
+    return [text for text, serves in zip(addresses, await asyncio.gather(*asked), strict=True) if not serves]
+
+
+def _host_and_port(address: str) -> tuple[int, str]:
+    host, _, port = address.rpartition(":")
+    return int(port), host
+
+
+def _named_address(text: str) -> str:
+    name, _, address = text.partition("=")
+    if name not in CHECKS or not address.rpartition(":")[2].isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=HOST:PORT, and one of {', '.join(CHECKS)} as its name")
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="swapstats_cli.devstack", description="Become a server for development.")
+    actions = parser.add_subparsers(dest="server", required=True, metavar="SERVER")
+    for name, port in PORTS.items():
+        action = actions.add_parser(name, help=f"serve on port {port}")
+        action.add_argument("--host", default="0.0.0.0", help="address to listen on (default: %(default)s)")  # noqa: S104 - it serves other pods
+        action.add_argument("--port", type=int, default=port, help="port to listen on (default: %(default)s)")
+        action.add_argument(
+            "--advertise",
+            metavar="HOST:PORT",
+            help="brokers: where clients are told to find it (default: this host's name)",
+        )
+        action.add_argument(
+            "--data-dir", type=Path, default=Path("/data"), help="folder of data (default: %(default)s)"
+        )
+    check = actions.add_parser("check", help="ask servers whether they serve; exit code 1 if one doesn't")
+    check.add_argument("addresses", nargs="+", type=_named_address, metavar="NAME=HOST:PORT")
+    return parser
+
+
+def main() -> None:
+    """Become the server, or check some; exit code 1 with one line when that can't be."""
+    to = _parser().parse_args()
+    if to.server == "check":
+        if silent := asyncio.run(failing(to.addresses)):
+            sys.exit(f"devstack: no answer from {', '.join(silent)}")
+        return
+    try:
+        advertised = to.advertise or f"{socket.gethostname()}:{to.port}"
+        server = command(to.server, to.host, to.port, advertised, to.data_dir)
+    except (servers.ServerMissingError, OSError) as error:
+        sys.exit(f"devstack: {error}")
+    os.execv(server[0], server)  # noqa: S606 - no shell is the point
+
+
+if __name__ == "__main__":
+    main()

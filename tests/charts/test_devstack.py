@@ -1,0 +1,115 @@
+"""The chart of a stack for development: its renders, and what a real API server says of them.
+
+After a wanted change: SWAPSTATS_GOLDEN=write .venv/bin/pytest tests/charts
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from swapstats_core.spec import SwapStatsSpec
+from tests.kit import helm
+from tests.kit.api_server import ApiServer, ApiServerMissingError
+
+CHART = "swapstats-devstack"
+GOLDEN = Path(__file__).parent / CHART
+RENDERS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "persistent": (
+        "--set=persistence.enabled=true,persistence.size=5Gi,persistence.storageClass=fast",
+        "--set=fullnameOverride=stack",
+    ),
+    "tansu": (
+        "--set=broker.kind=tansu,nodeSelector.disk=ssd,imagePullSecrets[0].name=registry",
+        "--set=image.repository=registry.example/devstack,image.tag=v1,image.pullPolicy=Never,nats.resources=null",
+    ),
+}
+REFUSED = {
+    "brokr.kind=kafka": "brokr",
+    "broker.kind=pulsar": "kafka",
+    "persistence.size=lots": "persistence",
+    "fullnameOverride=Stack": "fullnameOverride",
+}
+PATHS = {
+    "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
+    "Service": "/api/v1/namespaces/{}/services",
+    "StatefulSet": "/apis/apps/v1/namespaces/{}/statefulsets",
+    "Pod": "/api/v1/namespaces/{}/pods",
+}
+
+
+@pytest.fixture(params=helm.VERSIONS, ids=lambda version: f"helm{version}")
+def version(request: pytest.FixtureRequest) -> int:
+    found: int = request.param
+    try:
+        helm.program(found)
+    except helm.HelmMissingError as error:
+        pytest.skip(str(error))
+    return found
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    try:
+        server = ApiServer(tmp_path_factory.mktemp("kubernetes"))
+    except ApiServerMissingError as error:
+        pytest.skip(str(error))
+    try:
+        server.start()
+        with server.client() as client:
+            yield client
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("name", RENDERS)
+def test_a_render_is_as_it_was(name: str, version: int) -> None:
+    rendered, golden = helm.render(version, CHART, "devstack", *RENDERS[name]), GOLDEN / f"{name}.yaml"
+    if os.environ.get("SWAPSTATS_GOLDEN") == "write":
+        golden.write_text(rendered)
+    assert rendered == golden.read_text()
+
+
+@pytest.mark.parametrize(("value", "said"), REFUSED.items())
+def test_a_wrong_value_is_refused(value: str, said: str, version: int) -> None:
+    with pytest.raises(helm.HelmRefusedError, match=said):
+        helm.render(version, CHART, "devstack", f"--set={value}")
+
+
+def test_the_longest_name_of_a_release_leaves_room_for_what_is_added(version: int) -> None:
+    rendered = yaml.safe_load_all(helm.render(version, CHART, 53 * "a"))
+    assert max(len(document["metadata"]["name"]) for document in rendered if document["kind"] == "StatefulSet") == 52
+
+
+@pytest.mark.parametrize("version", [4], indirect=True)
+def test_the_notes_have_the_part_of_a_resource_that_names_the_servers(version: int) -> None:
+    _, _, fragment = helm.notes(CHART, "devstack").partition("spec:\n")
+    found = SwapStatsSpec.model_validate(yaml.safe_load(fragment))
+    assert found.source.brokers == ["devstack-kafka.dev.svc:9092"]
+    assert found.stores.redis.url == "redis://devstack-redis.dev.svc:6379/0"
+    assert found.stores.nats.url == "nats://devstack-nats.dev.svc:4222"
+    assert found.stores.clickhouse.url == "http://devstack-clickhouse.dev.svc:8123"
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name", RENDERS)
+def test_a_real_api_server_takes_it_where_pods_are_restricted(name: str, api: httpx.Client) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    namespace = f"devstack-{name}"
+    _create(api, "/api/v1/namespaces", {"metadata": {"name": namespace, "labels": labels}})
+    for document in yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text()):
+        document["metadata"]["namespace"] = namespace
+        _create(api, PATHS[document["kind"]].format(namespace), document)
+
+
+def _create(api: httpx.Client, path: str, document: dict[str, Any]) -> None:
+    reply = api.post(path, json=document, params={"fieldValidation": "Strict"})
+    assert reply.status_code == httpx.codes.CREATED, reply.text
+    assert "warning" not in reply.headers, reply.headers["warning"]  # as of a set whose pods would be refused
