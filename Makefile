@@ -23,7 +23,7 @@ kafka: install ## Fetch Apache Kafka for `swapstats dev --broker kafka` and the 
 	@$(BIN)/python requirements/kafka/fetch.py
 
 kubernetes: install ## Build Kubernetes' servers for the tests that need them (Go; 7 minutes the first time)
-	@$(BIN)/python -m e2e.cluster.build
+	@$(BIN)/python -m e2e.cluster.build kubernetes
 
 run: install ## Start the whole system on this machine, with a live demo stream
 	@$(BIN)/swapstats dev -f examples/demo.yaml --data-dir .swapstats --demo

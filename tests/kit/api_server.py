@@ -12,7 +12,7 @@ from random import SystemRandom
 
 import httpx
 
-from e2e.cluster.build import program
+from e2e.cluster.build import KUBERNETES
 from swapstats_cli.supervisor.ports import HOST, PortReservations
 from tests.kit.children import spawn
 
@@ -30,7 +30,7 @@ class ApiServer:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._program = program()
+        self._program = KUBERNETES.path
         if not self._program.exists():
             raise ApiServerMissingError("Kubernetes' servers are missing: make kubernetes (needs Go)")
         if shutil.which("openssl") is None:
