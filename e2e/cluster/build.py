@@ -110,6 +110,12 @@ def build(program: Program) -> Path:
     return made(program.path, program.compile)
 
 
+def build_all() -> None:
+    """All programs."""
+    for program in PROGRAMS:
+        build(program)
+
+
 def main() -> None:
     """Build those that are named, or all."""
     for program in PROGRAMS:

@@ -1,4 +1,4 @@
-// Command pause holds a pod's namespaces open, and ends when it is told to.
+// Command pause holds namespaces open, a pod's or a node's, and ends when it is told to.
 package main
 
 import (
@@ -8,6 +8,7 @@ import (
 )
 
 func main() {
+	signal.Ignore(syscall.SIGCHLD) // the first of its processes inherits orphans: the kernel shall bury them
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGINT, syscall.SIGTERM)
 	<-ended
