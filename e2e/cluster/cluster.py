@@ -22,6 +22,7 @@ from e2e.cluster.waiting import wait_until
 
 FOLDER: Final = cache() / "cluster"
 _NODES: Final = 2
+_RECORD: Final = "network"
 _READY_WITHIN_S: Final = 120.0
 _GRACE_S: Final = 20
 """A node that is silent for so long isn't ready,"""
@@ -41,6 +42,11 @@ class Cluster:
         self.kubeconfig = self._folder / "kubeconfig"
         self.bin = self._folder / "bin"
         self.kubectl, self.helm, self.helm4 = (self.bin / name for name in ("kubectl", "helm", "helm4"))
+
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Whether the folder has a cluster, running or not."""
+        return (folder / _RECORD).exists()
 
     @property
     def nodes(self) -> list[str]:
@@ -140,7 +146,7 @@ class Cluster:
 
     @property
     def _record(self) -> Path:
-        return self._folder / "network"
+        return self._folder / _RECORD
 
     @property
     def _network(self) -> network.Network:
