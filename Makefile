@@ -6,11 +6,11 @@ CRDS := crds/swapstats.io_swapstats.yaml charts/swapstats/files/swapstats.io_swa
 MEMBERS := core/src aggregator/src api/src operator/src cli/src
 
 .DEFAULT_GOAL := help
-.PHONY: help install kafka kubernetes run test chaos soak check lint types layers pins crds crds-check format bench lock clean
+.PHONY: help install kafka kubernetes run test chaos cluster cluster-down e2e soak check lint types layers pins crds crds-check format bench lock clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
-	    printf '  make %-10s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+	    printf '  make %-12s %s\n' "$$target" "$$text"; done
 
 # Candidates are run, not only looked up: a version manager's shim may exist for a Python that doesn't. The environment's
 # own comes first, so that another shell's PATH doesn't remake it.
@@ -25,7 +25,7 @@ kafka: install ## Fetch Apache Kafka for `swapstats dev --broker kafka` and the 
 	@$(BIN)/python requirements/kafka/fetch.py
 
 kubernetes: install ## Build Kubernetes' servers for the tests that need them (Go; 7 minutes the first time)
-	@$(BIN)/python -m e2e.cluster.build
+	@$(BIN)/python -m e2e.cluster.build kubernetes
 
 run: install ## Start the whole system on this machine, with a live demo stream
 	@$(BIN)/swapstats dev -f examples/demo.yaml --data-dir .swapstats --demo
@@ -35,6 +35,15 @@ test: install ## Run every test but those of chaos and reads
 
 chaos: install ## Kill and stop everything while swaps flow, on real servers and in 500 simulations (SWAPSTATS_SEED=N: again; 10 minutes)
 	@SWAPSTATS_SEEDS=500 $(BIN)/python -m pytest tests/simulation tests/chaos tests/reads
+
+cluster: install ## Start a Kubernetes cluster of two nodes on this machine, without Docker (root, Go; prints its kubeconfig)
+	@$(BIN)/python -m e2e.cluster up
+
+cluster-down: install ## Stop it, and take away all of it but its logs
+	@$(BIN)/python -m e2e.cluster down
+
+e2e: install ## Test on a real cluster: SWAPSTATS_E2E_KUBECONFIG's, or one that is made for it
+	@$(BIN)/python -m pytest e2e --timeout 600
 
 soak: install ## The system tests with the times of real faults, and new examples for the property tests (about an hour)
 	@SWAPSTATS_LONG=1 $(BIN)/python -m pytest tests/system tests/aggregator/test_failpoints.py tests/simulation

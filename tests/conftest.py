@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,40 +13,15 @@ from xdist.scheduler import Scheduling
 from swapstats_cli.supervisor import servers
 from tests.kit.figures import figure, kept
 from tests.kit.kafka import ApacheKafka
+from tests.kit.skips import pytest_make_collect_report, pytest_runtest_makereport
 from tests.kit.together import TogetherScheduling, is_of_system
 
-__all__ = ["figure"]
+__all__ = ["figure", "pytest_make_collect_report", "pytest_runtest_makereport"]
 
 # Deterministic by default: the same examples on every machine. HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("explore", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
-
-_CI = os.environ.get("CI") == "true"
-
-
-def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """CI has all that a test can need, so a skip there is a gap in what CI proves."""
-    if _CI and report.skipped and not hasattr(report, "wasxfail"):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
-        report.outcome = "failed"
-        report.longrepr = f"skips are failures in CI: {reason}"
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn a test's skip into a failure."""
-    report = yield
-    _fail_if_skipped(report)
-    return report
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Turn a module's skip into a failure."""
-    report = yield
-    _fail_if_skipped(report)
-    return report
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:

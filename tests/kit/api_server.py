@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import yaml
 
-from e2e.cluster.build import program
+from e2e.cluster.build import KUBERNETES
 from swapstats_cli.supervisor.ports import HOST, PortReservations
 from tests.kit.children import spawn
 
@@ -35,7 +35,7 @@ class ApiServer:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._program = program()
+        self._program = KUBERNETES.path
         if not self._program.exists():
             raise ApiServerMissingError("Kubernetes' servers are missing: make kubernetes (needs Go)")
         if shutil.which("openssl") is None:

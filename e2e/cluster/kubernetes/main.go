@@ -1,4 +1,5 @@
-// Command kubernetes is every server of a Kubernetes cluster; its first argument says which.
+// Command kubernetes is every server of a Kubernetes cluster, and kubectl. Its first argument says which, or its own name
+// where it is a link.
 //
 // There is no Docker where the project is built, hence no images of these servers. They are built from their own modules
 // instead, all in one program: what they share is most of it.
@@ -7,7 +8,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
@@ -15,6 +20,7 @@ import (
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
+	kubectl "k8s.io/kubectl/pkg/cmd"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
@@ -22,12 +28,13 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
-var servers = map[string]func(){
+var programs = map[string]func(){
 	"etcd":                    func() { etcdmain.Main(os.Args) },
 	"kube-apiserver":          func() { run(apiserver.NewAPIServerCommand()) },
 	"kube-controller-manager": func() { run(controllers.NewControllerManagerCommand()) },
 	"kube-proxy":              func() { run(proxy.NewProxyCommand()) },
 	"kube-scheduler":          func() { run(scheduler.NewSchedulerCommand()) },
+	"kubectl":                 func() { run(kubectl.NewDefaultKubectlCommand()) },
 	"kubelet":                 func() { run(kubelet.NewKubeletCommand(context.Background())) },
 }
 
@@ -36,10 +43,15 @@ func run(command *cobra.Command) {
 }
 
 func main() {
-	if len(os.Args) < 2 || servers[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: kubernetes etcd|kube-apiserver|kube-controller-manager|kube-proxy|kube-scheduler|kubelet [OPTION...]")
+	if program := programs[filepath.Base(os.Args[0])]; program != nil {
+		program()
+		return
+	}
+	if len(os.Args) < 2 || programs[os.Args[1]] == nil {
+		names := slices.Sorted(maps.Keys(programs))
+		fmt.Fprintf(os.Stderr, "usage: kubernetes %s [OPTION...]\n", strings.Join(names, "|"))
 		os.Exit(2)
 	}
 	os.Args = os.Args[1:]
-	servers[os.Args[0]]()
+	programs[os.Args[0]]()
 }

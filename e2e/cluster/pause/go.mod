@@ -1,0 +1,3 @@
+module swapstats.io/e2e/pause
+
+go 1.24.0
