@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +22,7 @@ from e2e.cluster.waiting import wait_until
 
 VOLUMES: Final = 8
 _MOUNT_POINTS: Final = (Path("/var/lib/kubelet"), Path("/var/lib/cni"))
+"""They stay: to remove one takes the mounts on it away from the nodes of every cluster on this host."""
 _RUNTIME_WITHIN_S: Final = 30.0
 
 _CONTAINERD: Final = """\
@@ -120,9 +120,6 @@ class Node:
     def remove(self) -> None:
         """Take away what it left on the host, once it is killed."""
         cgroups.remove(self._group)
-        for folder in _MOUNT_POINTS:
-            with suppress(OSError):  # it isn't empty, or never was there: it isn't ours
-                folder.rmdir()
 
     def load(self, archive: Path) -> None:
         """Give its runtime an image."""

@@ -198,7 +198,7 @@ class Controller:
 
     def _own(self, body: Object, resource: SwapStatsResource, rollout: Rollout) -> None:
         """Let the decider work with what the shards have, and know which of them there are."""
-        if resource.spec.shards.replicas or self._seen.shards:
+        if "status" in body and (resource.spec.shards.replicas or self._seen.shards):  # the truth needs a place
             kept = self._revisions.get(rollout.stable or rollout.target, self._revisions[rollout.target])
             self._owning.site = Site(body["metadata"]["uid"], kept.parsed, self._secrets)
         else:
@@ -303,7 +303,9 @@ class Controller:
         observed = observed_status(view, owning.ownership, self._conditions, self._clock.now_ms(), now_ms)
         conditions = [*observed.conditions, self._topic_condition(now_ms), self._stores_condition(resource, now_ms)]
         pods = len(self._seen.shards)
-        shown = reporting.status(self._key, generation, observed, conditions, rollout, shards, pods, now_ms)
+        shown = reporting.status(
+            self._key, generation, observed, conditions, rollout, shards, pods, spec.snapshots.interval, now_ms
+        )
         content = shown.model_dump(mode="json", by_alias=True, exclude={"assignment"})
         if reporting.gist(content) != reporting.gist(self._written):
             await self._cluster.patch_status(self._key, content)

@@ -70,7 +70,9 @@ class Operator:
     async def run(self, namespaces: Collection[str]) -> None:
         """Look after the resources of these namespaces, without any of all, until told to stop. Raises Superseded."""
         await self._definition()
-        where = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
+        # An identity, because without one kopf asks for the user's name, which a container's user has none of.
+        where: dict[str, Any] = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
+        where["identity"] = MANAGER
         working = asyncio.create_task(
             kopf.operator(registry=self.registry, settings=_settings(), standalone=True, **where)
         )

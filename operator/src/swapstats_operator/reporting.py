@@ -85,6 +85,7 @@ def status(
     rollout: Rollout,
     shards: tuple[int, int],
     pods: int,
+    snapshot_interval_ms: int,
     wall_ms: int,
 ) -> Status:
     """The whole status but for the assignment, which only its truth writes. ``pods``: shards that exist."""
@@ -95,7 +96,7 @@ def status(
         shards=observed.shards,
         partitions=observed.partitions,
         lag=rounded(observed.lag_ms),
-        snapshot_age=rounded(observed.snapshot_age_ms),
+        snapshot_age=rounded(observed.snapshot_age_ms, 2 * snapshot_interval_ms - 1),
         conditions=[_condition(each, generation) for each in conditions],
         last_handoffs=[_handoff(each) for each in observed.last_handoffs[-_HANDOFFS:]],
         snapshots=_snapshots(observed, wall_ms),
@@ -139,11 +140,13 @@ def since(status: Mapping[str, Any]) -> dict[str, tuple[bool, str]]:
     }
 
 
-def rounded(duration_ms: int | None) -> str | None:
-    """A duration as its upper bound: ``<2s``, ``<1m``, ``<1h``; beyond a day in whole days."""
+def rounded(duration_ms: int | None, least_ms: int = 0) -> str | None:
+    """A duration as its upper bound: ``<2s``, ``<1m``, ``<1h``; beyond a day in whole days. ``least_ms``: a bound that
+    is as good as any below it.
+    """
     if duration_ms is None:
         return None
-    bound_s = next((step for step in _STEPS_S if duration_ms < step * 1_000), None)
+    bound_s = next((step for step in _STEPS_S if max(duration_ms, least_ms) < step * 1_000), None)
     if bound_s is None:
         return f"{duration_ms // 86_400_000}d"
     size, unit = next((size, unit) for size, unit in _UNITS if bound_s % size == 0)
