@@ -19,7 +19,7 @@ from swapstats_operator.deciding.status import Condition, RolloutStatus
 from swapstats_operator.deciding.status import Status as Observed
 from swapstats_operator.manifests.names import selector
 from swapstats_operator.observing import Pod, Seen, Workload
-from swapstats_operator.rollout import Rollout
+from swapstats_operator.rollout import Progress, Rollout
 from swapstats_operator.status import Condition as ShownCondition
 from swapstats_operator.status import Handoff, Snapshot, Status
 from swapstats_operator.status import Rollout as ShownRollout
@@ -61,9 +61,9 @@ def _deployment(name: str, workload: Workload | None) -> Part:
     return Part(name, "", READY if up else "starting", 0)
 
 
-def rollout_status(rollout: Rollout, shards: tuple[int, int]) -> RolloutStatus | None:
+def rollout_status(rollout: Rollout, shards: Progress) -> RolloutStatus | None:
     """A rollout as the conditions are judged by it; None: none is under way, and none has failed."""
-    done, total = shards
+    done, total, _ = shards
     current = None if rollout.rolling is None else rollout.rolling.name
     if rollout.failed is not None:
         stalled = (
@@ -83,15 +83,14 @@ def status(
     observed: Observed,
     conditions: Sequence[Condition],
     rollout: Rollout,
-    shards: tuple[int, int],
-    pods: int,
+    shards: Progress,
     snapshot_interval_ms: int,
     wall_ms: int,
 ) -> Status:
-    """The whole status but for the assignment, which only its truth writes. ``pods``: shards that exist."""
+    """The whole status but for the assignment, which only its truth writes."""
     return Status(
         observed_generation=generation,
-        replicas=pods,
+        replicas=shards.there,
         selector=",".join(f"{label}={value}" for label, value in selector(key, "shard").items()),
         shards=observed.shards,
         partitions=observed.partitions,
@@ -106,7 +105,7 @@ def status(
             stable=rollout.stable,
             failed=rollout.failed,
             message=rollout.why or None,
-            shards="/".join(map(str, shards)),
+            shards=f"{shards.done}/{shards.wanted}",
             shard=None if rollout.rolling is None else rollout.rolling.name,
             shard_since=None if rollout.rolling is None else rfc3339(rollout.rolling.since_ms),
         ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.rolling import Act, Rolling, Shard, Step, next_step, number_of
@@ -35,6 +36,14 @@ class Rollout:
     def done(self) -> bool:
         """Whether all pods have the target and were well."""
         return self.target == self.stable
+
+
+class Progress(NamedTuple):
+    """Shards: wanted ones that have the target and are ready, wanted ones, and those that exist."""
+
+    done: int
+    wanted: int
+    there: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +102,11 @@ def shards_to_have(around: Surroundings) -> int:
     return max(there, around.replicas)
 
 
-def progress(rollout: Rollout, around: Surroundings) -> tuple[int, int]:
-    """How many of the wanted shards have the target, and how many are wanted."""
+def progress(rollout: Rollout, around: Surroundings) -> Progress:
+    """How far the shards are."""
     shards = [pod for name, pod in around.seen.shards.items() if number_of(name) < around.replicas]
-    return sum(pod.revision == rollout.target and pod.ready for pod in shards), around.replicas
+    done = sum(pod.revision == rollout.target and pod.ready for pod in shards)
+    return Progress(done, around.replicas, len(around.seen.shards))
 
 
 def _shards(rollout: Rollout, around: Surroundings) -> list[Shard]:
