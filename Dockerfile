@@ -2,7 +2,7 @@
 #
 #     docker build --target aggregator --tag swapstats-aggregator .    # or podman, or buildah
 #
-# Pin the base by its digest: --build-arg BASE=docker.io/library/debian@sha256:...
+# Pin the base by its digest: --build-arg BASE=docker.io/library/debian@sha256:... More in CONTRIBUTING.md.
 ARG BASE=docker.io/library/debian:bookworm-slim
 
 # What every image has: Debian's Python, and the authorities that TLS trusts by default.

@@ -1,9 +1,9 @@
 """Bring Apache Kafka's jars into the user's cache, each checked against the pins (`make kafka`).
 
-    python requirements/kafka/fetch.py          # quick when they are there already
-    python requirements/kafka/fetch.py --from DIR  # without Maven: a folder has them
-    python requirements/kafka/fetch.py --pin    # after an edit of pom.xml: write pins.sha256 anew
-    python requirements/kafka/fetch.py --check  # only whether the pins belong to pom.xml; part of `make check`
+    python requirements/kafka/fetch.py             # quick when they are there already
+    python requirements/kafka/fetch.py --from DIR  # from a folder, without Maven
+    python requirements/kafka/fetch.py --pin       # after an edit of pom.xml: write pins.sha256 anew
+    python requirements/kafka/fetch.py --check     # only whether the pins belong to pom.xml; part of `make check`
 
 Maven fetches, from wherever its settings say; nothing here records an address (see ADR 0005).
 """
@@ -84,6 +84,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only check the pins, without network")
     parser.add_argument("--from", type=Path, dest="source", metavar="DIR", help="folder to take the jars from")
     options = parser.parse_args()
+    if options.source is not None and not options.source.is_dir():
+        parser.error(f"{options.source} is no folder: leave --from out, and Maven fetches the jars")
     if options.check:
         print(f"Apache Kafka's pins belong to pom.xml: {len(pins())} jars.")
         return

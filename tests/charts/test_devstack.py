@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,14 @@ def test_a_render_is_as_it_was(name: str, version: int) -> None:
     if os.environ.get("SWAPSTATS_GOLDEN") == "write":
         golden.write_text(rendered)
     assert rendered == golden.read_text()
+
+
+def test_the_chart_asks_for_the_image_of_its_own_version() -> None:
+    chart = yaml.safe_load((helm.CHARTS / CHART / "Chart.yaml").read_text())
+    assert (
+        f"org.opencontainers.image.version={chart['appVersion']}\n" in (helm.CHARTS.parent / "Dockerfile").read_text()
+    )
+    assert chart["appVersion"] == metadata.version("swapstats")
 
 
 @pytest.mark.parametrize(("value", "said"), REFUSED.items())

@@ -91,6 +91,7 @@ def main() -> None:
     if to.server == "check":
         if silent := asyncio.run(failing(to.addresses)):
             sys.exit(f"devstack: no answer from {', '.join(silent)}")
+        print(f"devstack: all serve: {', '.join(to.addresses)}")
         return
     try:
         advertised = to.advertise or f"{socket.gethostname()}:{to.port}"
