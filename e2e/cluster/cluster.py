@@ -10,12 +10,15 @@ import base64
 import json
 import secrets
 import shutil
+import ssl
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
+from urllib.request import urlopen
 
 from e2e.cluster import host, images, network
 from e2e.cluster.build import HELM3, HELM4, KUBERNETES, build, cache
-from e2e.cluster.host import attempt, run
+from e2e.cluster.host import run
 from e2e.cluster.node import Node
 from e2e.cluster.processes import Processes
 from e2e.cluster.waiting import wait_until
@@ -64,7 +67,7 @@ class Cluster:
         self.stop()
         shutil.rmtree(self._folder / "logs", ignore_errors=True)
         infrastructure = images.infrastructure()
-        self._link_programs()
+        self._make_commands()
         net = network.free()
         self._record.write_text(str(net.number))
         net.make(_NODES)
@@ -76,6 +79,7 @@ class Cluster:
             for image in infrastructure:
                 node.load(image)
         self._wait_for_api_server()
+        self._write_kubeconfig(self.kubeconfig, "admin")
         self._start_controllers()
         for node in self._nodes:
             node.join()
@@ -167,10 +171,18 @@ class Cluster:
             and self._api_server_is_ready()
         )
 
-    def _link_programs(self) -> None:
+    def _make_commands(self) -> None:
+        """Clients that know this cluster, and forget what they know with it: another may have its address."""
         self.bin.mkdir(parents=True, exist_ok=True)
-        for link, program in ((self.kubectl, KUBERNETES), (self.helm, HELM3), (self.helm4, HELM4)):
-            link.symlink_to(build(program))
+        variables = f'KUBECACHEDIR="{self._folder}/cache" KUBECONFIG="${{KUBECONFIG:-{self.kubeconfig}}}"'
+        programs = (
+            (self.kubectl, f"{build(KUBERNETES)} kubectl"),
+            (self.helm, build(HELM3)),
+            (self.helm4, build(HELM4)),
+        )
+        for command, program in programs:
+            command.write_text(f'#!/bin/sh\n{variables} exec {program} "$@"\n')
+            command.chmod(0o755)
 
     def _issue(self) -> None:
         """Make the key that signs service accounts, and a secret for everybody who may ask the API server."""
@@ -189,7 +201,7 @@ class Cluster:
     def _write_kubeconfig(self, path: Path, user: str) -> None:
         token = next(line.split(",")[0] for line in self._tokens.read_text().splitlines() if f",{user}," in line)
         authority = base64.b64encode(self._authority.read_bytes()).decode()
-        server = {"server": f"https://{self._network.host}:6443", "certificate-authority-data": authority}
+        server = {"server": self._url, "certificate-authority-data": authority}
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -236,10 +248,18 @@ class Cluster:
         wait_until(self._api_server_is_ready, _READY_WITHIN_S, f"the API server doesn't serve: see {log}")
 
     def _api_server_is_ready(self) -> bool:
-        if not self._authority.exists():
+        anybody = ssl.create_default_context()
+        anybody.check_hostname = False
+        anybody.verify_mode = ssl.CERT_NONE  # its certificate may be half written
+        try:
+            with urlopen(f"{self._url}/readyz", context=anybody, timeout=5) as reply:
+                return bool(reply.status == HTTPStatus.OK)
+        except OSError:  # it doesn't listen yet, or says that it isn't ready
             return False
-        self._write_kubeconfig(self.kubeconfig, "admin")
-        return attempt(self.kubectl, f"--kubeconfig={self.kubeconfig}", "get", "--raw=/readyz")
+
+    @property
+    def _url(self) -> str:
+        return f"https://{self._network.host}:6443"
 
     def _start_controllers(self) -> None:
         for name in ("kube-controller-manager", "kube-scheduler"):

@@ -72,7 +72,11 @@ class Processes:
 def kill(pid: int) -> int:
     """Kill a process; returns a descriptor for `await_end`. Raises ProcessLookupError if it is gone."""
     process = os.pidfd_open(pid)
-    signal.pidfd_send_signal(process, signal.SIGKILL)
+    try:
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    except ProcessLookupError:
+        os.close(process)
+        raise
     return process
 
 

@@ -1,5 +1,4 @@
-// Command kubernetes is every server of a Kubernetes cluster, and kubectl. Its first argument says which, or its own name
-// where it is a link.
+// Command kubernetes is every server of a Kubernetes cluster, and kubectl; its first argument says which.
 //
 // There is no Docker where the project is built, hence no images of these servers. They are built from their own modules
 // instead, all in one program: what they share is most of it.
@@ -10,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -43,10 +41,6 @@ func run(command *cobra.Command) {
 }
 
 func main() {
-	if program := programs[filepath.Base(os.Args[0])]; program != nil {
-		program()
-		return
-	}
 	if len(os.Args) < 2 || programs[os.Args[1]] == nil {
 		names := slices.Sorted(maps.Keys(programs))
 		fmt.Fprintf(os.Stderr, "usage: kubernetes %s [OPTION...]\n", strings.Join(names, "|"))

@@ -302,9 +302,8 @@ class Controller:
         )
         observed = observed_status(view, owning.ownership, self._conditions, self._clock.now_ms(), now_ms)
         conditions = [*observed.conditions, self._topic_condition(now_ms), self._stores_condition(resource, now_ms)]
-        pods = len(self._seen.shards)
         shown = reporting.status(
-            self._key, generation, observed, conditions, rollout, shards, pods, spec.snapshots.interval, now_ms
+            self._key, generation, observed, conditions, rollout, shards, spec.snapshots.interval, now_ms
         )
         content = shown.model_dump(mode="json", by_alias=True, exclude={"assignment"})
         if reporting.gist(content) != reporting.gist(self._written):
