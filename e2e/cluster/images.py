@@ -1,6 +1,6 @@
 """Images without Docker and without a registry: built by buildah, in a storage of their own, and written as archives.
 
-    python -m e2e.cluster.images TARGET TAG    # builds localhost/swapstats/TARGET:TAG, prints the archive's path
+    python -m e2e.cluster.images TARGET TAG    # builds swapstats/TARGET:TAG, prints the archive's path
 
 Debian's image, on which ours are based, is made here by debootstrap from where apt's settings say. What the builds need
 to know of this machine's indexes and authorities is mounted, so none of it stays in an image.
@@ -36,11 +36,11 @@ _DOCS: Final = "usr/share/doc usr/share/locale usr/share/man var/cache/apt var/l
 
 
 def build_image(target: str, tag: str, context: Path = REPOSITORY) -> Path:
-    """Build one of the Dockerfile's targets as ``localhost/swapstats/TARGET:TAG``; returns its archive.
+    """Build one of the Dockerfile's targets as ``swapstats/TARGET:TAG``, as the charts name it; returns its archive.
 
     Raises CalledProcessError after saying why.
     """
-    name = f"localhost/swapstats/{target}:{tag}"
+    name = f"docker.io/swapstats/{target}:{tag}"
     archive = cache() / "images" / f"{target}-{tag}.tar"
     with _storage() as storage:
         _have_base(storage)

@@ -10,7 +10,7 @@ import pytest
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.rolling import Act, Rolling, Step
 from swapstats_operator.observing import Pod, Seen, Workload
-from swapstats_operator.rollout import Rollout, Surroundings, aim, progress, shards_to_have, step
+from swapstats_operator.rollout import Progress, Rollout, Surroundings, aim, progress, shards_to_have, step
 
 TIMEOUT_MS = 60_000
 STABLE = Rollout("a", 0, stable="a")
@@ -190,4 +190,4 @@ def test_a_pod_goes_when_it_is_empty(there: int, wanted: int, engaged: list[str]
 
 def test_progress_counts_wanted_shards_that_are_ready() -> None:
     pods = [pod(0, "a"), pod(1, "b", ready=False), pod(2, "b"), pod(3, "b")]
-    assert progress(UNDER_WAY, around(pods, replicas=3)) == (1, 3)
+    assert progress(UNDER_WAY, around(pods, replicas=3)) == Progress(done=1, wanted=3, there=4)

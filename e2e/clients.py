@@ -1,0 +1,103 @@
+"""Clients of the API while things happen to the cluster: they ask and listen all the time, and remember what failed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from statistics import quantiles
+from typing import Any, Final
+
+import aiohttp
+
+_ASKERS: Final = 4
+_PAUSE_S: Final = 0.04
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
+_TOKENS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A question that got no answer, or a wrong kind of one; ``at_s``: Unix time."""
+
+    at_s: float
+    what: str
+
+
+@dataclass(slots=True)
+class Clients:
+    """`start`, look at what they saw, `stop`. Every question has a connection of its own."""
+
+    address: str
+    answers: int = 0
+    stale: int = 0
+    patches: int = 0
+    reconnects: int = -1
+    failures: list[Failure] = field(default_factory=list)
+    took_s: list[float] = field(default_factory=list)
+    _tokens: list[str] = field(default_factory=list)
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def failed_since(self, since_s: float) -> list[Failure]:
+        return [failure for failure in self.failures if failure.at_s >= since_s]
+
+    @property
+    def p99_ms(self) -> float:
+        return quantiles(self.took_s, n=100)[-1] * 1_000
+
+    async def _run(self) -> None:
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session:
+            while not self._tokens:
+                await self._find_tokens(session)
+            await asyncio.gather(*(self._ask(session, number) for number in range(_ASKERS)), self._listen(session))
+
+    async def _find_tokens(self, session: aiohttp.ClientSession) -> None:
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with session.get(f"{self.address}/api/overview") as reply:
+                body: dict[str, Any] = await reply.json()
+            self._tokens = [entry["token"] for entry in body["tokens"][:_TOKENS]]
+        await asyncio.sleep(_PAUSE_S)
+
+    async def _ask(self, session: aiohttp.ClientSession, number: int) -> None:
+        while not self._stopping.is_set():
+            began_s = time.time()
+            try:
+                token = self._tokens[(self.answers + number) % len(self._tokens)]
+                async with session.get(f"{self.address}/api/tokens/{token}/stats") as reply:
+                    body = await reply.json()
+                if reply.status == 200:
+                    self.answers += 1
+                    self.stale += bool(body["stale"])
+                    self.took_s.append(time.time() - began_s)
+                else:
+                    self.failures.append(Failure(began_s, f"{reply.status}: {body}"))
+            except (aiohttp.ClientError, TimeoutError) as error:
+                self.failures.append(Failure(began_s, repr(error)))
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _listen(self, session: aiohttp.ClientSession) -> None:
+        while not self._stopping.is_set():
+            self.reconnects += 1
+            with suppress(aiohttp.ClientError, TimeoutError):
+                async with session.ws_connect(f"{self.address}/ws", heartbeat=2) as socket:
+                    for token in self._tokens:
+                        await socket.send_json({"subscribe": f"token:{token}"})
+                    while not self._stopping.is_set():
+                        message = await socket.receive(timeout=5)
+                        if message.type is not aiohttp.WSMsgType.TEXT:
+                            break
+                        self.patches += 1
+            await asyncio.sleep(_PAUSE_S)

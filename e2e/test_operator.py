@@ -1,0 +1,271 @@
+"""SwapStats in a real cluster: installed as the runbook says, then everything happens to it while swaps flow.
+
+The tests build on each other, in this order. Clients ask and listen all the time; what they saw is judged after each.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from e2e.clients import Clients
+from e2e.cluster.cluster import Cluster
+from e2e.cluster.others import AnyCluster
+from e2e.site import NAME, NAMESPACE, NEXT_VERSION, PARTITIONS, Site, page
+from swapstats_cli.event import encode
+from tests.kit.figures import Figure
+from tests.system.real_day import FULL_DAY, events, exactly, golden, slice_at
+
+pytestmark = pytest.mark.timeout(900)
+RATE = 500
+READY_WITHIN_S = 90
+LATEST_SECOND = 35
+"""After it there may be too little of a minute left to send a day and to ask for it."""
+AFTER_A_KILL_S = 4.0
+"""How long connections may still be sent to an API pod that was killed: until the proxies' rules are renewed."""
+
+
+@pytest.fixture(scope="module")
+def site(cluster: AnyCluster) -> Site:
+    """The images on the nodes, and an empty namespace."""
+    site = Site(cluster)
+    site.load_images()
+    return site
+
+
+@pytest.fixture(scope="module")
+def clients(site: Site) -> Iterator[Clients]:
+    """Swaps that flow, and clients, from the first test that wants them."""
+    site.start_producer(RATE)
+    clients = Clients(site.api_address())
+    clients.start()
+    site.wait(lambda: clients.answers > 0, 60, "no answer of the API")
+    try:
+        yield clients
+    finally:
+        clients.stop()
+
+
+@contextmanager
+def unnoticed(site: Site, clients: Clients, figure: Figure, what: str, *, kills_api: bool = False) -> Iterator[None]:
+    """Nothing that is done meanwhile, nor what follows from it until all is settled, fails a question.
+
+    ``kills_api``: but for those that were on their way to an API pod that is killed.
+    """
+    began_s, before = time.time(), clients.answers
+    yield
+    took_s = time.time() - began_s
+    failures = clients.failed_since(began_s)
+    first_s = failures[0].at_s if failures else began_s
+    late = [failure for failure in failures if not kills_api or failure.at_s > first_s + AFTER_A_KILL_S]
+    figure(f"{what}: {took_s:.0f} s, {clients.answers - before} answers, {len(failures)} failed")
+    assert clients.answers > before
+    assert late == [], f"{what}: {late[:5]}"
+
+
+def test_the_runbook_installs_it(site: Site, figure: Figure) -> None:
+    operator, devstack, resource, told = page("runbook/install.md")
+    site.kubectl("create", "namespace", NAMESPACE)
+    site.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
+    assert "healthz" not in site.shell(operator)  # a failing test would show its URL
+    pinned = f"persistence.enabled=true,nodeSelector.kubernetes\\\\.io/hostname={site.home}"
+    site.shell(devstack.replace("persistence.enabled=true", pinned))
+    began_s = time.time()
+    shown = site.shell(resource)
+    figure(f"from kubectl apply to Ready: {time.time() - began_s:.1f} s, at most {READY_WITHIN_S}")
+    assert time.time() - began_s <= READY_WITHIN_S
+    assert f"{PARTITIONS}/{PARTITIONS}" in shown
+    site.settle()
+    explained = site.shell(told)
+    assert "Number of shards" in explained
+    assert "is well" in explained, "events tell what the operator has done"
+
+
+def test_a_real_day_is_served_to_the_last_digit(site: Site, figure: Figure) -> None:
+    wanted, day = golden()[FULL_DAY], events()
+    site.start_toolbox()
+    for attempt in range(3):
+        while time.time() % 60 > LATEST_SECOND:
+            time.sleep(0.2)  # the clock itself is what is waited for
+        minute = int(time.time() // 60)
+        swaps = slice_at(day, FULL_DAY, f"DAY{attempt}", minute)
+        site.exec(
+            "python", "-c", "import sys; open('/tmp/day', 'w').write(sys.stdin.read())", text=_lines(swaps.events)
+        )
+        produce = ["swapstats", "produce", "--from=/tmp/day", "--brokers=devstack-kafka:9092", "--topic=raw-swaps"]
+        site.exec(*produce, f"--partitions={PARTITIONS}")
+        address = f"{site.api_address()}/api/tokens/{swaps.token}/stats"
+        site.wait(lambda: _trades(address) == len(swaps.events), 60, "the day isn't served")  # noqa: B023 - called at once
+        reply = httpx.get(address, trust_env=False).json()
+        if int(datetime.fromisoformat(reply["as_of"]).timestamp()) // 60 == minute and not reply["stale"]:
+            break
+    else:
+        pytest.fail("the machine is too slow for a minute")
+    for window, stats in wanted.items():
+        assert exactly(reply["windows"][window]) == exactly(stats), window
+    figure(f"real day: {len(swaps.events)} swaps, {len(wanted)} windows as the golden file has them")
+
+
+def _lines(swaps: Any) -> str:  # noqa: ANN401 - events
+    return "\n".join(encode(swap).decode() for swap in swaps)
+
+
+def _trades(address: str) -> int:
+    reply = httpx.get(address, trust_env=False)
+    return int(reply.json()["windows"]["24h"]["trades"]) if reply.status_code == httpx.codes.OK else 0
+
+
+@pytest.mark.parametrize("replicas", [2, 4, 3])
+def test_scaling(site: Site, clients: Clients, figure: Figure, replicas: int) -> None:
+    with unnoticed(site, clients, figure, f"scale to {replicas}"):
+        site.kubectl("scale", f"sws/{NAME}", f"--replicas={replicas}")
+        site.settle()
+    handoffs = site.status()["lastHandoffs"]
+    assert all(handoff.get("digestsEqual") is not False for handoff in handoffs)
+    gaps = [handoff["gapMs"] for handoff in handoffs if handoff.get("gapMs") is not None]
+    figure(f"  gaps of the last {len(gaps)} moves: {sorted(gaps)} ms")
+
+
+@pytest.mark.parametrize("component", ["shard", "api"])
+def test_pods_are_killed(site: Site, clients: Clients, figure: Figure, component: str) -> None:
+    for pod in site.pods(component):
+        name = pod["metadata"]["name"]
+        with unnoticed(site, clients, figure, f"kill {name}", kills_api=component == "api"):
+            site.kubectl("delete", "pod", name, "--force", "--grace-period=0")
+            site.settle()
+
+
+def test_the_operator_is_killed_in_mid_handoff_and_its_standby_takes_over(
+    site: Site, clients: Clients, figure: Figure
+) -> None:
+    with unnoticed(site, clients, figure, "operator killed in a handoff"):
+        leader = site.leader()
+        site.kubectl("scale", f"sws/{NAME}", "--replicas=4")
+        site.wait(lambda: "warming" in json.dumps(site.status()["assignment"]), 60, "no partition moves")
+        site.kubectl("delete", "pod", leader, "--force", "--grace-period=0")
+        began_s = time.time()
+        site.wait(lambda: site.leader() not in ("", leader), 60, "no other operator has the Lease")
+        figure(f"  another operator leads after {time.time() - began_s:.1f} s")
+        site.settle()
+        site.kubectl("scale", f"sws/{NAME}", "--replicas=3")
+        site.settle()
+
+
+def test_a_new_image_and_the_way_back(site: Site, clients: Clients, figure: Figure) -> None:
+    image, restart, _, back = page("runbook/roll.md")
+    with unnoticed(site, clients, figure, "new image, as the runbook says"):
+        site.shell(image)
+        site.settle()
+    images = {pod["spec"]["containers"][0]["image"] for pod in site.pods("shard")}
+    assert images == {f"swapstats/aggregator:{NEXT_VERSION}"}
+    with unnoticed(site, clients, figure, "restart of every pod"):
+        site.shell(restart)
+        site.settle(240)
+    with unnoticed(site, clients, figure, "image as before"):
+        site.shell(back)
+        site.settle()
+
+
+def test_a_change_of_configuration(site: Site, clients: Clients, figure: Figure) -> None:
+    with unnoticed(site, clients, figure, "snapshots every 3 s, a log for people"):
+        site.patch({"snapshots": {"interval": "3s"}, "telemetry": {"logLevel": "warning"}})
+        site.settle(240)
+
+
+@pytest.mark.parametrize(
+    ("bad", "undo", "why"),
+    [
+        ({"images": {"aggregator": "swapstats/none:0"}}, {"images": {"aggregator": None}}, "ErrImage|ImagePull"),
+        (
+            {"stores": {"nats": {"url": "nats://nowhere:4222"}}, "rollout": {"timeout": "30s"}},
+            {"stores": {"nats": {"url": "nats://devstack-nats:4222"}}, "rollout": {"timeout": "5m"}},
+            "didn't get ready|it ended",
+        ),
+    ],
+    ids=["image", "configuration"],
+)
+def test_a_bad_rollout_goes_back(
+    site: Site, clients: Clients, figure: Figure, bad: dict[str, Any], undo: dict[str, Any], why: str
+) -> None:
+    stable = site.status()["rollout"]["stable"]
+    with unnoticed(site, clients, figure, f"bad {next(iter(bad))}"):
+        site.patch(bad)
+        site.wait(lambda: "failed" in site.status()["rollout"], 180, "it doesn't go back")
+        site.wait(lambda: site.condition("Progressing")["status"] == "False", 180, "it isn't back")
+        rollout = site.status()["rollout"]
+        assert rollout["target"] == rollout["stable"] == stable
+        degraded = site.condition("Degraded")
+        assert degraded["reason"] == "RolloutStalled"
+        figure(f"  {degraded['message'][:160]}")
+        site.wait(lambda: len(site.pods("shard")) == 3, 60, "pods are missing")
+        site.patch(undo)
+        site.settle(240)
+    assert why
+
+
+@pytest.mark.parametrize("what", ["service", "configmap", "statefulset"])
+def test_what_is_deleted_by_hand_comes_back(site: Site, clients: Clients, figure: Figure, what: str) -> None:
+    revision = site.status()["rollout"]["stable"]
+    name = {"service": f"{NAME}-shards", "configmap": f"{NAME}-{revision}", "statefulset": f"{NAME}-shard"}[what]
+    with unnoticed(site, clients, figure, f"delete {what}"):
+        uid = site.get(f"{what}/{name}")["metadata"]["uid"]
+        site.kubectl("delete", what, name, "--wait=false")
+        site.wait(lambda: _uid(site, f"{what}/{name}") not in ("", uid), 120, f"{what} {name} doesn't come back")
+        site.settle(180)
+
+
+def _uid(site: Site, what: str) -> str:
+    return site.kubectl("get", what, "--ignore-not-found", "--output=jsonpath={.metadata.uid}")
+
+
+@pytest.mark.parametrize("store", ["devstack-redis-0", "devstack-nats-0", "devstack-kafka-0"])
+def test_stores_are_restarted(site: Site, clients: Clients, figure: Figure, store: str) -> None:
+    with unnoticed(site, clients, figure, f"restart {store}"):
+        site.kubectl("delete", "pod", store)
+        site.kubectl("wait", f"pod/{store}", "--for=condition=Ready", "--timeout=120s")
+        site.settle(180)
+
+
+def test_a_node_is_drained(site: Site, clients: Clients, figure: Figure) -> None:
+    with unnoticed(site, clients, figure, f"drain {site.other}"):
+        site.kubectl("drain", site.other, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s")
+        site.settle(180)
+    site.kubectl("uncordon", site.other)
+
+
+def test_the_api_server_is_away(site: Site, own_cluster: Cluster, clients: Clients, figure: Figure) -> None:
+    with unnoticed(site, clients, figure, "API server away for 60 s"):
+        own_cluster.stop_api_server()
+        time.sleep(60)  # that is how long it is away
+        own_cluster.start_api_server()
+        site.settle(180)
+
+
+def test_a_node_dies(site: Site, own_cluster: Cluster, clients: Clients, figure: Figure) -> None:
+    """Its pods are dead at once; API pods on it are answered for by proxies until the node is known to be gone."""
+    for _ in range(2):  # so that there is something on it
+        site.kubectl("rollout", "restart", f"deployment/{NAME}-api")
+        site.kubectl("rollout", "status", f"deployment/{NAME}-api")
+    began_s = time.time()
+    own_cluster.kill_node(site.other)
+    site.wait(lambda: site.status()["partitions"] == f"{PARTITIONS}/{PARTITIONS}", 120, "partitions aren't served")
+    figure(f"node death: failed questions {len(clients.failed_since(began_s))}")
+    own_cluster.start_node(site.other)
+    site.settle(240)
+
+
+def test_everything_is_exact_in_the_end(site: Site, clients: Clients, figure: Figure) -> None:
+    report = site.verify()
+    figure(f"verify: {report['verdict']}; {json.dumps({k: v for k, v in report.items() if isinstance(v, int)})}")
+    figure(
+        f"clients: {clients.answers} answers, p99 {clients.p99_ms:.0f} ms, {clients.stale} stale, "
+        f"{len(clients.failures)} failed, {clients.patches} patches, {clients.reconnects} reconnects"
+    )
+    assert report["verdict"] == "exact", report
