@@ -11,9 +11,15 @@ import pytest
 from e2e.cluster.cluster import Cluster
 from e2e.cluster.host import HostError
 from e2e.cluster.others import AnyCluster, Given, Kind
+from tests.kit.figures import figure, print_figures
 from tests.kit.skips import pytest_make_collect_report, pytest_runtest_makereport
 
-__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
+__all__ = ["figure", "pytest_make_collect_report", "pytest_runtest_makereport"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures."""
+    print_figures(terminalreporter)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from xdist.remote import Producer
 from xdist.scheduler import Scheduling
 
 from swapstats_cli.supervisor import servers
-from tests.kit.figures import figure, kept
+from tests.kit.figures import figure, print_figures
 from tests.kit.kafka import ApacheKafka
 from tests.kit.skips import pytest_make_collect_report, pytest_runtest_makereport
 from tests.kit.together import TogetherScheduling, is_of_system
@@ -36,10 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the figures."""
-    if figures := kept(terminalreporter):
-        terminalreporter.section("figures")
-        for line in figures:
-            terminalreporter.write_line(line)
+    print_figures(terminalreporter)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ def figure(request: pytest.FixtureRequest) -> Figure:
     return keep
 
 
-def kept(reporter: pytest.TerminalReporter) -> list[str]:
+def _kept(reporter: pytest.TerminalReporter) -> list[str]:
     """The lines of all tests, in the order of their ends."""
     reports = [
         report
@@ -31,3 +31,11 @@ def kept(reporter: pytest.TerminalReporter) -> list[str]:
     ]
     reports.sort(key=lambda report: report.stop)
     return [str(value) for report in reports for name, value in report.user_properties if name == _NAME]
+
+
+def print_figures(reporter: pytest.TerminalReporter) -> None:
+    """Print them at the end of the run."""
+    if figures := _kept(reporter):
+        reporter.section("figures")
+        for line in figures:
+            reporter.write_line(line)
