@@ -142,17 +142,28 @@ class Site:
     # -- what is brought in -------------------------------------------------------------------------------------------
 
     def load_images(self) -> None:
-        """Build the images and give them to the nodes; the aggregator's also as a next version."""
-        for image, tag in [
-            *((image, VERSION) for image in IMAGES),
-            ("aggregator", NEXT_VERSION),
-            ("api", NEXT_VERSION),
-        ]:
+        """Build the images and give them to the nodes; but for the stores' also as the next version."""
+        for image, tag in (*((image, VERSION) for image in IMAGES), *((image, NEXT_VERSION) for image in IMAGES[:3])):
             self.cluster.load_image(build_image(image, tag))
 
     def start_toolbox(self) -> None:
         self.apply(_pod(_TOOLBOX, _PAUSE, self.home))
         self.kubectl("wait", f"pod/{_TOOLBOX}", "--for=condition=Ready", "--timeout=60s")
+
+    def usage(self, operator: str) -> tuple[float, float]:
+        """Memory (bytes) and CPU (seconds since its start) of an operator's pod, as it says itself."""
+        told = self.kubectl("get", f"--raw=/api/v1/namespaces/{NAMESPACE}/pods/{operator}:8081/proxy/metrics")
+        metrics = dict(line.split() for line in told.splitlines() if line.startswith("process_"))
+        return float(metrics["process_resident_memory_bytes"]), float(metrics["process_cpu_seconds_total"])
+
+    def versions(self) -> dict[str, str]:
+        """The resourceVersion of every object of every resource, and of the resources."""
+        kinds = "sws,pods,services,configmaps,serviceaccounts,deployments,statefulsets,pdb,networkpolicies"
+        return {
+            f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["resourceVersion"]
+            for item in self.get(kinds)
+            if item["kind"] == "SwapStats" or item["metadata"].get("ownerReferences")
+        }
 
     def start_producer(self, rate: int) -> None:
         """A stream of swaps with duplicates, late ones and reorganisations; each life of it has a seed of its own."""
@@ -182,7 +193,8 @@ class Site:
         self.apply(job)
         done = ("--for=jsonpath={.status.conditions[*].status}=True", "--timeout=240s")
         self.kubectl("wait", "job/verify", *done)
-        report: dict[str, Any] = json.loads(self.kubectl("logs", "job/verify").splitlines()[-1])
+        lines = self.kubectl("logs", "job/verify").splitlines()  # progress is on the other stream, and in the same log
+        report: dict[str, Any] = json.loads(next(line for line in lines if line.startswith("{")))
         return report
 
 

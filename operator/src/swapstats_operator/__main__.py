@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 from kubernetes.aio import client, config
 from kubernetes.aio.config.config_exception import ConfigException
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from swapstats_operator.adapters.kubernetes import KubernetesCluster
@@ -40,6 +40,7 @@ class Health:
     def __init__(self) -> None:
         self.operator: Operator | None = None
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._began_s = monotonic()
         leading = Gauge("swapstats_operator_leading", "Whether this operator has the Lease", registry=self.registry)
         leading.set_function(lambda: float(self.operator is not None))

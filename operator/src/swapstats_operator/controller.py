@@ -35,7 +35,9 @@ from swapstats_operator.servers import SecretMissing, Secrets, password
 from swapstats_operator.topic_keeper import Keep, TopicKeeper
 
 SNAPSHOT: Final = "swapstats.io/snapshot"
-"""Annotation: whatever its value, a snapshot of every partition is taken, and the annotation removed."""
+DONE: Final = "done"
+FAILED: Final = "failed"
+"""An annotation: any other value asks for a snapshot of every partition, and becomes one of these two."""
 MOVING_S: Final = 0.25
 DECIDING_S: Final = 1.0
 IDLE_S: Final = 15.0
@@ -86,7 +88,7 @@ class Controller:
         self._conditions: Conditions | None = None
         self._written: Mapping[str, Any] = {}
         self._applied: dict[tuple[str, str], tuple[bytes, set[str]]] = {}
-        self._snapshot: asyncio.Task[None] | None = None
+        self._snapshot: asyncio.Task[str] | None = None
         self._told: str | None = None
 
     def wake(self) -> None:
@@ -148,7 +150,7 @@ class Controller:
         await self._take(taken)
         await self._collect(spec.api.autoscaling.enabled, rollout)
         await self._report(body, resource, rollout, now_ms)
-        self._snapshot_on_demand(annotations, resource)
+        await self._snapshot_on_demand(annotations, resource)
         self.reconciled_ms = self._clock.now_ms()
         return self._pause_s(rollout)
 
@@ -306,7 +308,8 @@ class Controller:
             self._key, generation, observed, conditions, rollout, shards, spec.snapshots.interval, now_ms
         )
         content = shown.model_dump(mode="json", by_alias=True, exclude={"assignment"})
-        if reporting.gist(content) != reporting.gist(self._written):
+        fresh = self._snapshot is not None and self._snapshot.done()
+        if fresh or reporting.gist(content) != reporting.gist(self._written):
             await self._cluster.patch_status(self._key, content)
             self._written = content
 
@@ -342,24 +345,31 @@ class Controller:
 
     # -- a person's wish ----------------------------------------------------------------------------------------------
 
-    def _snapshot_on_demand(self, annotations: Mapping[str, str], resource: SwapStatsResource) -> None:
-        site = self._owning.site
-        if SNAPSHOT not in annotations or site is None or (self._snapshot is not None and not self._snapshot.done()):
-            return
-        self._snapshot = asyncio.create_task(self._take_snapshots(site, resource.spec.source.topic.partitions))
+    async def _snapshot_on_demand(self, annotations: Mapping[str, str], resource: SwapStatsResource) -> None:
+        """Take snapshots if they are asked for; when they are taken, which the status has told by now, say so."""
+        site, asked = self._owning.site, annotations.get(SNAPSHOT, DONE) not in (DONE, FAILED)
+        if self._snapshot is not None and self._snapshot.done():
+            said = self._snapshot.result()
+            await self._cluster.annotate(self._key, {SNAPSHOT: FAILED if said else DONE})
+            self._say(f"snapshots were asked for: {said or 'all are taken'}", bad=bool(said))
+            self._snapshot = None
+        elif self._snapshot is None and asked and site is not None:
+            partitions = resource.spec.source.topic.partitions
+            self._snapshot = asyncio.create_task(self._take_snapshots(site, partitions))
+            self._snapshot.add_done_callback(lambda _: self.wake())
 
-    async def _take_snapshots(self, site: Site, partitions: int) -> None:
+    async def _take_snapshots(self, site: Site, partitions: int) -> str:
+        """Returns what is wrong; nothing, if all were taken."""
+        text = "nobody was reached"
         try:
             async with asyncio.timeout(_SNAPSHOT_WITHIN_S), self._surface.reach(site.resource, site.secrets) as reached:
-                subjects = Subjects(self._key.name)
-                async for told in snapshot_all(reached.connect, subjects, partitions, self._clock):
+                async for told in snapshot_all(reached.connect, Subjects(self._key.name), partitions, self._clock):
                     text = told.text
-            self._say(f"snapshots were asked for: {text}")
-            self._written = {}  # so that the status tells of them
-        except (TimeoutError, SecretMissing) as error:
-            self._say(f"snapshots were asked for, and not all could be taken: {error!r}", bad=True)
-        with suppress(Unavailable, Refused):  # then it is asked for again
-            await self._cluster.annotate(self._key, {SNAPSHOT: None})
+        except TimeoutError:
+            return f"not all could be taken within {_SNAPSHOT_WITHIN_S:.0f} s: {text}"
+        except SecretMissing as error:
+            return str(error)
+        return ""
 
     def _pause_s(self, rollout: Rollout) -> float:
         if self._owning.site is None and rollout.done:
