@@ -77,8 +77,8 @@ class Cluster:
         self._start_api_server()
         for node in self._nodes:
             node.boot()
-            for image in infrastructure:
-                node.load(image)
+        for image in infrastructure:
+            self.load_image(image)
         self._wait_for_api_server()
         self._write_kubeconfig(self.kubeconfig, "admin")
         self._start_controllers()
@@ -108,8 +108,8 @@ class Cluster:
 
     def load_image(self, archive: Path) -> None:
         """Give both nodes an image, from an archive of buildah, podman or Docker."""
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda node: node.load(archive), self._nodes))
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(lambda node: node.load(archive), self._nodes))
 
     def kill_kubelet(self, name: str) -> None:
         """Kill a node's kubelet: the cluster loses sight of the node, whose containers go on."""

@@ -9,6 +9,7 @@ to know of this machine's indexes and authorities is mounted, so none of it stay
 from __future__ import annotations
 
 import ast
+import fcntl
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from e2e.cluster.build import COREDNS, PAUSE, build, cache, made
+from e2e.cluster.host import attempt
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 SUITE: Final = "bookworm"
@@ -42,8 +44,9 @@ def build_image(target: str, tag: str, context: Path = REPOSITORY) -> Path:
     """
     name = f"docker.io/swapstats/{target}:{tag}"
     archive = cache() / "images" / f"{target}-{tag}.tar"
+    base_archive = base()
     with _storage() as storage:
-        _have_base(storage)
+        _have_base(storage, base_archive)
         with tempfile.TemporaryDirectory() as folder:
             volumes = [f"--volume={source}:{inside}:ro" for source, inside in _of_this_machine(Path(folder))]
             kafka = next(
@@ -109,8 +112,7 @@ def _debian(archive: Path) -> None:
         _push(storage, BASE, archive)
 
 
-def _have_base(storage: tuple[str, ...]) -> None:
-    archive = base()
+def _have_base(storage: tuple[str, ...], archive: Path) -> None:
     known = subprocess.run(["buildah", *storage, "inspect", "--type=image", BASE], capture_output=True, check=False)
     if known.returncode:
         image = subprocess.run(
@@ -161,12 +163,20 @@ def _apt_sources() -> list[str]:
 
 @contextmanager
 def _storage() -> Iterator[tuple[str, ...]]:
-    """Options that name our own storage: the name of Debian's image mustn't be taken in anybody else's."""
+    """Options that name our own storage: the name of Debian's image mustn't be taken in anybody else's.
+
+    One build at a time has it, and may clear away what a build that was killed left mounted.
+    """
     root = cache() / "buildah"
-    yield (f"--root={root / 'storage'}", f"--runroot={root / 'run'}")
-    subprocess.run(
-        ["umount", str(root / "storage" / "overlay")], capture_output=True, check=False
-    )  # buildah leaves it mounted
+    root.mkdir(parents=True, exist_ok=True)
+    options = (f"--root={root / 'storage'}", f"--runroot={root / 'run'}")
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield options
+        finally:
+            attempt("buildah", *options, "rm", "--all")
+            attempt("umount", root / "storage" / "overlay")  # which buildah mounts for itself
 
 
 def _push(storage: tuple[str, ...], name: str, archive: Path) -> None:
