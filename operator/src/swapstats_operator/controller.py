@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -246,7 +247,7 @@ class Controller:
         """Apply what is new, or isn't as it was when it was applied. What is applied again unchanged isn't written."""
         for manifest in manifests:
             ref = manifest["kind"], manifest["metadata"]["name"]
-            digest = msgspec.json.encode(manifest)
+            digest = hashlib.sha256(msgspec.json.encode(manifest)).digest()
             live = self._seen.live.get(ref)
             version = None if live is None else live["metadata"]["resourceVersion"]
             known, versions = self._applied.get(ref, (b"", set()))

@@ -18,7 +18,7 @@ from swapstats_operator.controller import Controller, Surface
 from swapstats_operator.crd import GROUP, VERSION
 from swapstats_operator.deciding.ports import Unavailable
 from swapstats_operator.manifests.names import INSTANCE, MANAGED_BY, MANAGER
-from swapstats_operator.observing import Object
+from swapstats_operator.observing import Object, kept
 from swapstats_operator.servers import SecretMissing
 
 log = structlog.get_logger()
@@ -162,8 +162,8 @@ def _owner(body: kopf.Body) -> Key:
     return Key(body["metadata"]["namespace"], body["metadata"]["labels"].get(INSTANCE, ""))
 
 
-async def _indexed(*, body: kopf.Body, **_: Any) -> dict[Key, dict[str, Any]]:  # noqa: ANN401 - kopf's
-    return {_owner(body): dict(body)}
+async def _indexed(*, body: kopf.Body, **_: Any) -> dict[Key, Object]:  # noqa: ANN401 - kopf's
+    return {_owner(body): kept(body)}
 
 
 def _of(index: Mapping[Key, Iterable[Object]], key: Key) -> list[Object]:

@@ -17,6 +17,14 @@ _HOPELESS: Final = frozenset(
     {"ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError"}
 )
 """Why a container waits, where waiting alone won't help."""
+_METADATA: Final = frozenset({"name", "uid", "labels", "resourceVersion", "generation", "deletionTimestamp"})
+_CONTENT: Final = {
+    "ConfigMap": ("data",),
+    "Pod": ("status",),
+    "StatefulSet": ("spec", "status"),
+    "Deployment": ("spec", "status"),
+}
+"""What else is looked at, by kind."""
 _CRASHES: Final = 3
 """A container that waits after so many ends has no future as it is."""
 
@@ -64,6 +72,13 @@ class Seen:
     recorder: Workload | None
     revisions: Mapping[str, Revision]
     live: Mapping[tuple[str, str], Object] = field(default_factory=dict)
+
+
+def kept(body: Object) -> Object:
+    """What is remembered of a watched object: there may be thousands."""
+    metadata = {name: value for name, value in body["metadata"].items() if name in _METADATA}
+    content = {name: body[name] for name in _CONTENT.get(body["kind"], ()) if name in body}
+    return {"kind": body["kind"], "metadata": metadata, **content}
 
 
 def observe(objects: Iterable[Object]) -> Seen:
