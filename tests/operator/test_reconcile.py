@@ -329,6 +329,77 @@ async def _gone(world: World) -> bool:
     return (await world.admin.get(RESOURCE)).status_code == httpx.codes.NOT_FOUND
 
 
+async def test_a_changed_secret_makes_another_revision(world: World) -> None:
+    secrets = "/api/v1/namespaces/default/secrets"
+    spec = SPEC | {"stores": {"redis": {"secretRef": {"name": "redis", "key": "password"}}}}
+    async with world.operator():
+        await world.create(spec)
+        await until(lambda: _reason(world.condition("StoresReady"), "SecretMissing"))
+        assert "stores.redis.secretRef: there is no Secret redis" in (await world.condition("StoresReady"))["message"]
+        secret = {"metadata": {"name": "redis"}, "stringData": {"password": "one", "other": "ignored"}}
+        (await world.admin.post(secrets, json=secret)).raise_for_status()
+        try:
+            await until(world.settled, 60)
+            before = (await world.status())["rollout"]["stable"]
+            volumes = (await world.pods("shard"))[0]["spec"]["volumes"]
+            (mounted,) = [each["projected"]["sources"] for each in volumes if each["name"] == "secrets"]
+            items = [{"key": "password", "path": "redis/password"}]
+            assert mounted == [{"secret": {"name": "redis", "items": items}}]
+            changed = {"stringData": {"password": "two"}}
+            await world.admin.patch(f"{secrets}/redis", json=changed, headers=MERGE)
+            await until(lambda: _another(world, before), 60)
+            await until(world.settled, 60)
+        finally:
+            await world.admin.delete(f"{secrets}/redis")
+
+
+async def _reason(condition: Awaitable[dict[str, Any]], reason: str) -> bool:
+    return bool((await condition).get("reason") == reason)
+
+
+async def _another(world: World, revision: str) -> bool:
+    return bool((await world.status())["rollout"]["target"] != revision)
+
+
+async def test_an_autoscaler_decides_how_many_api_pods_there_are(world: World) -> None:
+    path, deployment = (
+        "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/demo-api",
+        f"{OBJECTS[4]}/demo-api",
+    )
+    async with world.operator():
+        await world.create(SPEC | {"api": {"autoscaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 5}}})
+        await until(lambda: _exists(world, path))
+        found = (await world.get(path))["spec"]
+        assert (found["minReplicas"], found["maxReplicas"]) == (2, 5)
+        await world.admin.patch(deployment, json={"spec": {"replicas": 3}}, headers=MERGE)  # as it would
+        await until(world.settled)
+        assert (await world.get(deployment))["spec"]["replicas"] == 3
+        await world.edit({"api": {"autoscaling": {"enabled": False}, "replicas": 1}})
+        await until(lambda: _not(lambda: _exists(world, path)))
+        await until(world.settled)
+        assert (await world.get(deployment))["spec"]["replicas"] == 1
+
+
+async def _exists(world: World, path: str) -> bool:
+    return (await world.admin.get(path)).is_success
+
+
+async def test_many_resources_without_shards_are_settled(world: World, figure: Figure) -> None:
+    none = {"shards": {"replicas": 0}, "api": {"replicas": 0}, "recorder": {"replicas": 0}}
+    async with world.operator():
+        for number in range(20):
+            await world.create(SPEC | none, f"idle-{number}")
+
+        async def stable() -> bool:
+            found = (await world.get(RESOURCES))["items"]
+            return all("stable" in each.get("status", {}).get("rollout", {}) for each in found)
+
+        await until(stable)
+        ready = (await world.get(f"{RESOURCES}/idle-0"))["status"]["conditions"][0]
+        assert (ready["status"], ready["reason"]) == ("False", "ScaledToZero")
+    figure("operator: 20 resources without shards settled")
+
+
 async def test_snapshots_are_taken_on_demand(world: World) -> None:
     async with world.operator():
         await world.create(SPEC)

@@ -48,11 +48,13 @@ class _Lease(LeaseLock):
 
     async def release(self) -> None:
         """Let another one have it at once."""
-        if self.lease_reference is None or self.lease_reference.spec is None:
+        found, _ = await self.get(self.name, self.namespace)
+        lease = self.lease_reference
+        if not found or lease is None or lease.spec is None or lease.spec.holder_identity != self.identity:
             return
-        self.lease_reference.spec.holder_identity = None
+        lease.spec.holder_identity = None
         try:
-            await self.api_instance.replace_namespaced_lease(self.name, self.namespace, self.lease_reference)
+            await self.api_instance.replace_namespaced_lease(self.name, self.namespace, lease)
         except (ApiException, aiohttp.ClientError, TimeoutError, OSError):
             return  # it will expire
 

@@ -26,7 +26,7 @@ def prometheus_rule(base: Manifest, key: Key) -> Manifest:
     rules = [
         _alert(
             "SwapStatsDigestsDiffer",
-            f"increase(swapstats_digest_mismatches_total{{{pods}}}[15m]) > 0",
+            f"increase(handoff_digest_mismatches_total{{{pods}}}[15m]) > 0",
             "0m",
             "critical",
             f"A partition of {key} was handed over with another state than it had: compare with `swapstats verify`.",

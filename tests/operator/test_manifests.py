@@ -1,0 +1,148 @@
+"""The manifests of an instance as YAML, for reading: what is applied, and that what follows from the spec is in it.
+
+After a wanted change: SWAPSTATS_GOLDEN=write .venv/bin/pytest tests/operator/test_manifests.py
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from swapstats_aggregator.metrics import ShardMetrics
+from swapstats_core.spec import SwapStatsResource
+from swapstats_operator.cluster import Key, Manifest
+from swapstats_operator.manifests.instance import instance, name_of
+from swapstats_operator.manifests.names import RESOURCE_KEY, REVISION_KEY
+from swapstats_operator.revision import Images, decode_revision, revision_of, secret_refs
+
+GOLDEN = Path(__file__).parent / "manifests"
+KEY = Key("trading", "mainnet")
+OWNER = {"apiVersion": "swapstats.io/v1alpha1", "kind": "SwapStats", "name": "mainnet", "uid": "1"}
+IMAGES = Images("swapstats/aggregator:1", "swapstats/api:1")
+SECRETS = {"redis": {"password": b"x"}, "kafka": {"password": b"y"}, "keys": {"jwt": b"z"}, "clickhouse": None}
+EVERYTHING: dict[str, Any] = {
+    "environment": "dev",
+    "source": {"sasl": {"username": "u", "secretRef": {"name": "kafka", "key": "password"}}},
+    "images": {"aggregator": "mine:2", "pullPolicy": "Always", "pullSecrets": ["registry"]},
+    "shards": {"replicas": 5, "resources": {"requests": {"cpu": "2"}}},
+    "recorder": {"replicas": 2},
+    "api": {
+        "autoscaling": {"enabled": True},
+        "http": {"port": 80},
+        "auth": {"jwt": {"enabled": True, "secretRef": {"name": "keys", "key": "jwt"}}},
+    },
+    "stores": {
+        "redis": {"secretRef": {"name": "redis", "key": "password"}},
+        "clickhouse": {"secretRef": {"name": "clickhouse", "key": "password"}},
+    },
+}
+SPECS: dict[str, dict[str, Any]] = {"default": {}, "everything": EVERYTHING}
+
+
+def resource(spec: dict[str, Any]) -> SwapStatsResource:
+    metadata = {"name": KEY.name, "namespace": KEY.namespace}
+    return SwapStatsResource.model_validate({"metadata": metadata, "spec": spec})
+
+
+def manifests(spec: dict[str, Any], *, monitors: bool = True) -> list[Manifest]:
+    wanted = resource(spec)
+    revision = revision_of(wanted, IMAGES, SECRETS, "")
+    replicas = wanted.spec.shards.replicas
+    return list(instance(KEY, OWNER, wanted.spec, name_of(KEY, revision), revision, replicas, monitors=monitors))
+
+
+def name(spec: dict[str, Any], *, restart: str = "", images: Images = IMAGES, secrets: Any = SECRETS) -> str:  # noqa: ANN401 - of tests
+    return name_of(KEY, revision_of(resource(spec), images, secrets, restart))
+
+
+@pytest.mark.parametrize("which", SPECS)
+def test_manifests_are_as_they_were(which: str) -> None:
+    rendered = yaml.safe_dump_all(manifests(SPECS[which]), sort_keys=False, width=120)
+    golden = GOLDEN / f"{which}.yaml"
+    if os.environ.get("SWAPSTATS_GOLDEN") == "write":
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(rendered)
+    assert rendered == golden.read_text()
+
+
+def test_everything_belongs_to_the_resource_and_says_so() -> None:
+    for manifest in manifests(EVERYTHING):
+        metadata = manifest["metadata"]
+        assert metadata["ownerReferences"] == [OWNER]
+        assert metadata["labels"]["app.kubernetes.io/instance"] == KEY.name
+        assert metadata["labels"]["app.kubernetes.io/managed-by"] == "swapstats-operator"
+
+
+def test_the_processes_read_what_the_model_reads_and_the_revision_can_be_rendered_again() -> None:
+    (kept,) = [manifest for manifest in manifests(EVERYTHING) if manifest["kind"] == "ConfigMap"]
+    assert kept["immutable"]
+    revision = decode_revision(kept["data"][REVISION_KEY])
+    assert revision == revision_of(resource(EVERYTHING), IMAGES, SECRETS, "")
+    read = SwapStatsResource.model_validate(yaml.safe_load(kept["data"][RESOURCE_KEY]))
+    assert read == revision.parsed
+    assert read.spec.source == resource(EVERYTHING).spec.source
+    assert read.spec.stores == resource(EVERYTHING).spec.stores
+
+
+@pytest.mark.parametrize(
+    "live",
+    [
+        {"shards": {"replicas": 7, "failoverAfter": "3s"}},
+        {"api": {"replicas": 9}},
+        {"recorder": {"replicas": 3}},
+        {"rollout": {"maxMoving": 5}},
+        {"deletionPolicy": "Delete"},
+        {"images": {"aggregator": IMAGES.aggregator}},
+    ],
+)
+def test_what_no_process_reads_makes_no_other_revision(live: dict[str, Any]) -> None:
+    assert name(live) == name({})
+
+
+def test_what_makes_another_revision() -> None:
+    redis = {"stores": {"redis": {"secretRef": {"name": "redis", "key": "password"}}}}
+    names = [
+        name({}),
+        name({"grace": "1m"}),
+        name({"images": {"api": "other:1"}}),
+        name({"shards": {"resources": {"limits": {"memory": "1Gi"}}}}),
+        name({}, restart="once more"),
+        name({}, images=Images("swapstats/aggregator:2", "swapstats/api:2")),
+        name(redis),
+        name(redis, secrets={"redis": {"password": b"changed"}}),
+        name(redis, secrets={"redis": None}),
+    ]
+    assert len(set(names)) == len(names)
+
+
+def test_each_process_gets_only_the_secrets_that_it_needs() -> None:
+    found = {
+        manifest["metadata"]["name"]: {
+            source["secret"]["name"]
+            for volume in manifest["spec"]["template"]["spec"]["volumes"]
+            for source in volume.get("projected", {}).get("sources", ())
+        }
+        for manifest in manifests(EVERYTHING)
+        if manifest["kind"] in {"StatefulSet", "Deployment"}
+    }
+    assert found == {
+        "mainnet-shard": {"kafka", "redis"},
+        "mainnet-api": {"redis", "keys"},
+        "mainnet-recorder": {"kafka", "clickhouse"},
+    }
+    referred = {ref.name for _, ref in secret_refs(resource(EVERYTHING).spec)}
+    assert set().union(*found.values()) == referred, "no reference is forgotten"
+
+
+def test_alarms_are_about_metrics_that_exist() -> None:
+    (rule,) = [manifest for manifest in manifests({}) if manifest["kind"] == "PrometheusRule"]
+    known = {sample.name for metric in ShardMetrics().registry.collect() for sample in metric.samples} | {"up"}
+    for alert in rule["spec"]["groups"][0]["rules"]:
+        (metric,) = re.findall(r"(\w+)\{", alert["expr"])
+        assert metric in known, alert
+    assert not [each for each in manifests({}, monitors=False) if "monitoring" in each["apiVersion"]]
