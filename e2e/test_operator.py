@@ -162,13 +162,14 @@ def _is_ready(pod: dict[str, Any]) -> bool:
 
 
 def test_the_operator_is_killed_in_mid_handoff_and_its_standby_takes_over(
-    site: Site, clients: Clients, figure: Figure
+    site: Site, own_cluster: Cluster, clients: Clients, figure: Figure
 ) -> None:
     with unnoticed(site, clients, figure, "operator killed in a handoff"):
         leader = site.leader()
         site.kubectl("scale", f"sws/{NAME}", "--replicas=4")
         site.wait(lambda: "warming" in json.dumps(site.status()["assignment"]), 60, "no partition moves")
-        site.kubectl("delete", "pod", leader, "--force", "--grace-period=0")
+        own_cluster.kill_processes(f"POD_NAME={leader}")
+        site.kubectl("delete", "pod", leader, "--force", "--grace-period=0")  # else it would come back with its Lease
         began_s = time.time()
         site.wait(lambda: site.leader() not in ("", leader), 60, "no other operator has the Lease")
         figure(f"  another operator leads after {time.time() - began_s:.1f} s")
@@ -283,6 +284,7 @@ def test_a_node_dies(site: Site, own_cluster: Cluster, clients: Clients, figure:
     site.kubectl("annotate", f"sws/{NAME}", f"swapstats.io/restart={time.time()}", "--overwrite")
     site.wait(lambda: site.condition("Progressing")["status"] == "True", 30, "nothing is rolled")
     site.settle(240)  # pods are made anew, and so spread over both nodes
+    assert {pod["spec"]["nodeName"] for pod in site.pods("api")} == {site.home, site.other}, site.told()
     victims = {f"shard-{_index(pod)}" for pod in site.pods("shard") if pod["spec"]["nodeName"] == site.other}
     assert victims, site.told()
     killed_s = time.time()

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 import shutil
+import signal
 import ssl
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -129,6 +132,14 @@ class Cluster:
         """Give it power again; it comes back by itself."""
         self._node(name).boot()
         self._node(name).join()
+
+    def kill_processes(self, variable: str) -> None:
+        """SIGKILL the containers' processes in whose environment ``NAME=value`` is."""
+        wanted, roots = variable.encode(), {node.root for node in self._nodes}
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):  # it has ended
+                if wanted in environment.read_bytes().split(b"\0") and _descends(environment.parent, roots):
+                    os.kill(int(environment.parent.name), signal.SIGKILL)
 
     def stop_api_server(self) -> None:
         self._processes.kill("kube-apiserver")
@@ -323,6 +334,16 @@ class Cluster:
 
     def _kubectl(self, *command: str, text: str | None = None) -> str:
         return run(self.kubectl, f"--kubeconfig={self.kubeconfig}", *command, text=text)
+
+
+def _descends(process: Path, roots: set[int]) -> bool:
+    """Whether a process is below one of these."""
+    while (pid := int(process.name)) > 1:
+        if pid in roots:
+            return True
+        # Behind the name, which may hold anything: state and parent.
+        process = Path("/proc") / (process / "stat").read_text().rpartition(")")[2].split()[1]
+    return False
 
 
 def _is_on(node: str) -> object:

@@ -177,6 +177,11 @@ class Node:
     def _write(self, name: str, document: object) -> None:
         (self._folder / name).write_text(json.dumps(document, indent=2))
 
+    @property
+    def root(self) -> int:
+        """The process from which all in the node descend. Raises ProcessLookupError."""
+        return self._init()
+
     def _init(self) -> int:
         """The process that holds the node's namespaces."""
         outer = self._processes.pid(self.name)

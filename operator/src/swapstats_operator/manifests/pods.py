@@ -50,7 +50,13 @@ def pod_template(
     if sources := _secret_sources(revision, secrets):
         volumes.append({"name": "secrets", "projected": {"sources": sources}})
         mounts.append({"name": "secrets", "mountPath": _SECRETS, "readOnly": True})
-    spread = {"labelSelector": {"matchLabels": selector(key, component)}, "maxSkew": 1}
+    spread = {
+        "labelSelector": {"matchLabels": selector(key, component)},
+        "matchLabelKeys": [REVISION],  # pods that are about to go don't count: the new ones would end on one node
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+    }
     pull_secrets = {"imagePullSecrets": [{"name": name} for name in revision.pull_secrets]}
     return {
         "metadata": {"labels": labels(key, component) | {REVISION: revision_name}},
@@ -66,9 +72,7 @@ def pod_template(
                 "fsGroup": USER,
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "topologySpreadConstraints": [
-                {**spread, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
-            ],
+            "topologySpreadConstraints": [spread],
             **(pull_secrets if revision.pull_secrets else {}),
             "containers": [
                 {
