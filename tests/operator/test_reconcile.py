@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -19,7 +20,7 @@ from swapstats_operator.crd import custom_resource_definition
 from swapstats_operator.deciding.clock import SystemClock
 from swapstats_operator.handlers import Operator
 from swapstats_operator.revision import Images
-from swapstats_operator.servers import Reached, Secrets
+from swapstats_operator.servers import Reached, Secrets, Site
 from tests.kit.api_server import ApiServer, ApiServerMissingError
 from tests.kit.figures import Figure
 from tests.operator.deciding.world import INSTANCE, Town
@@ -57,6 +58,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         with server.client() as admin:
             path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
             admin.post(path, json=custom_resource_definition()).raise_for_status()
+            while admin.get(RESOURCES).status_code != httpx.codes.OK:
+                time.sleep(0.05)  # until the definition is established
         yield server
     finally:
         server.close()
@@ -75,7 +78,7 @@ class World:
         )
 
     @asynccontextmanager
-    async def _reach(self, _: SwapStatsResource, __: Secrets) -> AsyncIterator[Reached]:
+    async def _reach(self, _: Site) -> AsyncIterator[Reached]:
         yield Reached(self.town.copy, self.town.connect)
 
     async def _keep(self, resource: SwapStatsResource, _: Secrets) -> None:
@@ -269,6 +272,18 @@ async def test_a_bad_image_goes_back_by_itself(world: World) -> None:
 
 async def _is(condition: Awaitable[dict[str, Any]], status: str) -> bool:
     return bool((await condition)["status"] == status)
+
+
+async def test_what_the_api_server_refuses_is_said(world: World) -> None:
+    async with world.operator():
+        await world.create(SPEC)
+        await until(world.settled)
+        await world.edit({"shards": {"resources": {"requests": {"cpu": "plenty"}}}})
+        await until(lambda: _reason(world.condition("Degraded"), "ResourceRefused"))
+        assert "what follows from the resource can't be applied" in (await world.condition("Degraded"))["message"]
+        assert (await world.condition("Ready"))["status"] == "True", "what is there goes on"
+        await world.edit({"shards": {"resources": {"requests": {"cpu": "1m"}}}})
+        await until(world.settled, 60)
 
 
 async def test_it_scales(world: World) -> None:

@@ -29,10 +29,10 @@ from swapstats_operator.manifests.instance import config_map, instance, name_of
 from swapstats_operator.manifests.monitoring import GROUP_VERSION as MONITORING
 from swapstats_operator.manifests.names import REVISION, owner_reference
 from swapstats_operator.observing import Object, observe
-from swapstats_operator.owning import Owning, Reach, Site
+from swapstats_operator.owning import Owning, Reach
 from swapstats_operator.revision import RESTART, Images, Revision, revision_of, secret_refs
 from swapstats_operator.rollout import Rollout, Surroundings, aim, progress, shards_to_have, step
-from swapstats_operator.servers import SecretMissing, Secrets, password
+from swapstats_operator.servers import SecretMissing, Secrets, Site, password
 from swapstats_operator.topic_keeper import Keep, TopicKeeper
 
 SNAPSHOT: Final = "swapstats.io/snapshot"
@@ -70,7 +70,7 @@ class Controller:
 
     def __init__(self, key: Key, surface: Surface, say: Say) -> None:
         self.reconciled_ms: int | None = None
-        """When the last reconciliation ended (the clock that only goes forward)."""
+        """When the last reconciliation ended, whatever its outcome (the clock that only goes forward)."""
         self._key = key
         self._surface = surface
         self._cluster = surface.cluster
@@ -87,7 +87,6 @@ class Controller:
         self._secrets_at_ms: int | None = None
         self._monitors: tuple[bool, int] | None = None
         self._conditions: Conditions | None = None
-        self._written: Mapping[str, Any] = {}
         self._applied: dict[tuple[str, str], tuple[bytes, set[str]]] = {}
         self._snapshot: asyncio.Task[str] | None = None
         self._told: str | None = None
@@ -123,6 +122,7 @@ class Controller:
         if problem is not None and problem != self._told:
             self._say(problem, bad=True)
         self._told = problem
+        self.reconciled_ms = self._clock.now_ms()
         return pause_s
 
     async def reconcile(self, body: Object, objects: Iterable[Object]) -> float:
@@ -147,30 +147,37 @@ class Controller:
         self._own(body, resource, rollout)
         self._topics.want(resource, self._secrets)
         monitors = spec.telemetry.monitors and await self._monitoring()
-        await self._apply(self._manifests(body, resource, rollout, monitors=monitors))
-        await self._take(taken)
-        await self._collect(spec.api.autoscaling.enabled, rollout)
-        await self._report(body, resource, rollout, now_ms)
-        await self._snapshot_on_demand(annotations, resource)
-        self.reconciled_ms = self._clock.now_ms()
+        problem = None
+        try:
+            await self._apply(self._manifests(body, resource, rollout, monitors=monitors))
+            await self._take(taken)
+            await self._collect(spec.api.autoscaling.enabled, rollout)
+        except (Refused, Unavailable) as error:  # what is wrong with a manifest may come as either
+            problem = f"what follows from the resource can't be applied: {error}"
+        await self._report(body, resource, rollout, problem, now_ms)
+        await self._snapshot_on_demand(annotations)
+        if problem is not None:
+            raise Unavailable(problem)
         return self._pause_s(rollout)
 
     async def dismantle(self, body: Object, objects: Iterable[Object]) -> bool:
         """Stop the shards, which take their last snapshots; then, by ``deletionPolicy``, forget what is stored.
 
-        Whether that is done; else call again. What else there is goes with the resource. Raises Unavailable.
+        Whether that is done; else call again. What else there is goes with the resource. Raises Unavailable, Refused,
+        SecretMissing.
         """
-        resource = _parsed(body)
         for (kind, name), item in observe(objects).live.items():
             if kind == "StatefulSet":
                 await self._cluster.delete(kind, self._key.namespace, name, item["metadata"]["uid"])
         selector = f"app.kubernetes.io/instance={self._key.name},app.kubernetes.io/component=shard"
         if await self._cluster.pods(self._key.namespace, selector):
             return False
-        if resource.spec.deletion_policy == "Delete":
+        if body["spec"].get("deletionPolicy") == "Delete":
+            resource = _parsed(body)
             await self._read_secrets(resource)
-            async with self._surface.reach(resource, self._secrets) as reached:
-                await reached.copy.forget(resource.spec.source.topic.partitions)
+            site = Site.of(resource, self._secrets)
+            async with self._surface.reach(site) as reached:
+                await reached.copy.forget(site.partitions)
         return True
 
     # -- planning -----------------------------------------------------------------------------------------------------
@@ -203,15 +210,13 @@ class Controller:
         """Let the decider work with what the shards have, and know which of them there are."""
         if "status" in body and (resource.spec.shards.replicas or self._seen.shards):  # the truth needs a place
             kept = self._revisions.get(rollout.stable or rollout.target, self._revisions[rollout.target])
-            self._owning.site = Site(body["metadata"]["uid"], kept.parsed, self._secrets)
+            site = Site.of(kept.parsed, self._secrets)
         else:
-            self._owning.site = None
-        ownership = self._owning.ownership
-        if ownership is None:
-            return
-        ownership.decider.policy = Policy.of(resource.spec)
-        for name in set(ownership.roll.names) - set(self._shards()):
-            ownership.dismiss(name)
+            site = None
+        self._owning.decide(body["metadata"]["uid"], site, Policy.of(resource.spec))
+        if (ownership := self._owning.ownership) is not None:
+            for name in set(ownership.roll.names) - set(self._shards()):
+                ownership.dismiss(name)
 
     def _shards(self) -> tuple[str, ...]:
         """Those that are there or wanted."""
@@ -283,11 +288,12 @@ class Controller:
 
     # -- reporting ----------------------------------------------------------------------------------------------------
 
-    async def _report(self, body: Object, resource: SwapStatsResource, rollout: Rollout, now_ms: int) -> None:
-        before: Mapping[str, Any] = body.get("status", {})
+    async def _report(
+        self, body: Object, resource: SwapStatsResource, rollout: Rollout, problem: str | None, now_ms: int
+    ) -> None:
+        there: Mapping[str, Any] = body.get("status", {})
         if self._conditions is None:
-            self._conditions = Conditions(reporting.since(before))
-            self._written = before
+            self._conditions = Conditions(reporting.since(there))
         spec, owning, generation = resource.spec, self._owning, body["metadata"]["generation"]
         shards = progress(rollout, self._around(spec.rollout.timeout))
         view = View(
@@ -300,7 +306,7 @@ class Controller:
             parts=reporting.parts(self._seen, self._shards()),
             intents=tuple(self._intents()),
             rollout=reporting.rollout_status(rollout, shards),
-            file_problem=None,
+            file_problem=problem,
             deciding_problem=owning.problem,
         )
         observed = observed_status(view, owning.ownership, self._conditions, self._clock.now_ms(), now_ms)
@@ -308,11 +314,9 @@ class Controller:
         shown = reporting.status(
             self._key, generation, observed, conditions, rollout, shards, spec.snapshots.interval, now_ms
         )
-        content = shown.model_dump(mode="json", by_alias=True, exclude={"assignment"})
-        fresh = self._snapshot is not None and self._snapshot.done()
-        if fresh or reporting.gist(content) != reporting.gist(self._written):
-            await self._cluster.patch_status(self._key, content)
-            self._written = content
+        taken = self._snapshot is not None and self._snapshot.done()
+        if taken or reporting.gist(reporting.content(shown, exclude_none=True)) != reporting.gist(there):
+            await self._cluster.patch_status(self._key, reporting.content(shown))
 
     def _topic_condition(self, now_ms: int) -> Condition:
         assert self._conditions is not None
@@ -346,7 +350,7 @@ class Controller:
 
     # -- a person's wish ----------------------------------------------------------------------------------------------
 
-    async def _snapshot_on_demand(self, annotations: Mapping[str, str], resource: SwapStatsResource) -> None:
+    async def _snapshot_on_demand(self, annotations: Mapping[str, str]) -> None:
         """Take snapshots if they are asked for; when they are taken, which the status has told by now, say so."""
         site, asked = self._owning.site, annotations.get(SNAPSHOT, DONE) not in (DONE, FAILED)
         if self._snapshot is not None and self._snapshot.done():
@@ -355,16 +359,16 @@ class Controller:
             self._say(f"snapshots were asked for: {said or 'all are taken'}", bad=bool(said))
             self._snapshot = None
         elif self._snapshot is None and asked and site is not None:
-            partitions = resource.spec.source.topic.partitions
-            self._snapshot = asyncio.create_task(self._take_snapshots(site, partitions))
+            self._snapshot = asyncio.create_task(self._take_snapshots(site))
             self._snapshot.add_done_callback(lambda _: self.wake())
 
-    async def _take_snapshots(self, site: Site, partitions: int) -> str:
+    async def _take_snapshots(self, site: Site) -> str:
         """Returns what is wrong; nothing, if all were taken."""
         text = "nobody was reached"
         try:
-            async with asyncio.timeout(_SNAPSHOT_WITHIN_S), self._surface.reach(site.resource, site.secrets) as reached:
-                async for told in snapshot_all(reached.connect, Subjects(self._key.name), partitions, self._clock):
+            async with asyncio.timeout(_SNAPSHOT_WITHIN_S), self._surface.reach(site) as reached:
+                subjects = Subjects(site.instance)
+                async for told in snapshot_all(reached.connect, subjects, site.partitions, self._clock):
                     text = told.text
         except TimeoutError:
             return f"not all could be taken within {_SNAPSHOT_WITHIN_S:.0f} s: {text}"

@@ -13,7 +13,7 @@ from typing import Any, Final
 import kopf
 import structlog
 
-from swapstats_operator.cluster import Key, Superseded
+from swapstats_operator.cluster import Key, Refused, Superseded
 from swapstats_operator.controller import Controller, Surface
 from swapstats_operator.crd import GROUP, VERSION
 from swapstats_operator.deciding.ports import Unavailable
@@ -113,7 +113,7 @@ class Operator:
         in_time = runtime.total_seconds() < _GIVE_UP_S
         try:
             done = await controller.dismantle(body, _of(kwargs["objects"], key))
-        except (Unavailable, SecretMissing) as error:
+        except (Unavailable, Refused, SecretMissing) as error:
             if in_time:
                 raise kopf.TemporaryError(str(error), delay=_RETRY_S) from error
             kopf.warn(body, reason="StateKept", message=f"deleted without forgetting what redis has: {error}")

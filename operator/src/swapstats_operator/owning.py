@@ -5,39 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from swapstats_core.ownership import Assignment
 from swapstats_core.planning import Policy, initial
-from swapstats_core.spec import SwapStatsResource
 from swapstats_operator.cluster import Cluster, Key, Refused
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.ownership import Intent, Ownership
 from swapstats_operator.deciding.ports import Clock, Say, Unavailable, World
 from swapstats_operator.deciding.truth import TruthError, begin
-from swapstats_operator.servers import Reached, SecretMissing, Secrets
+from swapstats_operator.servers import Reached, SecretMissing, Site
 from swapstats_operator.status_truth import StatusTruth, stored
 
 RETRY_S: Final = 1.0
 _NO_HANDOFFS: Final[Sequence[HandoffStatus]] = ()
 
-Reach = Callable[[SwapStatsResource, Secrets], AbstractAsyncContextManager[Reached]]
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where an instance's state is: the resource as the shards have it, and what it takes to get there."""
-
-    uid: str
-    resource: SwapStatsResource
-    secrets: Secrets
+Reach = Callable[[Site], AbstractAsyncContextManager[Reached]]
 
 
 class Owning:
-    """`run` until cancelled; ``site`` may be set at any time, None: nobody shall decide."""
+    """`run` until cancelled; say at any time where to `decide`."""
 
     def __init__(
         self,
@@ -58,19 +47,20 @@ class Owning:
         self._clock = clock
         self._intents = intents
         self._say = say
-        self._site: Site | None = None
+        self.site: Site | None = None
+        """Where the decider works; None: nobody shall decide."""
+        self._uid = ""
+        self._policy: Policy | None = None
         self._moved = asyncio.Event()
 
-    @property
-    def site(self) -> Site | None:
-        """Where the decider works."""
-        return self._site
-
-    @site.setter
-    def site(self, site: Site | None) -> None:
-        if site != self._site:
-            self._site = site
+    def decide(self, uid: str, site: Site | None, policy: Policy) -> None:
+        """Decide there, by this policy, from now on; a new policy alone interrupts nothing. ``uid``: the resource's."""
+        if (uid, site) != (self._uid, self.site):
+            self._uid, self.site = uid, site
             self._moved.set()
+        self._policy = policy
+        if self.ownership is not None:
+            self.ownership.decider.policy = policy
 
     @property
     def handoffs(self) -> Sequence[HandoffStatus]:
@@ -89,7 +79,7 @@ class Owning:
         """Decide wherever the site is. Raises Superseded."""
         while True:
             self._moved.clear()
-            site = self._site
+            site = self.site
             try:
                 if site is not None:
                     await self._decide(site)
@@ -104,12 +94,11 @@ class Owning:
 
     async def _decide(self, site: Site) -> None:
         """Until the site is another."""
-        async with self._reach(site.resource, site.secrets) as reached:
-            policy = Policy.of(site.resource.spec)
+        async with self._reach(site) as reached:
             truth, first = await self._begin(site, reached)
             world = World(truth, reached.copy, reached.connect, self._clock)
-            name = site.resource.metadata.name
-            ownership = Ownership(name, policy, first, world, self._intents, self._say, _forget)
+            assert self._policy is not None, "it comes with the site"
+            ownership = Ownership(site.instance, self._policy, first, world, self._intents, self._say, _forget)
             running = asyncio.create_task(ownership.run())
             moved = asyncio.create_task(self._moved.wait())
             self.ownership, self.problem = ownership, None
@@ -132,13 +121,13 @@ class Owning:
         owner does that.
         """
         resource = await self._cluster.resource(self._key)
-        if resource is None or resource["metadata"]["uid"] != site.uid:
+        if resource is None or resource["metadata"]["uid"] != self._uid:
             raise Unavailable("the resource is gone")
         if "status" not in resource:
             raise Unavailable("the resource has no status yet")
         before = stored(resource)
-        truth = StatusTruth(self._cluster, self._key, site.uid, None if before is None else before.revision)
-        partitions = site.resource.spec.source.topic.partitions
+        truth = StatusTruth(self._cluster, self._key, self._uid, None if before is None else before.revision)
+        partitions = site.partitions
         if before is not None and len(before.partitions) == partitions:
             first = Assignment(before.revision + 1, before.partitions)
         else:

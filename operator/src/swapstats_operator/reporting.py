@@ -112,6 +112,11 @@ def status(
     )
 
 
+def content(shown: Status, *, exclude_none: bool = False) -> dict[str, Any]:
+    """A status as JSON: with null for what shall be removed, or as the API server then has it."""
+    return shown.model_dump(mode="json", by_alias=True, exclude={"assignment"}, exclude_none=exclude_none)
+
+
 def gist(status: Mapping[str, Any]) -> Mapping[str, Any]:
     """What makes it worth to write a status: all but the times of snapshots."""
     return {name: value for name, value in status.items() if name not in ("snapshots", "assignment")}

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from aiokafka.errors import KafkaError
 
-from swapstats_core.spec import SecretRef, SwapStatsResource
+from swapstats_core.spec import Nats, Redis, SecretRef, SwapStatsResource
 from swapstats_core.wire import Keys
 from swapstats_operator.deciding.nats import open_line
 from swapstats_operator.deciding.ports import Connect, Copy, Unavailable
@@ -46,13 +46,32 @@ class Reached:
     connect: Connect
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where the state of an instance is, and what it takes to get there."""
+
+    instance: str
+    partitions: int
+    redis: Redis
+    nats: Nats
+    secrets: Secrets
+
+    @classmethod
+    def of(cls, resource: SwapStatsResource, secrets: Secrets) -> Site:
+        """That of a resource, with no more secrets than it takes."""
+        stores = resource.spec.stores
+        refs = (stores.redis.secret_ref, stores.nats.secret_ref)
+        needed = {ref.name: secrets.get(ref.name) for ref in refs if ref is not None}
+        return cls(resource.metadata.name, resource.spec.source.topic.partitions, stores.redis, stores.nats, needed)
+
+
 @asynccontextmanager
-async def reach(resource: SwapStatsResource, secrets: Secrets) -> AsyncIterator[Reached]:
+async def reach(site: Site) -> AsyncIterator[Reached]:
     """Redis and NATS of an instance; nothing is asked yet. Raises SecretMissing."""
-    redis, nats = resource.spec.stores.redis, resource.spec.stores.nats
-    keys = Keys(redis.prefix, resource.metadata.name)
-    copy = RedisCopy(redis.url, keys, redis.username, password(redis.secret_ref, secrets))
-    connect = partial(open_line, nats.url, user=nats.username, password=password(nats.secret_ref, secrets))
+    redis, nats = site.redis, site.nats
+    keys = Keys(redis.prefix, site.instance)
+    copy = RedisCopy(redis.url, keys, redis.username, password(redis.secret_ref, site.secrets))
+    connect = partial(open_line, nats.url, user=nats.username, password=password(nats.secret_ref, site.secrets))
     try:
         yield Reached(copy, connect)
     finally:
