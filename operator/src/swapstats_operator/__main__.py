@@ -35,13 +35,12 @@ _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class Health:
-    """``/healthz``, ``/readyz`` and ``/metrics``."""
+    """``/healthz`` and ``/metrics``."""
 
     def __init__(self) -> None:
         self.operator: Operator | None = None
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._began_s = monotonic()
         leading = Gauge("swapstats_operator_leading", "Whether this operator has the Lease", registry=self.registry)
         leading.set_function(lambda: float(self.operator is not None))
         age = Gauge("swapstats_operator_reconcile_age_seconds", "Of the oldest", registry=self.registry)
@@ -53,9 +52,7 @@ class Health:
         """How long ago the controller that is furthest behind has reconciled."""
         if self.operator is None or not self.operator.controllers:
             return 0.0
-        now_s = monotonic()
-        ended = [controller.reconciled_ms for controller in self.operator.controllers.values()]
-        return max(now_s - (self._began_s if ms is None else ms / 1_000) for ms in ended)
+        return monotonic() - min(each.reconciled_ms for each in self.operator.controllers.values()) / 1_000
 
     async def serve(self, port: int) -> web.AppRunner:
         """Until the runner is cleaned up."""

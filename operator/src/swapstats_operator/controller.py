@@ -69,7 +69,7 @@ class Controller:
     """See the module. `run` until cancelled; `wake` it when something has happened."""
 
     def __init__(self, key: Key, surface: Surface, say: Say) -> None:
-        self.reconciled_ms: int | None = None
+        self.reconciled_ms = surface.clock.now_ms()
         """When the last reconciliation ended, whatever its outcome (the clock that only goes forward)."""
         self._key = key
         self._surface = surface

@@ -106,10 +106,13 @@ class Operator:
             if not self._superseded.done():
                 self._superseded.set_exception(group.exceptions[0])
             raise
+        finally:
+            if self.controllers.get(key) is controller:
+                del self.controllers[key]
 
     async def _dismantle(self, *, body: kopf.Body, runtime: timedelta, **kwargs: Any) -> None:  # noqa: ANN401 - kopf's
         key = _key(body)
-        controller = self.controllers.get(key) or self._controller(key, body)
+        controller = self._controller(key, body)
         in_time = runtime.total_seconds() < _GIVE_UP_S
         try:
             done = await controller.dismantle(body, _of(kwargs["objects"], key))
@@ -120,7 +123,6 @@ class Operator:
             done = True
         if in_time and not done:
             raise kopf.TemporaryError("the shards are stopping", delay=_RETRY_S)
-        self.controllers.pop(key, None)
 
     def _controller(self, key: Key, body: kopf.Body) -> Controller:
         def say(text: str, *, bad: bool = False) -> None:
