@@ -281,6 +281,7 @@ def test_the_api_server_is_away(site: Site, own_cluster: Cluster, clients: Clien
 
 def test_a_node_dies(site: Site, own_cluster: Cluster, clients: Clients, figure: Figure) -> None:
     """With shards and an API pod on it. Proxies send connections there until the node is missed."""
+    site.wait(lambda: _untainted(site), 60, "a node takes no pods")  # the API server was away, and so were they
     site.kubectl("annotate", f"sws/{NAME}", f"swapstats.io/restart={time.time()}", "--overwrite")
     site.wait(lambda: site.condition("Progressing")["status"] == "True", 30, "nothing is rolled")
     site.settle(240)  # pods are made anew, and so spread over both nodes
@@ -302,6 +303,10 @@ def test_a_node_dies(site: Site, own_cluster: Cluster, clients: Clients, figure:
     late = [failure for failure in failed if failure.at_s > missed_s + AFTER_A_KILL_S]
     figure(f"  {len(failed)} questions to its API pod failed until the node was missed, {len(late)} later")
     assert late == []
+
+
+def _untainted(site: Site) -> bool:
+    return not any(node["spec"].get("taints") for node in site.get("nodes"))
 
 
 def _index(pod: dict[str, Any]) -> str:
@@ -376,6 +381,9 @@ def test_everything_is_exact_in_the_end(site: Site, clients: Clients, figure: Fi
 def test_settled_resources_are_left_alone_and_many_cost_little(site: Site, clients: Clients, figure: Figure) -> None:
     clients.stop()
     site.kubectl("delete", "pod", "producer")
+    # One shard: while traffic that has stopped fades from its averages, the decider may move partitions for balance.
+    site.kubectl("scale", f"sws/{NAME}", "--replicas=1")
+    site.settle()
     idle = [f"idle-{number}" for number in range(MANY)]
     none = {"shards": {"replicas": 0}, "api": {"replicas": 0}, "recorder": {"replicas": 0}}
     spec = site.get(f"sws/{NAME}")["spec"] | none
@@ -392,7 +400,8 @@ def test_settled_resources_are_left_alone_and_many_cost_little(site: Site, clien
     after = site.versions()
     cores = (after_s - cpu_s) / SETTLED_S
     figure(f"{len(after)} objects unchanged for {SETTLED_S} s; operator {memory / 1e6:.0f} MB, {cores:.3f} cores")
-    assert after == before
+    assert {name: version for name, version in after.items() if before.get(name) != version} == {}, site.status()
+    assert after.keys() == before.keys()
     assert memory < 150e6
     assert cores < 0.2
     site.kubectl("delete", "sws", *idle)
