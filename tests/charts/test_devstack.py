@@ -6,7 +6,6 @@ After a wanted change: SWAPSTATS_GOLDEN=write .venv/bin/pytest tests/charts
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import yaml
 
 from swapstats_core.spec import SwapStatsSpec
 from tests.kit import helm
-from tests.kit.api_server import ApiServer, ApiServerMissingError
 
 CHART = "swapstats-devstack"
 GOLDEN = Path(__file__).parent / CHART
@@ -44,30 +42,6 @@ PATHS = {
     "StatefulSet": "/apis/apps/v1/namespaces/{}/statefulsets",
     "Pod": "/api/v1/namespaces/{}/pods",
 }
-
-
-@pytest.fixture(params=helm.VERSIONS, ids=lambda version: f"helm{version}")
-def version(request: pytest.FixtureRequest) -> int:
-    found: int = request.param
-    try:
-        helm.program(found)
-    except helm.HelmMissingError as error:
-        pytest.skip(str(error))
-    return found
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    try:
-        server = ApiServer(tmp_path_factory.mktemp("kubernetes"))
-    except ApiServerMissingError as error:
-        pytest.skip(str(error))
-    try:
-        server.start()
-        with server.client() as client:
-            yield client
-    finally:
-        server.close()
 
 
 @pytest.mark.parametrize("name", RENDERS)

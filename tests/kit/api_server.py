@@ -10,11 +10,14 @@ import shutil
 import ssl
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 
 from e2e.cluster.build import KUBERNETES
@@ -151,3 +154,17 @@ class ApiServer:
 
     def _said(self) -> str:
         return "\n".join(log.read_text()[-2_000:] for log in self._folder.glob("*.log"))
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[ApiServer]:
+    """A running server for a fixture, which skips where there is none to be had."""
+    try:
+        server = ApiServer(folder)
+    except ApiServerMissingError as error:
+        pytest.skip(str(error))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()

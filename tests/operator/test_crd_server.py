@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from swapstats_core.spec import SwapStatsResource
 from swapstats_operator.crd import GROUP, VERSION, custom_resource_definition
 from tests.cli.supervised import REPOSITORY
-from tests.kit.api_server import ApiServer, ApiServerMissingError
+from tests.kit.api_server import ApiServer, serving
 from tests.kit.figures import Figure
 
 pytestmark = pytest.mark.timeout(180)
@@ -115,15 +115,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """A server that knows the definition."""
-    try:
-        server = ApiServer(tmp_path_factory.mktemp("api-server"))
-    except ApiServerMissingError as error:
-        pytest.skip(str(error))
-    try:
-        server.start()
+    with serving(tmp_path_factory.mktemp("api-server")) as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="module")

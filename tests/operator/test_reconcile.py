@@ -21,7 +21,7 @@ from swapstats_operator.deciding.clock import SystemClock
 from swapstats_operator.handlers import Operator
 from swapstats_operator.revision import Images
 from swapstats_operator.servers import Reached, Secrets, Site
-from tests.kit.api_server import ApiServer, ApiServerMissingError
+from tests.kit.api_server import ApiServer, serving
 from tests.kit.figures import Figure
 from tests.operator.deciding.world import INSTANCE, Town
 from tests.operator.kubelet import NAMESPACE, PODS, Kubelet
@@ -48,21 +48,13 @@ OBJECTS = (
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """An API server that knows the definition, with Kubernetes' controllers."""
-    try:
-        server = ApiServer(tmp_path_factory.mktemp("api-server"))
-    except ApiServerMissingError as error:
-        pytest.skip(str(error))
-    try:
-        server.start()
+    with serving(tmp_path_factory.mktemp("api-server")) as server, server.client() as admin:
         server.start_controllers()
-        with server.client() as admin:
-            path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-            admin.post(path, json=custom_resource_definition()).raise_for_status()
-            while admin.get(RESOURCES).status_code != httpx.codes.OK:
-                time.sleep(0.05)  # until the definition is established
+        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        admin.post(path, json=custom_resource_definition()).raise_for_status()
+        while admin.get(RESOURCES).status_code != httpx.codes.OK:
+            time.sleep(0.05)  # until the definition is established
         yield server
-    finally:
-        server.close()
 
 
 class World:

@@ -34,7 +34,7 @@ def pod(index: int, revision: str, *, ready: bool = True, broken: str = "", term
 
 
 def workload(revision: str, replicas: int = 1, *, settled: bool = True) -> Workload:
-    return Workload("uid", revision, replicas, replicas if settled else 0, settled)
+    return Workload(revision, replicas, replicas if settled else 0, settled)
 
 
 def around(

@@ -75,9 +75,9 @@ class Health:
 async def run(arguments: argparse.Namespace) -> int:
     """The process; its exit code."""
     try:
-        config.load_incluster_config()  # type: ignore[no-untyped-call]
+        config.load_incluster_config()  # type: ignore[no-untyped-call]  # kubernetes has no types there
     except ConfigException:
-        await config.load_kube_config()  # type: ignore[no-untyped-call]
+        await config.load_kube_config()  # type: ignore[no-untyped-call]  # kubernetes has no types there
     health = Health()
     runner = await health.serve(arguments.http_port)
     me = asyncio.current_task()

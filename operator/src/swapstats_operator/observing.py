@@ -54,7 +54,6 @@ class Pod:
 class Workload:
     """A StatefulSet or Deployment. ``settled``: all its pods are of this revision, ready, and as many as wanted."""
 
-    uid: str
     revision: str
     replicas: int
     available: int
@@ -138,7 +137,6 @@ def _workload(item: Object) -> Workload:
     counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")]
     followed = status.get("observedGeneration", 0) >= item["metadata"].get("generation", 0)
     return Workload(
-        uid=item["metadata"]["uid"],
         revision=spec.get("template", {}).get("metadata", {}).get("labels", {}).get(REVISION, ""),
         replicas=wanted,
         available=status.get("availableReplicas", 0),

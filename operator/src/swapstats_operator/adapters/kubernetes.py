@@ -29,7 +29,7 @@ class KubernetesCluster:
     """See the module. ``api``: a client that is logged in."""
 
     def __init__(self, api: client.ApiClient) -> None:
-        self._client = DynamicClient(api)  # type: ignore[no-untyped-call]
+        self._client = DynamicClient(api)  # type: ignore[no-untyped-call]  # kubernetes has no types there
 
     async def apply(self, manifest: Manifest) -> str:
         metadata = manifest["metadata"]
