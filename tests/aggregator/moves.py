@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 
-from swapstats_aggregator.adapters.memory import MemoryDeadLetters, MemorySnapshots, MemorySource
+from swapstats_aggregator.adapters.memory import MemoryDeadLetters, MemoryRecord, MemorySnapshots, MemorySource
 from swapstats_aggregator.ports import DeadLetter, Fetched, Unavailable, Verdict
 from swapstats_core.ownership import Assignment, Handoff, PartitionAssignment, PartitionReport
 from swapstats_core.snapshot import Manifest
@@ -80,6 +83,23 @@ class Stalling(MemorySource):
             return await super().poll(partitions, timeout_ms)
         await asyncio.sleep(timeout_ms / 1000)
         return {}
+
+
+class Wrong(MemorySource):
+    """Doubles every amount: who reads from it counts in another way than the others."""
+
+    async def poll(self, partitions: Collection[int], timeout_ms: int) -> Mapping[int, Fetched]:
+        return {number: _doubled(fetched) for number, fetched in (await super().poll(partitions, timeout_ms)).items()}
+
+
+def _doubled(fetched: Fetched) -> Fetched:
+    records = []
+    for record in fetched.records:
+        fields = json.loads(record.value or b"{}")
+        fields["amount_usd"] = str(2 * Decimal(fields["amount_usd"]))
+        value = json.dumps(fields).encode()
+        records.append(MemoryRecord(record.offset, record.timestamp, record.key, value))
+    return replace(fetched, records=records)
 
 
 class Deaf(MemorySnapshots):

@@ -171,7 +171,11 @@ class World:
 
     @contextlib.asynccontextmanager
     async def member(
-        self, name: str, source: Source | None = None, snapshots: MemorySnapshots | None = None
+        self,
+        name: str,
+        source: Source | None = None,
+        snapshots: MemorySnapshots | None = None,
+        resource: SwapStatsResource = RESOURCE,
     ) -> AsyncIterator[Running]:
         """A new life of a shard, which does what the assignment says. At the end it crashes, if it still runs."""
         life = f"{name}-{next(self._lives)}"
@@ -183,7 +187,7 @@ class World:
             bus,
         )
         metrics = ShardMetrics()
-        running = Running(Shard(name, life, RESOURCE, ports, metrics, self.clock), metrics, bus)
+        running = Running(Shard(name, life, resource, ports, metrics, self.clock), metrics, bus)
         try:
             yield running
         finally:

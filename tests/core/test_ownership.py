@@ -54,7 +54,8 @@ def test_reports(report: ownership.MemberReport) -> None:
 
 @given(
     st.builds(ownership.Released, COUNTS, COUNTS, NAMES, COUNTS, NAMES, COUNTS, COUNTS, COUNTS, COUNTS)
-    | st.builds(ownership.Digested, COUNTS, COUNTS, COUNTS, NAMES)
+    | st.builds(ownership.Digested, COUNTS, COUNTS, NAMES, COUNTS, NAMES, NAMES)
+    | st.builds(ownership.Prove, COUNTS, COUNTS)
 )
-def test_partings(parting: ownership.Released | ownership.Digested) -> None:
-    assert ownership.decode_parting(ownership.encode(parting)) == parting
+def test_words(word: ownership.Released | ownership.Digested | ownership.Prove) -> None:
+    assert ownership.decode_word(ownership.encode(word)) == word

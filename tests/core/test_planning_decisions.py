@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignment, PartitionReport, Role
+from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignment, PartitionReport, Proof, Role
 from swapstats_core.phases import check
 from swapstats_core.planning import Member, Memory, Observed, Policy, initial, plan
 from swapstats_core.spec import SwapStatsSpec
@@ -197,17 +197,54 @@ def test_two_who_say_that_they_own_it() -> None:
 def test_a_report_that_cannot_know_the_entry_proves_nothing() -> None:
     entries = [PartitionAssignment("a", 3, "orphaned"), PartitionAssignment("b", 1, "warming", "a")]
     b = member("b", PartitionReport(1, 1, "owner"))
-    a = member("a", PartitionReport(1, 1, "shadow", lag_ms=0), revision=0)
+    a = member("a", PartitionReport(1, 1, "shadow", lag_ms=0, proof="equal"), revision=0)
     assert decide(*entries, members=(a, b)).partitions == entries
-    knows = member("a", PartitionReport(1, 1, "shadow", lag_ms=0), revision=1)
+    knows = member("a", PartitionReport(1, 1, "shadow", lag_ms=0, proof="equal"), revision=1)
     assert decide(*entries, members=(knows, b)).partitions == [PartitionAssignment("a", 4), PartitionAssignment("a", 2)]
 
 
 @pytest.mark.parametrize(("lag_ms", "owner"), [(None, "b"), (1_001, "b"), (1_000, "a")])
 def test_warm_means_within_the_lag(lag_ms: int | None, owner: str) -> None:
-    a = member("a", PartitionReport(0, 1, "shadow", lag_ms=lag_ms))
+    a = member("a", PartitionReport(0, 1, "shadow", lag_ms=lag_ms, proof="equal"))
     b = member("b", PartitionReport(0, 1, "owner"))
     assert owners(decide(PartitionAssignment("b", 1, "warming", "a"), members=(a, b))) == [owner]
+
+
+@pytest.mark.parametrize(
+    ("proof", "gone", "verify", "after"),
+    [
+        (None, False, True, PartitionAssignment("b", 1, "warming", "a")),
+        (None, False, False, PartitionAssignment("a", 2)),
+        (None, True, True, PartitionAssignment("a", 2)),  # nobody is there to prove it against
+        ("equal", False, True, PartitionAssignment("a", 2)),
+        ("incomparable", False, True, PartitionAssignment("a", 2)),
+        ("different", False, True, PartitionAssignment("b", 1)),
+        ("different", True, True, PartitionAssignment("b", 1)),
+        ("different", False, False, PartitionAssignment("a", 2)),
+    ],
+)
+def test_nobody_takes_over_with_another_state(
+    proof: Proof | None, *, gone: bool, verify: bool, after: PartitionAssignment
+) -> None:
+    a = member("a", PartitionReport(0, 1, "shadow", lag_ms=0, proof=proof))
+    b = replace(member("b", PartitionReport(0, 1, "owner")), dead=gone)
+    policy = replace(POLICY, partitions=1, verify_state=verify)
+    before = Assignment(1, [PartitionAssignment("b", 1, "warming", "a")])
+    assert plan(policy, Observed(0, before, (a, b))).assignment.partitions == [after]
+
+
+def test_a_member_that_counts_in_another_way_is_tried_seldom() -> None:
+    cluster = settled(1, replace(POLICY, partitions=2))
+    cluster.differing = {"shard-1"}
+    trace = Trace(cluster)
+    cluster.scale(2)
+    cluster.run(60_000 // 200)
+    assert owners(cluster.assignment) == ["shard-0", "shard-0"]
+    refused = [line for line in trace.lines if line.endswith("shard-1 came to another state than shard-0")]
+    assert 2 <= len(refused) <= 8, trace.lines
+    cluster.differing = set()
+    cluster.run(200_000 // 200)
+    assert sorted(owners(cluster.assignment)) == ["shard-0", "shard-1"]
 
 
 def test_members_that_know_a_newer_revision_get_a_newer_one() -> None:

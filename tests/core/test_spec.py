@@ -72,7 +72,7 @@ stores:
     username: null
     secretRef: null
     tls: {enabled: false, caFile: null, certFile: null, keyFile: null}
-rollout: {maxMoving: 2, warmLag: 1s, timeout: 5m}
+rollout: {maxMoving: 2, warmLag: 1s, timeout: 5m, verifyState: true}
 deletionPolicy: Retain
 telemetry: {logLevel: info, logFormat: json, monitors: true}
 """

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignment, PartitionReport, Role
+from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignment, PartitionReport, Proof, Role
 from swapstats_core.phases import check
 from swapstats_core.planning import Decision, Member, Memory, Observed, Plan, Policy, initial, plan
 
@@ -68,6 +68,8 @@ class Cluster:
         self.rates = [0] * policy.partitions
         self.seats: dict[str, Seat] = {}
         self.blind = False
+        self.differing: set[str] = set()
+        """Shards that count in another way than the others."""
         self.last: Plan | None = None
         self.trace: Callable[[Decision], None] = lambda _: None
         self.moves = 0
@@ -228,10 +230,18 @@ class Cluster:
                 lag_ms={"owner": self.seats[name].lag_ms, "shadow": 0}.get(task.role),
                 records_per_s=self.rates[number] if task.role == "owner" else 0,
                 highest_epoch=task.highest_epoch,
+                proof=self._prove(name, number) if task.role == "shadow" else None,
             )
             for number, task in process.tasks.items()
         ]
         return MemberReport(name, process.life, -1 if process.known is None else process.known.revision, told)
+
+    def _prove(self, name: str, number: int) -> Proof | None:
+        """It takes an owner that lives."""
+        owner = self.seats.get(self.entries[number].owner, Seat()).process
+        if owner is None or owner.stalled:
+            return None
+        return "different" if name in self.differing else "equal"
 
     # -- the decider ------------------------------------------------------------------------------------------------
 

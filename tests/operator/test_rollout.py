@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from swapstats_core.wire import rfc3339
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.rolling import Act, Rolling, Step
 from swapstats_operator.observing import Pod, Seen, Workload
@@ -56,8 +57,15 @@ def around(
     return Surroundings(seen, replicas, TIMEOUT_MS, lambda _: not deaf, busy.__contains__, tuple(handoffs))
 
 
-def handoff(owner: str, *, equal: bool | None) -> HandoffStatus:
-    return HandoffStatus(3, 9, "shard-0", owner, 77, "2026-01-05T12:00:00Z", 4, "released", 0, "x", "y", equal)
+def handoff(owner: str, *, equal: bool | None, refused: bool = False, at_ms: int = 100) -> HandoffStatus:
+    at = rfc3339(at_ms)
+    return HandoffStatus(3, 9, "shard-0", owner, 77, at, 4, "released", 0, "x", "y", equal, refused)
+
+
+def test_a_state_that_differed_in_an_earlier_rollout_is_no_fault_of_this_one() -> None:
+    old = handoff("shard-1", equal=False, at_ms=UNDER_WAY.since_ms - 1)
+    after, _ = step(UNDER_WAY, around([pod(0, "a"), pod(1, "b")], handoffs=[old]), UNDER_WAY.since_ms + 5)
+    assert after.target == UNDER_WAY.target
 
 
 @pytest.mark.parametrize(
@@ -131,7 +139,13 @@ def test_shards_are_rolled_one_after_the_other() -> None:
             [pod(0, "a"), pod(1, "b")],
             {"handoffs": [handoff("shard-1", equal=False)]},
             5,
-            "partition 3 came to shard-1 with another state than shard-0 had, at offset 77",
+            "shard-1 came to another state of partition 3 than shard-0 had at offset 77; it is there now",
+        ),
+        (
+            [pod(0, "a"), pod(1, "b")],
+            {"handoffs": [handoff("shard-1", equal=False, refused=True)]},
+            5,
+            "shard-1 came to another state of partition 3 than shard-0 had at offset 77; it isn't moved there",
         ),
         ([pod(0, "b"), pod(1, "b")], {"settled": False}, TIMEOUT_MS, "the API's pods didn't all get ready within 60 s"),
     ],

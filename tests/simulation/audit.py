@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from swapstats_aggregator.adapters.memory import MemoryStore
 from swapstats_aggregator.ports import Verdict
-from swapstats_core.ownership import Released, decode_parting
+from swapstats_core.ownership import Released, decode_word
 from swapstats_core.snapshot import Manifest, decode_manifest
 from swapstats_core.wire import Pulse, decode_pulse
 from tests.simulation.cluster import Life
@@ -106,7 +106,7 @@ class Audit:
         """A shard has sent a message."""
         if ".pulse." in subject:
             self._pulsed(life.id, decode_pulse(message))
-        elif ".handoff." in subject and isinstance(word := decode_parting(message), Released):
+        elif ".handoff." in subject and isinstance(word := decode_word(message), Released):
             self._tell(word.partition, word.offset)
 
     def _pulsed(self, life: str, pulse: Pulse) -> None:

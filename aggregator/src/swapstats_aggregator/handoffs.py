@@ -1,24 +1,32 @@
-"""The record of the partitions that a shard has taken over, with the proof that both sides had the same state."""
+"""The record of the partitions that a shard has taken over or was refused, with the proof that both sides had the same
+state: before a shadow may take over, at an offset that its owner chooses, and again where the former owner stopped.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
 import structlog
 
+from swapstats_aggregator.holding import Holding
 from swapstats_aggregator.setup import Setup
-from swapstats_aggregator.snapshotting import Frozen
+from swapstats_aggregator.snapshotting import Frozen, freeze
 from swapstats_aggregator.tenure import Tenure
-from swapstats_core.ownership import Handoff, Released
+from swapstats_core.digest import rules
+from swapstats_core.ownership import Digested, Handoff, Prove, Released, encode
 
 log = structlog.get_logger()
 
 _KEPT: Final = 64
 _DIGEST_S: Final = 30.0
 """How long the former owner's digest is waited for."""
+_ASK_S: Final = 1.0
+"""After this long without an answer, the owner is asked again: messages may be lost."""
+_ANSWER_S: Final = 5.0
+"""How long an owner's digest may take, once it has said at which offset; then it is asked again."""
 
 
 class Handoffs:
@@ -33,8 +41,13 @@ class Handoffs:
         """The shard serves a partition from now on, having begun at ``offset``; ``released``: if that is exactly where
         the former owner stopped.
         """
+        handoff = self._handoff(tenure, offset, replayed, released)
+        self._keep(handoff)
+        log.info("took_over", **msgspec.structs.asdict(handoff))
+
+    def _handoff(self, tenure: Tenure, offset: int, replayed: int, released: Released | None) -> Handoff:
         now_ms = self._setup.clock()
-        handoff = Handoff(
+        return Handoff(
             partition=tenure.partition,
             epoch=tenure.epoch,
             former=tenure.former or "",
@@ -44,20 +57,74 @@ class Handoffs:
             gap_ms=None if released is None else max(0, now_ms - released.at_ms),
             replayed=replayed,
         )
+
+    def _keep(self, handoff: Handoff) -> None:
         self.newest = [*self.newest, handoff][-_KEPT:]
-        log.info("took_over", **msgspec.structs.asdict(handoff))
+
+    async def prove(self, tenure: Tenure, held: Holding, follow: Callable[[Tenure], None]) -> None:
+        """Find out whether a shadow's state is its owner's, once for every owner that it follows; until cancelled.
+
+        The shadow asks; the owner marks a pulse; the shadow reads up to the mark and no further until it has frozen the
+        state there: it is never ahead of its owner, so it can't have passed it. ``follow`` lets it read on.
+        """
+        partition, subject = tenure.partition, self._setup.subjects.handoff(tenure.partition)
+        while True:
+            await tenure.until(lambda: tenure.proof is None and tenure.heard is not None)
+            tenure.is_asking = True
+            await self._setup.ports.bus.publish(subject, encode(Prove(partition, tenure.epoch)))
+            await within(_ASK_S, tenure.until(lambda: tenure.mark is not None))
+            if (mark := tenure.mark) is None:
+                continue
+            frozen = await self._freeze_at(mark.offset, held)
+            tenure.mark = None
+            follow(tenure)
+            if frozen is not None:
+                await self._prove(tenure, mark.epoch, frozen)
+
+    async def _freeze_at(self, offset: int, held: Holding) -> Frozen | None:
+        """The state with all records below an offset; None if it has more (an owner's offset may go back)."""
+        replica = held.replica
+        if replica.offset > offset:
+            return None
+        await held.until(lambda: replica.offset >= offset)
+        return freeze(replica)
+
+    async def _prove(self, tenure: Tenure, epoch: int, frozen: Frozen) -> None:
+        ours = await frozen.digest()
+        word = await self._digest_of_owner(tenure, frozen, _ANSWER_S)
+        if word is None or tenure.followed_epoch != epoch:
+            return
+        if word.rules != rules(self._setup.config):
+            tenure.proof = "incomparable"
+            return
+        tenure.proof = "equal" if word.digest == ours else "different"
+        if word.digest != ours:
+            told = {"former": word.owner, "digest_former": word.digest, "digest_owner": ours, "refused": True}
+            self._keep(msgspec.structs.replace(self._handoff(tenure, frozen.offset, 0, None), **told))
+            self._mismatch(tenure, word.digest, ours)
 
     async def compare(self, tenure: Tenure, frozen: Frozen) -> None:
-        """Put the digests of both sides into the record."""
+        """Put the digests of both sides into the record of a move."""
         ours = await frozen.digest()
         self._amend(tenure, digest_owner=ours)
-        await within(_DIGEST_S, _heard_digest(tenure))
-        if (word := tenure.digested) is None or word.offset != frozen.offset:
+        word = await self._digest_of_owner(tenure, frozen, _DIGEST_S)
+        if word is None or word.rules != rules(self._setup.config):
             return
         self._amend(tenure, digest_former=word.digest)
         if word.digest != ours:
-            self._setup.metrics.digest_mismatches.inc()
-            log.error("digests_differ", partition=tenure.partition, former=word.digest, owner=ours)
+            self._mismatch(tenure, word.digest, ours)
+
+    async def _digest_of_owner(self, tenure: Tenure, frozen: Frozen, seconds: float) -> Digested | None:
+        """What the owner, or the former one, says of its state at the same offset; None: nothing, in that time."""
+
+        def heard() -> bool:
+            return tenure.digested is not None and tenure.digested.offset == frozen.offset
+
+        return tenure.digested if await within(seconds, tenure.until(heard)) else None
+
+    def _mismatch(self, tenure: Tenure, theirs: str, ours: str) -> None:
+        self._setup.metrics.digest_mismatches.inc()
+        log.error("digests_differ", partition=tenure.partition, epoch=tenure.epoch, theirs=theirs, ours=ours)
 
     def _amend(self, tenure: Tenure, **digests: str) -> None:
         key = (tenure.partition, tenure.epoch)
@@ -65,12 +132,6 @@ class Handoffs:
             msgspec.structs.replace(each, **digests) if (each.partition, each.epoch) == key else each
             for each in self.newest
         ]
-
-
-async def _heard_digest(tenure: Tenure) -> None:
-    while tenure.digested is None:
-        tenure.parted.clear()
-        await tenure.parted.wait()
 
 
 async def within(seconds: float, work: Awaitable[object]) -> bool:

@@ -54,12 +54,16 @@ def _size(letter: DeadLetter) -> int:
 
 @dataclass(slots=True, eq=False)
 class Ownership:
-    """What only an owner does with a partition: it answers, publishes and takes snapshots."""
+    """What only an owner does with a partition: it answers, publishes and takes snapshots.
+
+    ``proof_due``: a shadow has asked for the digest of the state at a pulse.
+    """
 
     snapshotter: Snapshotter
     unserve: Callable[[], Awaitable[None]]
     snapshot_due_ms: int
     ticked_at_ms: int = 0
+    proof_due: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -93,3 +97,9 @@ class Holding:
             rate = (records - self.observed_records) * 1000 // elapsed_ms
             self.records_per_s += (rate - self.records_per_s) // 8 if self.records_per_s else rate
         self.observed_at_ms, self.observed_records = now_ms, records
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that only steps of the replica can bring about."""
+        while not condition():
+            self.changed.clear()
+            await self.changed.wait()

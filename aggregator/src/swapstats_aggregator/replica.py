@@ -184,11 +184,13 @@ class Replica:
 
     # -- deltas -----------------------------------------------------------------------------------------------------
 
-    def tick(self, subjects: Subjects, wall_ms: int) -> list[tuple[str, bytes]]:
-        """The messages due now: deltas of changed followed tokens, then the pulse that names them."""
+    def tick(self, subjects: Subjects, wall_ms: int, *, prove: bool = False) -> list[tuple[str, bytes]]:
+        """The messages due now: deltas of changed followed tokens, then the pulse that names them. ``prove``: there is
+        a pulse, and it says that the state will be proven.
+        """
         self._followed = {token: until for token, until in self._followed.items() if until > wall_ms}
         changed = self.state.take_changed(self._followed)
-        due = wall_ms - self._pulse_at_ms >= PULSE_INTERVAL_MS or self.current != self._pulse_current
+        due = prove or wall_ms - self._pulse_at_ms >= PULSE_INTERVAL_MS or self.current != self._pulse_current
         if not changed and not due:
             return []
         self._pulse += 1
@@ -206,6 +208,7 @@ class Replica:
             self.current,
             changed,
             self.rebuilding,
+            prove,
         )
         messages.append((subjects.pulse(self.partition), encode(pulse)))
         return messages

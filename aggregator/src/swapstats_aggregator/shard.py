@@ -117,10 +117,15 @@ class Shard:
             for partition, held in self._holdings.items()
             if held.owned is not None and held.replica.snapshot_at_ms is not None
         ]
-        return [
+        old = [
             f"partition {partition}: no snapshot could be stored for {age_ms // 1000} s"
             for partition, age_ms in ages
             if age_ms > old_ms
+        ]
+        return old + [
+            f"partition {refused.partition}: came to another state than {refused.former} had at offset {refused.offset}"
+            for refused in self._tenancy.handoffs
+            if refused.refused
         ]
 
     async def drained(self) -> None:
@@ -293,7 +298,11 @@ class Shard:
             if owned is None or now - owned.ticked_at_ms < (_TICK_MS if replica.current else _TICK_BEHIND_MS):
                 continue
             owned.ticked_at_ms = now
-            for subject, payload in replica.tick(self._subjects, now):
+            prove, owned.proof_due = owned.proof_due, False
+            messages = replica.tick(self._subjects, now, prove=prove)
+            if prove:  # before anything is awaited: the state is still that of the pulse
+                self._tenancy.prove(replica)
+            for subject, payload in messages:
                 await self._ports.bus.publish(subject, payload)
 
     def _observe(self, replica: Replica, now: int) -> None:

@@ -69,15 +69,18 @@ class Succession:
     def follow(self, tenure: Tenure) -> None:
         """Let a shadow read as far as its owner has."""
         held, heard = self.holdings.get(tenure.partition), tenure.heard
-        if held is not None and heard is not None and (held.feed.limit or 0) < heard.offset:
-            held.feed.limit = heard.offset
+        if held is None or heard is None:
+            return
+        limit = heard.offset if tenure.mark is None else tenure.mark.offset
+        if (held.feed.limit or 0) < limit:
+            held.feed.limit = limit
             self._wake()
 
     async def run(self, tenure: Tenure) -> None:
         """From nothing to serving; may be repeated after Unavailable. Raises Unavailable, Fenced."""
         if not tenure.promoted.is_set():
             await self._become_shadow(tenure)
-            await tenure.promoted.wait()
+            await self._shadow(tenure)
         await self._claim(tenure)
         held = self.holdings.get(tenure.partition)
         if held is None or not await self._take_over(tenure, held):
@@ -97,6 +100,19 @@ class Succession:
         tenure.role = "shadow"
         self._hold(Holding(replica, Feed(limit), stored=restored.stored))
         log.info("follows", partition=tenure.partition, epoch=tenure.epoch, offset=replica.offset)
+
+    async def _shadow(self, tenure: Tenure) -> None:
+        """Until it is promoted."""
+        proving = asyncio.ensure_future(self._handoffs.prove(tenure, self.holdings[tenure.partition], self.follow))
+        promoted = asyncio.ensure_future(tenure.promoted.wait())
+        try:
+            await asyncio.wait((proving, promoted), return_when=asyncio.FIRST_COMPLETED)
+            if proving.done():
+                proving.result()
+        finally:
+            proving.cancel()
+            promoted.cancel()
+            await asyncio.gather(proving, promoted, return_exceptions=True)
 
     async def _claim(self, tenure: Tenure) -> None:
         snapshots, owner = self._setup.ports.snapshots, self._setup.owner
@@ -118,7 +134,7 @@ class Succession:
         await self._serve(tenure, held, snapshotter)
         self._hold(held)
         if tenure.former:
-            await _until(held, lambda: replica.current)
+            await held.until(lambda: replica.current)
             self._handoffs.record(tenure, restored.start.offset, replica.records, None)
 
     async def _restore(self, tenure: Tenure) -> Restored:
@@ -181,12 +197,7 @@ class Succession:
         return True
 
     async def _last_word(self, tenure: Tenure) -> Released | None:
-        async def heard() -> None:
-            while tenure.released is None:
-                tenure.parted.clear()
-                await tenure.parted.wait()
-
-        await within(_PARTING_S, heard())
+        await within(_PARTING_S, tenure.until(lambda: tenure.released is not None))
         return tenure.released
 
     async def _newest_manifest(self, partition: int) -> Manifest | None:
@@ -200,7 +211,7 @@ class Succession:
         """Read exactly up to an offset."""
         held.feed.limit = offset
         self._wake()
-        return await within(_CATCH_UP_S, _until(held, lambda: held.replica.offset >= offset))
+        return await within(_CATCH_UP_S, held.until(lambda: held.replica.offset >= offset))
 
     # -- serving ----------------------------------------------------------------------------------------------------
 
@@ -232,12 +243,6 @@ class Succession:
         except asyncio.CancelledError:
             await (await serving)()
             raise
-
-
-async def _until(held: Holding, condition: Callable[[], bool]) -> None:
-    while not condition():
-        held.changed.clear()
-        await held.changed.wait()
 
 
 def _still_stored(stored: Mapping[Chunk, ChunkRef], newest: Manifest | None) -> dict[Chunk, ChunkRef]:

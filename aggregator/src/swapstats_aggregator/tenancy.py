@@ -16,11 +16,22 @@ import structlog
 from swapstats_aggregator.handoffs import Handoffs, within
 from swapstats_aggregator.holding import Holding
 from swapstats_aggregator.ports import Unavailable
+from swapstats_aggregator.replica import Replica
 from swapstats_aggregator.setup import Setup
 from swapstats_aggregator.snapshotting import Fenced, Frozen, freeze
 from swapstats_aggregator.succession import Answer, Bury, Succession
 from swapstats_aggregator.tenure import Have, Step, Tenure, Want, Wanted, step, wanted
-from swapstats_core.ownership import Assignment, Digested, Handoff, PartitionReport, Released, decode_parting, encode
+from swapstats_core.digest import rules
+from swapstats_core.ownership import (
+    Assignment,
+    Digested,
+    Handoff,
+    PartitionReport,
+    Prove,
+    Released,
+    decode_word,
+    encode,
+)
 from swapstats_core.wire import CURRENT_WITHIN_MS, decode_pulse
 
 log = structlog.get_logger()
@@ -75,7 +86,9 @@ class Tenancy:
         return [self._report(tenure) for _, tenure in sorted(self._tenures.items())]
 
     def _report(self, tenure: Tenure) -> PartitionReport:
-        report = PartitionReport(tenure.partition, tenure.epoch, tenure.role, highest_epoch=tenure.highest_epoch)
+        report = PartitionReport(
+            tenure.partition, tenure.epoch, tenure.role, highest_epoch=tenure.highest_epoch, proof=tenure.proof
+        )
         held = self.holdings.get(tenure.partition)
         if held is None:
             return report
@@ -147,7 +160,7 @@ class Tenancy:
         subjects, bus = self._setup.subjects, self._setup.ports.bus
         tenure.unlisten = [
             await bus.listen(subjects.pulse(partition), lambda payload: self._on_pulse(tenure, payload)),
-            await bus.listen(subjects.handoff(partition), lambda payload: self._on_parting(tenure, payload)),
+            await bus.listen(subjects.handoff(partition), lambda payload: self._on_word(tenure, payload)),
         ]
         tenure.task = self._spawn(self._live(tenure))
 
@@ -164,7 +177,7 @@ class Tenancy:
         if held.owned is None:
             return
         frozen = await self._say_where(tenure, held)
-        self._spawn(self._tell_digest(tenure.partition, tenure.epoch, frozen))
+        self._spawn(self._tell_digest(frozen, held.replica))
         await held.owned.unserve()
         log.info("released", partition=tenure.partition, epoch=tenure.epoch, offset=frozen.offset)
 
@@ -185,9 +198,15 @@ class Tenancy:
         await self._setup.ports.bus.publish(self._setup.subjects.handoff(tenure.partition), encode(released))
         return frozen
 
-    async def _tell_digest(self, partition: int, epoch: int, frozen: Frozen) -> None:
-        digested = Digested(partition, epoch, frozen.offset, await frozen.digest())
+    async def _tell_digest(self, frozen: Frozen, replica: Replica) -> None:
+        partition, epoch, owner = replica.partition, replica.epoch, self._setup.owner.name
+        digest = await frozen.digest()
+        digested = Digested(partition, epoch, owner, frozen.offset, digest, rules(replica.config))
         await self._setup.ports.bus.publish(self._setup.subjects.handoff(partition), encode(digested))
+
+    def prove(self, replica: Replica) -> None:
+        """Tell the digest of an owner's state as it is now."""
+        self._spawn(self._tell_digest(freeze(replica), replica))
 
     async def _close(self, tenure: Tenure) -> None:
         if tenure.task is not None:
@@ -217,8 +236,14 @@ class Tenancy:
         elif tenure.have is Have.OWNER and pulse.epoch > tenure.epoch:
             self._spawn(self._refuse(tenure, pulse.epoch, "another shard serves it"))
 
-    def _on_parting(self, tenure: Tenure, payload: bytes) -> None:
-        tenure.hear(decode_parting(payload), self._setup.clock())
+    def _on_word(self, tenure: Tenure, payload: bytes) -> None:
+        word = decode_word(payload)
+        if not isinstance(word, Prove):
+            tenure.hear(word, self._setup.clock())
+            return
+        held = self.holdings.get(tenure.partition)
+        if held is not None and held.owned is not None and word.epoch == tenure.epoch:
+            held.owned.proof_due = True
 
     async def fenced(self, partition: int, error: Fenced) -> None:
         """A flip was refused: drop the partition."""
@@ -279,7 +304,7 @@ class Tenancy:
             log.warning("left_without_snapshot", partition=tenure.partition, error=repr(error))
         else:
             log.info("left", partition=tenure.partition, offset=manifest.offset)
-        self._spawn(self._tell_digest(tenure.partition, tenure.epoch, frozen))
+        self._spawn(self._tell_digest(frozen, held.replica))
 
     def abandon(self) -> None:
         """End all tasks, whatever they are doing."""

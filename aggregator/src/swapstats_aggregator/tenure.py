@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from swapstats_core.ownership import Digested, PartitionAssignment, Released, Role
+from swapstats_core.ownership import Digested, PartitionAssignment, Proof, Released, Role
 from swapstats_core.wire import Pulse
 
 
@@ -108,8 +108,14 @@ class Tenure:
     heard_at_ms: int = 0
     released: Released | None = None
     digested: Digested | None = None
-    parted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when one of the former owner's last words is heard."""
+    is_asking: bool = False
+    """Whether it has asked its owner to prove, and not heard where."""
+    mark: Pulse | None = None
+    """The pulse at whose offset its owner digests its state, until this shadow has come there."""
+    proof: Proof | None = None
+    """Of its state, against that of the owner that it follows."""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a word of the owner is heard, or another owner is followed."""
     former: str | None = None
     """Who had claimed the partition before; None before the claim."""
     task: asyncio.Task[None] | None = None
@@ -118,7 +124,15 @@ class Tenure:
     def follow(self, epoch: int) -> None:
         """Follow the owner of ``epoch``."""
         self.epoch = self.followed_epoch = epoch
+        self.proof = None
         self._forget_before(epoch)
+        self.news.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that only news can bring about."""
+        while not condition():
+            self.news.clear()
+            await self.news.wait()
 
     def hear(self, word: Pulse | Released | Digested, now_ms: int) -> None:
         """Take in what the owner of an epoch says, if it is the one that is followed or one after it.
@@ -132,16 +146,18 @@ class Tenure:
         match word:
             case Pulse():
                 self.heard, self.heard_at_ms = word, now_ms
+                if word.proof and self.is_asking:
+                    self.is_asking, self.mark = False, word
             case Released():
                 self.released = word
-                self.parted.set()
             case Digested():
                 self.digested = word
-                self.parted.set()
+        self.news.set()
 
     def _forget_before(self, epoch: int) -> None:
         """What the owner of an earlier epoch said is of no interest any more."""
         self.heard = None if self.heard is None or self.heard.epoch < epoch else self.heard
+        self.mark = None if self.mark is None or self.mark.epoch < epoch else self.mark
         self.released = None if self.released is None or self.released.epoch < epoch else self.released
         self.digested = None if self.digested is None or self.digested.epoch < epoch else self.digested
 

@@ -21,10 +21,19 @@ from swapstats_core.cells import merge
 from swapstats_core.chunks import Chunk, Part, compact
 from swapstats_core.fields import MINUTE_MS
 from swapstats_core.identities import IdRun, UInt64s
+from swapstats_core.partition import Config
 
+_VERSION: Final = 1
+"""Of the digest: raise it when the same state gets another one."""
 _MASK: Final = (1 << 64) - 1
 _FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND: Final = np.uint64(0x94D049BB133111EB)
+
+
+def rules(config: Config) -> str:
+    """What two digests must have in common to be compared: by other rules, the same records make another state."""
+    minutes = ",".join(map(str, config.window_minutes))
+    return f"{_VERSION}/{minutes}/{config.grace_ms}/{config.ttl_ms}"
 
 
 def digest_of(parts: Sequence[Part], names: Sequence[str], newest_ms: int, longest_minutes: int) -> str:

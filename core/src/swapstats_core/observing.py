@@ -21,13 +21,17 @@ _FORGIVEN_AFTER: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the resource says about ownership."""
+    """What the resource says about ownership.
+
+    ``verify_state``: nobody takes over whose state isn't its owner's.
+    """
 
     partitions: int
     max_moving: int
     warm_lag_ms: int
     timeout_ms: int
     failover_after_ms: int
+    verify_state: bool = True
 
     @property
     def steady_after_ms(self) -> int:
@@ -42,6 +46,7 @@ class Policy:
             warm_lag_ms=spec.rollout.warm_lag,
             timeout_ms=spec.rollout.timeout,
             failover_after_ms=spec.shards.failover_after,
+            verify_state=spec.rollout.verify_state,
         )
 
 

@@ -35,6 +35,11 @@ class Assignment(msgspec.Struct, frozen=True):
 
 
 Role = Literal["restoring", "shadow", "claiming", "owner", "refused"]
+Proof = Literal["equal", "different", "incomparable"]
+"""What comparing a shadow's state with its owner's, at one offset, has shown.
+
+*Incomparable*: they count by other rules, because the resource was changed (`swapstats_core.digest.rules`).
+"""
 
 
 class PartitionReport(msgspec.Struct, frozen=True):
@@ -49,6 +54,7 @@ class PartitionReport(msgspec.Struct, frozen=True):
 
     ``records_per_s``: recent rate, smoothed. ``snapshot_age_ms``: age of the newest flipped snapshot, None without one.
     ``rebuilding``: share (0 to 1) of what must be read in place of a lost snapshot; None: nothing is rebuilt.
+    ``proof``: a shadow's; None: not known yet.
     """
 
     partition: int
@@ -60,16 +66,20 @@ class PartitionReport(msgspec.Struct, frozen=True):
     snapshot_age_ms: int | None = None
     rebuilding: float | None = None
     highest_epoch: int = 0
+    proof: Proof | None = None
 
 
 class Handoff(msgspec.Struct, frozen=True):
-    """A finished move of a partition, told by its new owner.
+    """A finished move of a partition, told by its new owner, or one that was refused.
 
     ``offset``: where the former owner stopped or, if it never said (then ``gap_ms`` is None), where the new one went
     on. ``served_at_ms``: when the new one served or, after a restore, was current. ``gap_ms``: from the former owner's
     last moment to the new one's first, by their clocks. ``replayed``: records that the new owner applied in between;
     after a restore, all since the snapshot. The digests (hexadecimal) are those of both states at ``offset``; None: not
     known, or not yet. ``former`` is empty when nobody is known to have held the partition before.
+
+    ``refused``: at ``served_at_ms`` the digests at ``offset`` turned out to differ, so ``owner`` didn't become it, and
+    ``former``, in ``epoch``, still is.
     """
 
     partition: int
@@ -82,6 +92,7 @@ class Handoff(msgspec.Struct, frozen=True):
     replayed: int
     digest_former: str | None = None
     digest_owner: str | None = None
+    refused: bool = False
 
 
 class MemberReport(msgspec.Struct, frozen=True):
@@ -89,7 +100,7 @@ class MemberReport(msgspec.Struct, frozen=True):
 
     ``life`` tells apart two processes with one name. ``revision`` is that of the newest assignment that it acts on
     (-1: none yet). ``degraded``: what doesn't work although the shard goes on, in words. ``handoffs``: the newest
-    that it took over, oldest first.
+    that it took over or was refused, oldest first.
     """
 
     shard: str
@@ -118,16 +129,28 @@ class Released(msgspec.Struct, frozen=True, tag="released", tag_field="kind"):
     at_ms: int
 
 
-class Digested(msgspec.Struct, frozen=True, tag="digested", tag_field="kind"):
-    """The former owner's digest (hexadecimal) of its state at ``offset``, some time after its `Released`."""
+class Prove(msgspec.Struct, frozen=True, tag="prove", tag_field="kind"):
+    """A shadow asks the owner of ``epoch`` for the digest of its state, at an offset that a pulse shall name."""
 
     partition: int
     epoch: int
+
+
+class Digested(msgspec.Struct, frozen=True, tag="digested", tag_field="kind"):
+    """The digest (hexadecimal) of an owner's state at ``offset``: where it stopped, or where a pulse said.
+
+    ``rules``: those by which it counts (`swapstats_core.digest.rules`).
+    """
+
+    partition: int
+    epoch: int
+    owner: str
     offset: int
     digest: str
+    rules: str
 
 
 encode = msgspec.json.Encoder().encode
 decode_assignment = msgspec.json.Decoder(Assignment).decode
 decode_report = msgspec.json.Decoder(MemberReport).decode
-decode_parting = msgspec.json.Decoder(Released | Digested).decode
+decode_word = msgspec.json.Decoder(Released | Digested | Prove).decode

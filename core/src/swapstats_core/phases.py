@@ -84,12 +84,19 @@ class Case:
         return self.owner_idle() and self.clock_ms - since_ms >= self.policy.failover_after_ms
 
     def next_warm(self) -> bool:
-        """Whether it can take over now. One that is to be emptied does so only in need."""
+        """Whether it can take over now. One that is to be emptied, or not proven yet, does so only in need."""
         if self.next is None or self._role(self.next) != "shadow" or not self.next.knows(self.past.revision):
             return False
-        lag_ms = self.next.work[self.number].lag_ms
-        warm = lag_ms is not None and lag_ms <= self.policy.warm_lag_ms
-        return warm and (self.next.member.staying or self.owner_gone())
+        report = self.next.work[self.number]
+        warm = report.lag_ms is not None and report.lag_ms <= self.policy.warm_lag_ms
+        proven = report.proof is not None or not self.policy.verify_state
+        return warm and ((proven and self.next.member.staying) or self.owner_gone())
+
+    def next_differs(self) -> bool:
+        """Whether its state isn't its owner's: one of them counts wrong."""
+        if self.next is None or self._role(self.next) != "shadow" or not self.policy.verify_state:
+            return False
+        return self.next.work[self.number].proof == "different"
 
     def next_gone(self) -> bool:
         """A shadow that is only silent may go on when it answers again."""
@@ -153,6 +160,7 @@ RULES: Final[Mapping[Phase, tuple[Rule, ...]]] = {
         Rule(Case.owner_lingers, _renew, "{owner} doesn't claim epoch {epoch}"),
     ),
     "warming": (
+        Rule(Case.next_differs, _keep, "{next} came to another state than {owner}", blames=True),
         Rule(Case.next_warm, _succeed, "{next} is warm"),
         Rule(Case.owner_gone, _orphan, "{owner} is gone, and {next} isn't warm"),
         Rule(Case.owner_restarted, _renew, "{owner} has restarted"),

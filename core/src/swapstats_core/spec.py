@@ -376,6 +376,9 @@ class Rollout(Section):
     """A next owner counts as warm below this lag."""
     timeout: Duration = 300_000
     """A rollout step that takes longer stops and rolls back."""
+    verify_state: bool = True
+    """Move a partition only to a shard whose state is the owner's, digit for digit, and roll a release back whose state
+    isn't. False: for a release that corrects how swaps are counted."""
 
 
 class Telemetry(Section):

@@ -57,6 +57,8 @@ class Pulse(msgspec.Struct, frozen=True):
     Pulses of an epoch are numbered without a gap. A followed token that isn't in ``changed`` is unchanged up to
     ``(offset, as_of_ms)``; one that is in it has sent, on its own subject, a state whose version is this pulse's
     number.
+
+    ``proof``: the owner will tell the digest of its state at ``offset`` (`swapstats_core.ownership.Digested`).
     """
 
     partition: int
@@ -68,6 +70,7 @@ class Pulse(msgspec.Struct, frozen=True):
     current: bool
     changed: list[str]
     rebuilding: float | None = None
+    proof: bool = False
 
 
 class TokenQuery(msgspec.Struct, frozen=True, tag="token", tag_field="op"):
@@ -253,3 +256,8 @@ def rfc3339(unix_ms: int) -> str:
     """RFC 3339 in UTC with milliseconds: ``2026-01-05T12:00:31.200Z``."""
     seconds, millis = divmod(unix_ms, 1000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"
+
+
+def unix_ms(text: str) -> int:
+    """Milliseconds of a time in RFC 3339."""
+    return round(datetime.fromisoformat(text).timestamp() * 1_000)

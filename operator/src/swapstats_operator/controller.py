@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from pydantic import ValidationError
 
+from swapstats_core import spec as specs
 from swapstats_core.planning import Policy
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Subjects
@@ -143,7 +144,7 @@ class Controller:
         asked = revision_of(resource, self._surface.images, self._secrets, annotations.get(RESTART, ""))
         desired = name_of(self._key, asked)
         self._revisions = {**self._revisions, **self._seen.revisions, desired: asked}
-        rollout, taken = self._roll(body, desired, spec.rollout.timeout, now_ms)
+        rollout, taken = self._roll(body, desired, resource.spec.rollout, now_ms)
         self._own(body, resource, rollout)
         self._topics.want(resource, self._secrets)
         monitors = spec.telemetry.monitors and await self._monitoring()
@@ -182,16 +183,17 @@ class Controller:
 
     # -- planning -----------------------------------------------------------------------------------------------------
 
-    def _around(self, timeout_ms: int) -> Surroundings:
+    def _around(self, limits: specs.Rollout) -> Surroundings:
         owning = self._owning
-        return Surroundings(self._seen, self._replicas, timeout_ms, owning.heard, owning.engaged, owning.handoffs)
+        handoffs = owning.handoffs if limits.verify_state else ()
+        return Surroundings(self._seen, self._replicas, limits.timeout, owning.heard, owning.engaged, handoffs)
 
-    def _roll(self, body: Object, desired: str, timeout_ms: int, now_ms: int) -> tuple[Rollout, Step | None]:
+    def _roll(self, body: Object, desired: str, limits: specs.Rollout, now_ms: int) -> tuple[Rollout, Step | None]:
         before = self._rollout or reporting.restored(body.get("status", {}))
         rollout = aim(before, desired, now_ms)
         if rollout.target not in self._revisions:  # its ConfigMap was deleted while no operator ran
             rollout = Rollout(desired, now_ms)
-        after, taken = step(rollout, self._around(timeout_ms), now_ms)
+        after, taken = step(rollout, self._around(limits), now_ms)
         self._tell(before, after, taken)
         self._rollout = after
         return after, taken
@@ -243,7 +245,7 @@ class Controller:
     ) -> Iterator[Manifest]:
         owner = owner_reference(body)
         spec, target = resource.spec, rollout.target
-        replicas = shards_to_have(self._around(spec.rollout.timeout))
+        replicas = shards_to_have(self._around(resource.spec.rollout))
         if rollout.stable is not None and rollout.stable != target and rollout.stable in self._revisions:
             yield config_map(self._key, owner, rollout.stable, self._revisions[rollout.stable])
         yield from instance(self._key, owner, spec, target, self._revisions[target], replicas, monitors=monitors)
@@ -295,7 +297,7 @@ class Controller:
         if self._conditions is None:
             self._conditions = Conditions(reporting.since(there))
         spec, owning, generation = resource.spec, self._owning, body["metadata"]["generation"]
-        shards = progress(rollout, self._around(spec.rollout.timeout))
+        shards = progress(rollout, self._around(resource.spec.rollout))
         view = View(
             name=self._key.name,
             generation=generation,

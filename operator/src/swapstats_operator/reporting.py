@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
-from swapstats_core.wire import rfc3339
+from swapstats_core.wire import rfc3339, unix_ms
 from swapstats_operator.cluster import Key
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.reporting import READY
@@ -157,11 +156,6 @@ def rounded(duration_ms: int | None, least_ms: int = 0) -> str | None:
     return f"<{bound_s // size}{unit}"
 
 
-def unix_ms(text: str) -> int:
-    """Milliseconds of a time in RFC 3339."""
-    return round(datetime.fromisoformat(text).timestamp() * 1_000)
-
-
 def _condition(condition: Condition, generation: int) -> ShownCondition:
     return ShownCondition(
         type=condition.type,
@@ -182,6 +176,7 @@ def _handoff(handoff: HandoffStatus) -> Handoff:
             "gap_ms": handoff.gap_ms,
             "replayed": handoff.replayed,
             "digests_equal": handoff.digests_equal,
+            "refused": handoff.refused or None,
         }
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from swapstats_core.wire import unix_ms
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.rolling import Act, Rolling, Shard, Step, next_step, number_of
 from swapstats_operator.observing import Seen, Workload
@@ -48,7 +49,9 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a rollout looks at. ``replicas``: shards wanted. ``heard``, ``engaged``: what the decider knows."""
+    """What a rollout looks at. ``replicas``: shards wanted. ``heard``, ``engaged``: what the decider knows.
+    ``handoffs``: those whose digests must be equal.
+    """
 
     seen: Seen
     replicas: int
@@ -130,10 +133,13 @@ def _fault(rollout: Rollout, around: Surroundings, now_ms: int) -> str:
             return f"pod {pod.name}: {pod.broken}"
     for handoff in around.handoffs:
         owner = around.seen.shards.get(handoff.owner)
-        if handoff.digests_equal is False and owner is not None and owner.revision == rollout.target:
+        if handoff.digests_equal is not False or unix_ms(handoff.served_at) < rollout.since_ms:
+            continue
+        if owner is not None and owner.revision == rollout.target:
+            then = "isn't moved there" if handoff.refused else "is there now"
             return (
-                f"partition {handoff.partition} came to {handoff.owner} with another state than {handoff.former} had, "
-                f"at offset {handoff.offset}"
+                f"{handoff.owner} came to another state of partition {handoff.partition} than {handoff.former} had at "
+                f"offset {handoff.offset}; it {then}"
             )
     if now_ms - rollout.since_ms >= around.timeout_ms:
         for name, workload in (("API", around.seen.api), ("recorder", around.seen.recorder)):

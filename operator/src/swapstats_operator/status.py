@@ -49,20 +49,22 @@ class Assignment(Section):
 
 
 class Handoff(Section):
-    """A finished move of a partition."""
+    """A finished or refused move of a partition."""
 
     partition: int
     """The partition."""
     former: str = Field(alias="from")
     """The shard that owned it before."""
     owner: str = Field(alias="to")
-    """The shard that took over."""
+    """The shard that took over, or was to."""
     gap_ms: int | None = None
     """How long nobody served, in milliseconds; absent: not known."""
     replayed: int
     """Records that the new owner applied meanwhile."""
     digests_equal: bool | None = None
     """Whether both sides held the same state at the same offset; absent: not known."""
+    refused: bool | None = None
+    """True: the states differed beforehand, so nothing was moved."""
 
 
 class Snapshot(Section):

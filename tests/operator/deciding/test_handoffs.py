@@ -46,6 +46,17 @@ def test_digests_that_differ_are_an_alarm() -> None:
     assert alarm
 
 
+def test_a_move_that_was_refused_is_an_alarm_and_no_move() -> None:
+    handoffs = Handoffs()
+    handoffs.observe(_report("shard-0", _handoff(epoch=5, digest_owner="aa", digest_former="aa")), T_MS)
+    handoffs.observe(
+        _report("shard-1", _handoff(epoch=5, gap_ms=None, refused=True, digest_owner="aa", digest_former="bb")), T_MS
+    )
+    moved, refused = handoffs.completed(T_MS)
+    assert (moved.refused, refused.refused, refused.gap_ms) == (False, True, None)
+    assert told([refused]) == [("partition 0: not moved to shard-1, whose state at offset 100 isn't shard-0's", True)]
+
+
 def test_a_digest_that_does_not_come_is_not_waited_for_for_ever() -> None:
     handoffs = Handoffs()
     handoffs.observe(_report("shard-1", _handoff(digest_owner="aa")), T_MS)

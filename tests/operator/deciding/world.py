@@ -101,7 +101,7 @@ class Shard:
                 highest = self.copy.claims.get(number, 0)
                 work.append(PartitionReport(number, entry.epoch, role, lag_ms=0, highest_epoch=highest))
             elif entry.next == self.name:
-                work.append(PartitionReport(number, entry.epoch, "shadow", lag_ms=0))
+                work.append(PartitionReport(number, entry.epoch, "shadow", lag_ms=0, proof="equal"))
         self.held = {report.partition: report.epoch for report in work if report.role == "owner"}
         return MemberReport(self.name, self.life, assignment.revision, work, handoffs=self.handoffs)
 

@@ -114,7 +114,7 @@ def _settling(facts: Facts) -> Finding | None:
 
 
 def _digests(facts: Facts) -> Finding | None:
-    wrong = [handoff for handoff in facts.handoffs if handoff.digests_equal is False]
+    wrong = [handoff for handoff in facts.handoffs if handoff.digests_equal is False and not handoff.refused]
     if not wrong:
         return None
     last = wrong[-1]

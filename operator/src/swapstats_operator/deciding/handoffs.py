@@ -17,11 +17,11 @@ COMPLETE_AFTER_MS = 30_000
 _SIGHTINGS = 4
 """Epochs of a partition of which it is remembered when they were last seen served."""
 
-_Key = tuple[int, int]
+_Key = tuple[int, int, bool]
 
 
 class HandoffStatus(msgspec.Struct, frozen=True, rename="camel"):
-    """A finished move of a partition; see `swapstats_core.ownership.Handoff`.
+    """A finished or refused move of a partition; see `swapstats_core.ownership.Handoff`.
 
     ``gapMs``: how long nobody served. ``gapBy``: *released*: from the former owner's last moment; *observed*: it never
     said, so from when it was last seen to serve; None: no former owner is known, and no gap. ``digestsEqual`` is None
@@ -40,6 +40,7 @@ class HandoffStatus(msgspec.Struct, frozen=True, rename="camel"):
     digest_former: str | None
     digest_owner: str | None
     digests_equal: bool | None
+    refused: bool = False
 
 
 class Handoffs:
@@ -95,7 +96,7 @@ class Handoffs:
             seen.append((epoch, now_ms))
 
     def _merge(self, handoff: Handoff, now_ms: int) -> None:
-        key = (handoff.partition, handoff.epoch)
+        key = (handoff.partition, handoff.epoch, handoff.refused)
         known = self._known.get(key)
         if handoff.epoch <= self._forgotten.get(handoff.partition, 0):
             return
@@ -116,7 +117,7 @@ class Handoffs:
     def _begin(self, handoff: Handoff) -> HandoffStatus:
         gap_ms = handoff.gap_ms
         gap_by: Literal["released", "observed"] | None = None if gap_ms is None else "released"
-        if gap_ms is None and handoff.former:
+        if gap_ms is None and handoff.former and not handoff.refused:
             seen_ms = self.served_at_ms(handoff.partition, handoff.epoch)
             if seen_ms is not None:
                 gap_ms, gap_by = max(0, handoff.served_at_ms - seen_ms), "observed"
@@ -133,6 +134,7 @@ class Handoffs:
             digest_former=handoff.digest_former,
             digest_owner=handoff.digest_owner,
             digests_equal=_equal(handoff.digest_former, handoff.digest_owner),
+            refused=handoff.refused,
         )
 
     def _is_complete(self, key: _Key, age_ms: int) -> bool:
@@ -142,7 +144,7 @@ class Handoffs:
 
     def _forget(self) -> None:
         while len(self._order) > KEPT and self._order[0] not in self._open:
-            partition, epoch = key = self._order.popleft()
+            partition, epoch, _ = key = self._order.popleft()
             del self._known[key]
             self._forgotten[partition] = max(epoch, self._forgotten.get(partition, 0))
 
@@ -155,9 +157,9 @@ def told(handoffs: Sequence[HandoffStatus]) -> list[tuple[str, bool]]:
     """The handoffs as people read them: one line for all that have their shards and their kind in common, and whether
     it is an alarm.
     """
-    groups: dict[tuple[str, str, str | None, bool | None], list[HandoffStatus]] = {}
+    groups: dict[tuple[object, ...], list[HandoffStatus]] = {}
     for handoff in handoffs:
-        key = (handoff.former, handoff.owner, handoff.gap_by, handoff.digests_equal)
+        key = (handoff.former, handoff.owner, handoff.gap_by, handoff.digests_equal, handoff.refused)
         groups.setdefault(key, []).append(handoff)
     return [(_line(group), group[0].digests_equal is False) for group in groups.values()]
 
@@ -169,6 +171,9 @@ def _line(group: Sequence[HandoffStatus]) -> str:
     gaps = [handoff.gap_ms for handoff in group if handoff.gap_ms is not None]
     gap = f"gap {_span(gaps)} ms, " if gaps else ""
     replayed = f"{sum(handoff.replayed for handoff in group)} records replayed"
+    if first.refused:
+        offsets = ", ".join(str(handoff.offset) for handoff in group)
+        return f"{what}: not moved to {first.owner}, whose state at offset {offsets} isn't {first.former}'s"
     if not first.former:
         return f"{what}: {first.owner} serves, {replayed}"
     if first.former == first.owner:

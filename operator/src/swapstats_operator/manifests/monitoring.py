@@ -29,7 +29,7 @@ def prometheus_rule(base: Manifest, key: Key) -> Manifest:
             f"increase(handoff_digest_mismatches_total{{{pods}}}[15m]) > 0",
             "0m",
             "critical",
-            f"A partition of {key} was handed over with another state than it had: compare with `swapstats verify`.",
+            f"Two shards of {key} came to different states of a partition: compare with `swapstats verify`.",
         ),
         _alert(
             "SwapStatsShardDown",

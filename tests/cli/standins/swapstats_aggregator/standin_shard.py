@@ -31,7 +31,7 @@ from swapstats_core.ownership import (
     Released,
     Role,
     decode_assignment,
-    decode_parting,
+    decode_word,
     encode,
 )
 from swapstats_core.spec import SwapStatsResource
@@ -75,8 +75,8 @@ class Shard:
             self.news.set()
 
         async def parted(message: Msg) -> None:
-            if isinstance(parting := decode_parting(message.data), Released):
-                self.released[parting.partition, parting.epoch] = parting
+            if isinstance(word := decode_word(message.data), Released):
+                self.released[word.partition, word.epoch] = word
                 self.news.set()
 
         await self.bus.subscribe(self.subjects.shard(self.name), cb=report)
@@ -103,6 +103,7 @@ class Shard:
                 lag_ms=0,
                 snapshot_age_ms=now_ms - self.snapshot_ms.get(partition, now_ms),
                 highest_epoch=highest,
+                proof="equal" if role == "shadow" else None,
             )
             for partition, (role, epoch, highest) in self.roles.items()
         ]
