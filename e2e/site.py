@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -21,9 +24,20 @@ PARTITIONS: Final = 12
 VERSION: Final = "0.1.0"
 """The charts' appVersion, and so the images' tag."""
 NEXT_VERSION: Final = "0.1.1"
+WRONG_VERSION: Final = "0.1.2-wrong"
+"""A shard of this release counts a millionth of a dollar too much for each swap that it applies."""
 IMAGES: Final = ("operator", "aggregator", "api", "devstack")
 _TOOLBOX: Final = "toolbox"
 _PAUSE: Final = ["python", "-c", "import signal; signal.pause()"]
+_MEMBERS: Final = ("core", "aggregator", "api", "operator", "cli")
+_WRONG: Final = """
+_right = decode
+
+
+def decode(value: bytes | None, record_ms: int) -> Swap:
+    swap = _right(value, record_ms)
+    return msgspec.structs.replace(swap, usd_micros=swap.usd_micros + 1)
+"""
 _RESTRICTED: Final = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 _POD: Final = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
 
@@ -142,9 +156,17 @@ class Site:
     # -- what is brought in -------------------------------------------------------------------------------------------
 
     def load_images(self) -> None:
-        """Build the images and give them to the nodes; but for the stores' also as the next version."""
+        """Build the images and give them to the nodes: those of this version, of the next one, and a wrong one."""
         for image, tag in (*((image, VERSION) for image in IMAGES), *((image, NEXT_VERSION) for image in IMAGES[:3])):
             self.cluster.load_image(build_image(image, tag))
+        with tempfile.TemporaryDirectory() as folder:
+            context = Path(folder)
+            for name in (*_MEMBERS, "requirements"):
+                shutil.copytree(REPOSITORY / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copy(REPOSITORY / "Dockerfile", context)
+            with (context / "aggregator/src/swapstats_aggregator/replica.py").open("a") as module:
+                module.write(_WRONG)
+            self.cluster.load_image(build_image("aggregator", WRONG_VERSION, context))
 
     def start_toolbox(self) -> None:
         self.apply(_pod(_TOOLBOX, _PAUSE, self.home))

@@ -22,7 +22,7 @@ from e2e.clients import Clients
 from e2e.cluster.cluster import Cluster
 from e2e.cluster.images import REPOSITORY
 from e2e.cluster.others import AnyCluster
-from e2e.site import NAME, NAMESPACE, NEXT_VERSION, PARTITIONS, VERSION, Site, page
+from e2e.site import NAME, NAMESPACE, NEXT_VERSION, PARTITIONS, VERSION, WRONG_VERSION, Site, page
 from swapstats_cli.event import Event, encode
 from tests.kit.figures import Figure
 from tests.system.real_day import FULL_DAY, events, exactly, golden, slice_at
@@ -238,6 +238,24 @@ def test_a_bad_rollout_goes_back(
         figure(f"  {degraded['message'][:160]}")
         site.wait(lambda: len(site.pods("shard")) == 3, 60, "pods are missing")
         site.patch(undo)
+        site.settle(240)
+
+
+def test_a_release_that_counts_wrong_never_serves(site: Site, clients: Clients, figure: Figure) -> None:
+    """That nothing of it is served or stored is shown by the comparison of all windows in the end."""
+    stable = site.status()["rollout"]["stable"]
+    with unnoticed(site, clients, figure, "a release that counts wrong"):
+        site.patch({"images": {"aggregator": f"swapstats/aggregator:{WRONG_VERSION}"}})
+        site.wait(lambda: "failed" in site.status()["rollout"], 180, "it doesn't go back")
+        site.wait(lambda: site.condition("Progressing")["status"] == "False", 180, "it isn't back")
+        status = site.status()
+        assert status["rollout"]["target"] == status["rollout"]["stable"] == stable
+        assert "came to another state of partition" in status["rollout"]["message"]
+        assert status["rollout"]["message"].endswith("it isn't moved there")
+        differing = [each for each in status["lastHandoffs"] if each.get("digestsEqual") is False]
+        assert all(each.get("refused") for each in differing), differing
+        figure(f"  {status['rollout']['message']}")
+        site.patch({"images": {"aggregator": None}})
         site.settle(240)
 
 
