@@ -118,6 +118,11 @@ class Site:
         found: list[dict[str, Any]] = self.get("pods", label)
         return sorted(found, key=lambda pod: str(pod["metadata"]["name"]))
 
+    def operators(self) -> list[dict[str, Any]]:
+        """Pods of the operator."""
+        found: list[dict[str, Any]] = self.get("pods", "--selector=app.kubernetes.io/component=operator")
+        return found
+
     def leader(self) -> str:
         """The pod of the operator that has the Lease."""
         holder: str = self.get("lease/swapstats-operator")["spec"].get("holderIdentity", "")

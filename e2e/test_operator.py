@@ -34,6 +34,10 @@ MANY = 50
 SETTLED_S = 300
 LATEST_SECOND = 35
 """After it there may be too little of a minute left to send a day and to ask for it."""
+OPERATOR_GONE_S = 15
+"""How long a Lease lasts that nobody renews,"""
+FAILOVER_S = 10
+"""... and how long the next operator then waits for a shard, not knowing since when it is gone."""
 AFTER_A_KILL_S = 4.0
 """How long connections may still be sent to an API pod that was killed: until the proxies' rules are renewed."""
 
@@ -298,7 +302,7 @@ def test_the_api_server_is_away(site: Site, own_cluster: Cluster, clients: Clien
 
 
 def test_a_node_dies(site: Site, own_cluster: Cluster, clients: Clients, figure: Figure) -> None:
-    """With shards and an API pod on it. Proxies send connections there until the node is missed."""
+    """With shards, an API pod and the operator that works on it. Proxies send connections there until it is missed."""
     site.wait(lambda: _untainted(site), 60, "a node takes no pods")  # the API server was away, and so were they
     site.kubectl("annotate", f"sws/{NAME}", f"swapstats.io/restart={time.time()}", "--overwrite")
     site.wait(lambda: site.condition("Progressing")["status"] == "True", 30, "nothing is rolled")
@@ -306,10 +310,13 @@ def test_a_node_dies(site: Site, own_cluster: Cluster, clients: Clients, figure:
     assert {pod["spec"]["nodeName"] for pod in site.pods("api")} == {site.home, site.other}, site.told()
     victims = {f"shard-{_index(pod)}" for pod in site.pods("shard") if pod["spec"]["nodeName"] == site.other}
     assert victims, site.told()
+    site.wait(lambda: _leads_on(site, site.other), 120, "the operator on that node doesn't lead")
     killed_s = time.time()
     own_cluster.kill_node(site.other)
     site.wait(lambda: not victims & _owners(site) and _all_served(site), 90, "survivors don't take over")
-    figure(f"node with {', '.join(sorted(victims))} dead: others serve all after {time.time() - killed_s:.1f} s")
+    took_s = time.time() - killed_s
+    figure(f"node with the operator and {', '.join(sorted(victims))} dead: others serve all after {took_s:.1f} s")
+    assert took_s <= OPERATOR_GONE_S + FAILOVER_S + 10, "the Lease and failoverAfter, one after the other"
     site.wait(lambda: _misses(site, site.other), 60, "the node isn't missed")
     missed_s = time.time()
     own_cluster.start_node(site.other)
@@ -321,6 +328,16 @@ def test_a_node_dies(site: Site, own_cluster: Cluster, clients: Clients, figure:
     late = [failure for failure in failed if failure.at_s > missed_s + AFTER_A_KILL_S]
     figure(f"  {len(failed)} questions to its API pod failed until the node was missed, {len(late)} later")
     assert late == []
+
+
+def _leads_on(site: Site, node: str) -> bool:
+    """Whether the active operator is there; else one of two goes, so that the other leads, or both are spread."""
+    leader = site.leader()
+    where = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in site.operators() if _is_ready(pod)}
+    if len(where) == 2 and leader in where and where[leader] != node:
+        standby = next(name for name in where if name != leader)
+        site.kubectl("delete", "pod", leader if where[standby] == node else standby)
+    return where.get(leader) == node
 
 
 def _untainted(site: Site) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 import kopf
 import structlog
+from kubernetes.aio import client
 
 from swapstats_operator.cluster import Key, Refused, Superseded
 from swapstats_operator.controller import Controller, Surface
@@ -45,6 +47,14 @@ _GIVE_UP_S: Final = 120.0
 """A resource that is deleted waits no longer for its shards to stop, nor for Redis to forget."""
 
 
+def _login_with_service_account(settings: kopf.OperatorSettings, **_: object) -> kopf.ConnectionInfo | None:
+    """kopf's, but with the address that our own client has from the pod's environment. kopf's is a name, and to look it
+    up takes many seconds while a DNS server's node has died, which is when an operator must take over.
+    """
+    found = kopf.login_with_service_account(settings=settings)
+    return found and dataclasses.replace(found, server=client.Configuration.get_default_copy().host)
+
+
 class Operator:
     """The controllers, and kopf, which calls them."""
 
@@ -53,7 +63,7 @@ class Operator:
         self.controllers: dict[Key, Controller] = {}
         self._superseded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._surface = surface
-        for login in (kopf.login_with_service_account, kopf.login_with_kubeconfig):
+        for login in (_login_with_service_account, kopf.login_with_kubeconfig):
             kopf.on.login(registry=self.registry, id=login.__name__, errors=kopf.ErrorsMode.IGNORED)(login)
         labels = {MANAGED_BY: MANAGER}
         for group_version, plural in OWNED:
