@@ -12,7 +12,7 @@ from swapstats_core.planning import Policy, initial
 from swapstats_core.wire import SnapshotQuery, Subjects, decode_query
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.ownership import Intent, Ownership
-from swapstats_operator.deciding.ports import Line, Unavailable, World
+from swapstats_operator.deciding.ports import Line, Superseded, Unavailable, World
 
 INSTANCE = "demo"
 SUBJECTS = Subjects(INSTANCE)
@@ -46,6 +46,8 @@ class Copy:
 
     async def write(self, assignment: Assignment) -> None:
         self._must_be_there()
+        if self.stored is not None and self.stored.revision > assignment.revision:
+            raise Superseded(f"redis has revision {self.stored.revision}")
         self.stored = assignment
         self.writes += 1
 
