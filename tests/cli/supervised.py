@@ -20,7 +20,7 @@ from swapstats_operator.deciding.status import Status
 
 REPOSITORY = Path(__file__).parents[2]
 STANDINS = Path(__file__).with_name("standins")
-SOURCES = [str(REPOSITORY / member / "src") for member in ("core", "aggregator", "api", "cli")]
+SOURCES = [str(REPOSITORY / member / "src") for member in ("core", "aggregator", "api", "operator", "cli")]
 WITHIN_S = 60.0
 
 

@@ -26,7 +26,7 @@ from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.spec import Source, Topic
 from swapstats_core.wire import Keys
 from swapstats_operator.deciding.nats import open_line
-from swapstats_operator.deciding.ports import Line, Unavailable
+from swapstats_operator.deciding.ports import Line, Superseded, Unavailable
 from swapstats_operator.deciding.redis import RedisCopy
 from swapstats_operator.topics import topics_of
 
@@ -67,9 +67,28 @@ async def test_the_copy_of_the_assignment_is_in_redis(tmp_path: Path, ports: Por
         assignment = Assignment(3, [PartitionAssignment("shard-0", 1, "warming", "shard-1")])
         await copy.write(assignment)
         assert await copy.read() == assignment
+        await _is_swapped(copy, port)
     with pytest.raises(Unavailable, match="redis"):
         await copy.write(assignment)
     await copy.close()
+
+
+async def _is_swapped(copy: RedisCopy, port: int) -> None:
+    """Only what has a higher revision stays; what can't be read is nothing."""
+    newer, older = (Assignment(revision, [PartitionAssignment("shard-1", 2)]) for revision in (4, 3))
+    await copy.write(older)
+    await copy.write(newer)
+    with pytest.raises(Superseded, match=r"revision 4 in swapstats:demo:assignment, .* is at 3: .*prefix"):
+        await copy.write(older)
+    assert await copy.read() == newer
+    store = Redis(port=port)
+    kinds = ("", "{", "9", "null", '"x"', "[]", '{"revision":"9"}', '{"revision":9}', '{"revision":9,"partitions":0}')
+    for garbage in kinds:
+        await store.set(KEYS.assignment, garbage)
+        assert await copy.read() is None
+        await copy.write(older)
+        assert await copy.read() == older
+    await store.aclose()
 
 
 async def test_a_line_asks_hears_itself_and_fails_with_its_server(tmp_path: Path, ports: PortReservations) -> None:

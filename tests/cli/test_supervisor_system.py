@@ -7,6 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from redis.asyncio import Redis
@@ -14,7 +15,7 @@ from redis.asyncio import Redis
 from swapstats_cli.supervisor.datadir import DataDir, DataDirBusyError
 from swapstats_cli.supervisor.probes import http_ok
 from swapstats_cli.supervisor.run import Options, run
-from swapstats_core.ownership import Assignment, decode_assignment
+from swapstats_core.ownership import Assignment, decode_assignment, encode
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
 from swapstats_operator.deciding.status import AssignmentStatus
@@ -162,6 +163,26 @@ async def test_a_killed_supervisor_leaves_no_orphan_and_the_next_start_says_so(t
         await refused.says("the last run crashed; all its processes were gone already")
         await refused.says("source.topic.partitions can't change from 6 to 8")
         assert await refused.exit_code() == 1
+
+
+async def test_who_finds_that_redis_is_ahead_ends_and_the_next_start_goes_on_above_it(tmp_path: Path) -> None:
+    async with dev(tmp_path, DEMO) as first:
+        await first.says("all ready after")
+        shards = [shard["pid"] for shard in first.endpoints()["shards"]]
+        for pid in shards:
+            os.kill(pid, signal.SIGSTOP)  # it would hear of the revision by them, and go above
+        ahead = msgspec.structs.replace(await _assignment(first), revision=1_000)
+        redis = Redis.from_url(first.endpoints()["redis"])
+        await redis.set(KEYS.assignment, encode(ahead))
+        await redis.aclose()
+        await first.says("stopping")
+        for pid in shards:
+            os.kill(pid, signal.SIGCONT)
+        assert await first.exit_code() == 1
+    assert any("redis has revision 1000" in line and "start again" in line for line in first.lines), first.lines
+    async with dev(tmp_path, DEMO) as second:
+        await second.says("all ready after")
+        assert (await _assignment(second)).revision > 1_000
 
 
 async def test_a_stop_while_starting_is_orderly(tmp_path: Path) -> None:

@@ -9,15 +9,16 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from kubernetes.aio import client, config
 
 from swapstats_core.spec import SwapStatsResource
 from swapstats_operator.adapters.kubernetes import KubernetesCluster
-from swapstats_operator.cluster import Superseded
 from swapstats_operator.controller import Surface
 from swapstats_operator.crd import custom_resource_definition
 from swapstats_operator.deciding.clock import SystemClock
+from swapstats_operator.deciding.ports import Superseded
 from swapstats_operator.handlers import Operator
 from swapstats_operator.revision import Images
 from swapstats_operator.servers import Reached, Secrets, Site
@@ -163,7 +164,7 @@ async def world(server: ApiServer) -> AsyncIterator[World]:
             async def gone() -> bool:
                 return not (await world.get(PODS))["items"] and not (await world.get(OBJECTS[5]))["items"]
 
-            await until(gone)
+            await until(gone, 60)  # the garbage collector of a new server learns of our kind every 30 s
             kubelet.cancel()
             with suppress(asyncio.CancelledError):
                 await kubelet
@@ -319,6 +320,46 @@ async def test_an_operator_that_was_superseded_ends(world: World) -> None:
         with pytest.raises(Superseded, match=f"status.assignment has revision {revision + 10}"):
             async with asyncio.timeout(WITHIN_S):
                 await running
+
+
+async def test_an_operator_ends_when_redis_has_what_another_one_decided(world: World) -> None:
+    async with world.operator() as running:
+        await world.create(SPEC)
+        await until(world.settled)
+        newer = (await world.status())["assignment"]["revision"] + 10
+        world.town.nats_away = True  # so that it doesn't hear of it by the shards, nor decides anything
+        stolen = {"status": {"assignment": {"revision": newer}}}
+        await world.admin.patch(f"{RESOURCE}/status", json=stolen, headers=MERGE)
+        assert world.town.copy.stored is not None
+        world.town.copy.stored = written = msgspec.structs.replace(world.town.copy.stored, revision=newer)
+        with pytest.raises(Superseded, match=f"redis has revision {newer}"):
+            async with asyncio.timeout(WITHIN_S):
+                await running
+        assert world.town.copy.stored is written
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_an_old_status_goes_on_above_what_redis_has(world: World, away: bool) -> None:  # noqa: FBT001 - a parameter
+    """Also when Redis can't be asked at first."""
+    async with world.operator():
+        await world.create(SPEC)
+        await until(world.settled)
+    old = (await world.status())["assignment"]["revision"]
+    assert world.town.copy.stored is not None
+    world.town.copy.stored = before = msgspec.structs.replace(world.town.copy.stored, revision=old + 10)
+    world.town.copy.away = away
+    async with world.operator() as running:
+        if away:
+            await until(lambda: _revision_above(world, old))
+            assert world.town.copy.stored is before
+            world.town.copy.away = False
+        await until(lambda: _revision_above(world, before.revision))
+        await until(world.settled)
+        assert not running.done()
+    after = world.town.copy.stored
+    assert after is not None
+    assert after.revision > before.revision
+    assert after.partitions == before.partitions, "nobody lost anything by it"
 
 
 @pytest.mark.parametrize("policy", ["Retain", "Delete"])

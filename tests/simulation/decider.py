@@ -17,7 +17,7 @@ from swapstats_core.ownership import Assignment
 from swapstats_core.planning import Policy, initial
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.ownership import Intent, Ownership
-from swapstats_operator.deciding.ports import Unavailable, World
+from swapstats_operator.deciding.ports import Superseded, Unavailable, World
 from tests.simulation.bus import Bus
 from tests.simulation.cluster import Cluster, Life
 from tests.simulation.loop import Process
@@ -55,10 +55,15 @@ class Copy:
         return await self._call("read the assignment", act)
 
     async def write(self, assignment: Assignment) -> None:
-        async def act() -> None:
+        async def act() -> bool:
+            found = self.server.assignment
+            if found is not None and found.revision > assignment.revision:
+                return False
             self.server.assignment = assignment
+            return True
 
-        await self._call(f"write revision {assignment.revision}", act)
+        if not await self._call(f"write revision {assignment.revision}", act):
+            raise Superseded(f"the store has a higher revision than {assignment.revision}")
 
     async def claimed(self, partitions: int) -> list[int]:
         async def act() -> list[int]:

@@ -23,10 +23,6 @@ class Refused(Exception):  # noqa: N818 - reads as what it is
     """The API server won't, and asking again won't help: the text is its own."""
 
 
-class Superseded(Exception):  # noqa: N818 - reads as what it is
-    """Somebody else has decided meanwhile: this operator isn't the one any more."""
-
-
 class Cluster(Protocol):
     """Every method may raise `Unavailable`, and `Refused`."""
 

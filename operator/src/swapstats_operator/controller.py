@@ -311,7 +311,9 @@ class Controller:
             file_problem=problem,
             deciding_problem=owning.problem,
         )
-        observed = observed_status(view, owning.ownership, self._conditions, self._clock.now_ms(), now_ms)
+        # By the clocks of this moment: applying may have taken long, and who serves has been heard meanwhile.
+        heard_ms, at_ms = self._clock.now_ms(), self._clock.wall_ms()
+        observed = observed_status(view, owning.ownership, self._conditions, heard_ms, at_ms)
         conditions = [*observed.conditions, self._topic_condition(now_ms), self._stores_condition(resource, now_ms)]
         shown = reporting.status(
             self._key, generation, observed, conditions, rollout, shards, spec.snapshots.interval, now_ms

@@ -15,10 +15,10 @@ import kopf
 import structlog
 from kubernetes.aio import client
 
-from swapstats_operator.cluster import Key, Refused, Superseded
+from swapstats_operator.cluster import Key, Refused
 from swapstats_operator.controller import Controller, Surface
 from swapstats_operator.crd import GROUP, VERSION
-from swapstats_operator.deciding.ports import Unavailable
+from swapstats_operator.deciding.ports import Superseded, Unavailable
 from swapstats_operator.manifests.names import INSTANCE, MANAGED_BY, MANAGER
 from swapstats_operator.observing import Object, kept
 from swapstats_operator.servers import SecretMissing

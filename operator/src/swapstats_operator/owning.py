@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 
 import msgspec
@@ -14,8 +14,8 @@ from swapstats_core.planning import Policy, initial
 from swapstats_operator.cluster import Cluster, Key, Refused
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.ownership import Intent, Ownership
-from swapstats_operator.deciding.ports import Clock, Say, Unavailable, World
-from swapstats_operator.deciding.truth import TruthError, begin
+from swapstats_operator.deciding.ports import Clock, Copy, Say, Superseded, Unavailable, World
+from swapstats_operator.deciding.truth import TruthError, begin, newest
 from swapstats_operator.servers import Reached, SecretMissing, Site
 from swapstats_operator.status_truth import StatusTruth, stored
 
@@ -107,7 +107,12 @@ class Owning:
                 if running.done():
                     running.result()
             except ExceptionGroup as group:
-                raise group.exceptions[0] from group
+                error = group.exceptions[0]
+                if isinstance(error, Superseded) and not await truth.replaced():
+                    # Only Redis is ahead: the truth was put back while it couldn't be reached, or two resources share
+                    # its keys. That concerns this one alone, and the next try goes on above what Redis has.
+                    error = Unavailable(str(error))
+                raise error from group
             finally:
                 self.ownership = None
                 running.cancel()
@@ -115,11 +120,7 @@ class Owning:
                 await asyncio.gather(running, moved, return_exceptions=True)
 
     async def _begin(self, site: Site, reached: Reached) -> tuple[StatusTruth, Assignment]:
-        """Go on from the stored assignment, in a revision of our own, so that nobody else can go on from it too.
-
-        Without one, from what Redis remembers: the shards, if there are any, work on, since an orphaned partition's
-        owner does that.
-        """
+        """Go on in a revision of our own, so that nobody else can go on from the same one."""
         resource = await self._cluster.resource(self._key)
         if resource is None or resource["metadata"]["uid"] != self._uid:
             raise Unavailable("the resource is gone")
@@ -127,14 +128,25 @@ class Owning:
             raise Unavailable("the resource has no status yet")
         before = stored(resource)
         truth = StatusTruth(self._cluster, self._key, self._uid, None if before is None else before.revision)
-        partitions = site.partitions
-        if before is not None and len(before.partitions) == partitions:
-            first = Assignment(before.revision + 1, before.partitions)
-        else:
-            copied, claimed = await reached.copy.read(), await reached.copy.claimed(partitions)
-            first = begin(partitions, before, copied, claimed) or initial(partitions)
+        first = await _first(site.partitions, before, reached.copy)
         await truth.store(first)
         return truth, first
+
+
+async def _first(partitions: int, stored: Assignment | None, copy: Copy) -> Assignment:
+    """From the stored assignment, or the copy's if that is newer; for that alone Redis isn't waited for.
+
+    Without a stored one, from what Redis remembers: the shards, if there are any, work on, since an orphaned
+    partition's owner does that.
+    """
+    if stored is None:
+        return begin(partitions, None, await copy.read(), await copy.claimed(partitions)) or initial(partitions)
+    copied = None
+    with suppress(Unavailable):
+        copied = await copy.read()
+    before = newest(partitions, stored, copied)
+    assert before is not None, "there is a stored one"
+    return Assignment(before.revision + 1, before.partitions)
 
 
 def _forget(_: Sequence[HandoffStatus]) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from swapstats_core.ownership import Assignment
-from swapstats_operator.cluster import Cluster, Key, Superseded
-from swapstats_operator.deciding.ports import Unavailable
+from swapstats_operator.cluster import Cluster, Key, Refused
+from swapstats_operator.deciding.ports import Superseded, Unavailable
 
 _PATH = "/status/assignment"
 
@@ -28,7 +28,7 @@ class StatusTruth:
         self._known = known
 
     async def store(self, assignment: Assignment) -> None:
-        """See `deciding.ports.Truth`. Raises Superseded too."""
+        """See `deciding.ports.Truth`."""
         value = msgspec.to_builtins(assignment)
         operations: list[Mapping[str, Any]] = [{"op": "test", "path": "/metadata/uid", "value": self._uid}]
         if self._known is None:
@@ -39,6 +39,17 @@ class StatusTruth:
         if not await self._cluster.swap_status(self._key, operations):
             await self._look(assignment)
         self._known = assignment.revision
+
+    async def replaced(self) -> bool:
+        """Whether somebody else has stored an assignment since, or may have: the API server doesn't answer."""
+        try:
+            resource = await self._cluster.resource(self._key)
+        except (Unavailable, Refused):
+            return True
+        if resource is None or resource["metadata"]["uid"] != self._uid:
+            return False
+        found = stored(resource)
+        return found is None or found.revision != self._known
 
     async def _look(self, wanted: Assignment) -> None:
         """A test failed: was it written after all, and only the answer lost?"""

@@ -11,7 +11,7 @@ import pytest
 
 from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignment
 from swapstats_core.planning import initial
-from swapstats_operator.deciding.ports import Line
+from swapstats_operator.deciding.ports import Line, Superseded
 from swapstats_operator.deciding.publication import Publication
 from swapstats_operator.deciding.roll import BLIND_AFTER_MS, Roll
 from swapstats_operator.deciding.rollcall import RollCall
@@ -131,14 +131,30 @@ async def test_redis_gets_what_it_missed_and_what_it_lost(town: Town) -> None:
     town.copy.lose()
     await town.pass_ms(200)
     assert town.copy.stored == town.assignment
-    assert town.alarms[1:] == ["redis had lost the assignment: it is written again"]
+    assert town.alarms[1:] == ["redis had lost the assignment: it was written again"]
 
 
 async def test_what_somebody_else_wrote_is_corrected(town: Town) -> None:
     await _settled(town, "shard-0")
-    town.copy.stored = initial(4)
-    await town.ownership.publication.deliver()
-    assert town.copy.stored == town.assignment
+    for revision in (0, town.assignment.revision):
+        town.copy.stored = Assignment(revision, initial(4).partitions)
+        await town.ownership.publication.deliver()
+        assert town.copy.stored == town.assignment
+
+
+async def test_a_decider_that_was_paused_changes_nothing_and_ends(town: Town) -> None:
+    await _settled(town, "shard-0")
+    newer = Town(copy=town.copy, shards=town.shards)
+    newer.begin(Assignment(town.assignment.revision + 1, town.assignment.partitions))
+    newer.start("shard-1")
+    await newer.pass_ms(3_000)
+    written = newer.copy.stored
+    assert written == newer.assignment
+    async with asyncio.timeout(5):
+        with pytest.RaisesGroup(Superseded):
+            await town.ownership.run()
+    assert town.copy.stored == written
+    assert "redis had lost the assignment: it was written again" not in town.alarms
 
 
 async def test_a_drained_shard_is_emptied_warm_and_gets_partitions_again(town: Town) -> None:

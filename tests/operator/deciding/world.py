@@ -12,7 +12,7 @@ from swapstats_core.planning import Policy, initial
 from swapstats_core.wire import SnapshotQuery, Subjects, decode_query
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.ownership import Intent, Ownership
-from swapstats_operator.deciding.ports import Line, Unavailable, World
+from swapstats_operator.deciding.ports import Line, Superseded, Unavailable, World
 
 INSTANCE = "demo"
 SUBJECTS = Subjects(INSTANCE)
@@ -46,6 +46,8 @@ class Copy:
 
     async def write(self, assignment: Assignment) -> None:
         self._must_be_there()
+        if self.stored is not None and self.stored.revision > assignment.revision:
+            raise Superseded(f"redis has revision {self.stored.revision}")
         self.stored = assignment
         self.writes += 1
 
@@ -85,6 +87,8 @@ class Shard:
     clock: Clock
     life: str = field(default_factory=lambda: f"life-{next(_LIVES)}")
     stopped: bool = False
+    stuck: bool = False
+    """It never gets done with taking over."""
     held: dict[int, int] = field(default_factory=dict)
     handoffs: list[Handoff] = field(default_factory=list)
 
@@ -94,9 +98,11 @@ class Shard:
             return MemberReport(self.name, self.life, -1, [])
         work = []
         for number, entry in enumerate(assignment.partitions):
-            if entry.owner == self.name and self.held.get(number) != entry.epoch:
+            if entry.owner == self.name and self.held.get(number) != entry.epoch and not self.stuck:
                 self._claim(number, entry.epoch)
-            if entry.owner == self.name:
+            if entry.owner == self.name and self.stuck and self.held.get(number) != entry.epoch:
+                work.append(PartitionReport(number, entry.epoch, "claiming"))
+            elif entry.owner == self.name:
                 role: Role = "owner" if self.held.get(number) == entry.epoch else "refused"
                 highest = self.copy.claims.get(number, 0)
                 work.append(PartitionReport(number, entry.epoch, role, lag_ms=0, highest_epoch=highest))

@@ -36,7 +36,7 @@ async def owning(
 ) -> AsyncIterator[Ownership]:
     """Ownership that goes on from the stored assignment. Raises StartFailedError if it can't.
 
-    ``resource`` is the embedded one. Without a stored assignment, ``redis_ready`` is waited for and Redis asked.
+    ``resource`` is the embedded one. ``redis_ready`` is waited for: Redis may be ahead of an old data directory's file.
     """
     stores, name = resource.spec.stores, resource.metadata.name
     copy, truth = RedisCopy(stores.redis.url, Keys(stores.redis.prefix, name)), AssignmentFile(data.assignment)
@@ -56,10 +56,9 @@ async def _before(
     truth: AssignmentFile, copy: RedisCopy, partitions: int, redis_ready: asyncio.Event
 ) -> Assignment | None:
     try:
-        if (stored := truth.load()) is not None:
-            return begin(partitions, stored, None, [0] * len(stored.partitions))
+        stored = truth.load()
         await redis_ready.wait()
-        return begin(partitions, None, await copy.read(), await copy.claimed(partitions))
+        return begin(partitions, stored, await copy.read(), await copy.claimed(partitions))
     except (TruthError, Unavailable) as error:
         raise StartFailedError(str(error)) from error
 

@@ -24,6 +24,7 @@ from swapstats_cli.supervisor.resource_file import ResourceError, ResourceFile
 from swapstats_cli.supervisor.servers import ServerMissingError
 from swapstats_cli.supervisor.system import Setting, StopRequest, System
 from swapstats_core.spec import SwapStatsResource
+from swapstats_operator.deciding.ports import Superseded
 
 EXIT_ORDERLY = 0
 EXIT_FAILED = 1
@@ -72,7 +73,7 @@ async def _run(
         system = System(resource, file, setting, journal, stop)
         orderly = await system.run(Watch(system, display, journal).run)
         code = EXIT_ORDERLY if orderly else EXIT_KILLED_SOMEBODY
-    except* (StartFailedError, ServerMissingError) as failures:
+    except* (StartFailedError, ServerMissingError, Superseded) as failures:
         for failure in _leaves(failures):
             journal.say(str(failure), Tone.WARNING)
         code = EXIT_FAILED

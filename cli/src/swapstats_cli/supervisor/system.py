@@ -122,7 +122,8 @@ class System:
 
         Returns whether all ended in time, without being killed.
 
-        Raises StartFailedError when a part can't be started, and our own bugs; everything is stopped before either.
+        Raises StartFailedError when a part can't be started, Superseded when somebody else decides with this Redis, and
+        our own bugs; everything is stopped before either.
         """
         self.configuration.write()
         jobs: list[Job] = [keeper.run for keeper in (*self._servers, self._recorder, *self._producer)]

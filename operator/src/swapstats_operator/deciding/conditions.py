@@ -20,8 +20,9 @@ class Facts:
     """What the conditions are judged by.
 
     ``started``: everything was ready once. ``down``: parts that aren't ready now, without the shards.
-    ``unserved``: partitions whose owner doesn't say that it serves. ``settled`` as the decider says it;
-    ``deciding_problem`` and ``publishing_problem``: why nothing is decided, or Redis doesn't have it.
+    ``unserved``: partitions whose owner doesn't say that it serves, without those that just change hands.
+    ``settled`` as the decider says it. ``deciding_problem`` and ``publishing_problem``: why nothing is decided, or
+    Redis doesn't have it.
     ``file_problem``: why the resource isn't in force as it is now.
     """
 

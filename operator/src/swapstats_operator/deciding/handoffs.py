@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,14 @@ _SIGHTINGS = 4
 """Epochs of a partition of which it is remembered when they were last seen served."""
 
 _Key = tuple[int, int, bool]
+
+
+class Sighting(NamedTuple):
+    """Who was last seen to serve a partition in an epoch, and when (Unix ms)."""
+
+    epoch: int
+    shard: str
+    at_ms: int
 
 
 class HandoffStatus(msgspec.Struct, frozen=True, rename="camel"):
@@ -55,8 +63,8 @@ class Handoffs:
         """When each handoff that isn't complete was first heard of."""
         self._forgotten: dict[int, int] = {}
         """Per partition: the epoch up to which handoffs were dropped from memory; the shards may still tell them."""
-        self._served: dict[int, deque[tuple[int, int]]] = {}
-        """Per partition: epochs, ascending, and when each was last seen served."""
+        self._served: dict[int, deque[Sighting]] = {}
+        """Per partition: one for each epoch, ascending."""
 
     @property
     def newest(self) -> list[HandoffStatus]:
@@ -65,7 +73,11 @@ class Handoffs:
 
     def served_at_ms(self, partition: int, epoch: int) -> int | None:
         """When the partition was last seen served in an epoch below ``epoch``."""
-        return next((at_ms for seen, at_ms in reversed(self._served.get(partition, ())) if seen < epoch), None)
+        return next((seen.at_ms for seen in reversed(self._served.get(partition, ())) if seen.epoch < epoch), None)
+
+    def last_served(self, partition: int) -> Sighting | None:
+        """The partition's newest epoch in which it was seen served."""
+        return seen[-1] if (seen := self._served.get(partition)) else None
 
     def awaited_from(self, shard: str) -> bool:
         """Whether ``shard`` has yet to tell the digest of a state that it gave away."""
@@ -77,7 +89,7 @@ class Handoffs:
             self._merge(handoff, now_ms)
         for partition in report.partitions:
             if partition.role == "owner":
-                self._sight(partition.partition, partition.epoch, now_ms)
+                self._sight(partition.partition, Sighting(partition.epoch, report.shard, now_ms))
 
     def completed(self, now_ms: int) -> Sequence[HandoffStatus]:
         """The handoffs that have become complete since the last call."""
@@ -88,12 +100,12 @@ class Handoffs:
         self._forget()
         return completed
 
-    def _sight(self, partition: int, epoch: int, now_ms: int) -> None:
+    def _sight(self, partition: int, sighting: Sighting) -> None:
         seen = self._served.setdefault(partition, deque(maxlen=_SIGHTINGS))
-        if seen and seen[-1][0] == epoch:
-            seen[-1] = (epoch, now_ms)
-        elif not seen or seen[-1][0] < epoch:
-            seen.append((epoch, now_ms))
+        if seen and seen[-1].epoch == sighting.epoch:
+            seen[-1] = sighting
+        elif not seen or seen[-1].epoch < sighting.epoch:
+            seen.append(sighting)
 
     def _merge(self, handoff: Handoff, now_ms: int) -> None:
         key = (handoff.partition, handoff.epoch, handoff.refused)

@@ -58,7 +58,7 @@ class Ownership:
         self.decider = Decider(policy, assignment, world.truth, self)
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Work until cancelled. Raises `Superseded`, in a group."""
         async with asyncio.TaskGroup() as group:
             for job in (self._calls.run, self.publication.run, self.decider.run, self._record_handoffs):
                 group.create_task(job())

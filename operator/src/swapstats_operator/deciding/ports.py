@@ -14,11 +14,15 @@ class Unavailable(Exception):  # noqa: N818 - reads as what it is
     """A server can't be reached or refuses for now; trying again later may help."""
 
 
+class Superseded(Exception):  # noqa: N818 - reads as what it is
+    """Somebody else has decided meanwhile: this decider isn't the one any more, and must end."""
+
+
 class Truth(Protocol):
     """Where the assignment is true."""
 
     async def store(self, assignment: Assignment) -> None:
-        """Keep it; durable when this returns. Raises `Unavailable`."""
+        """Keep it; durable when this returns. Raises `Unavailable`, and `Superseded` where others could decide too."""
         ...
 
 
@@ -26,11 +30,11 @@ class Copy(Protocol):
     """The copy of the assignment that the shards read. Every method may raise `Unavailable`, within seconds."""
 
     async def read(self) -> Assignment | None:
-        """What is stored; None: nothing."""
+        """What is stored; None: nothing that can be read."""
         ...
 
     async def write(self, assignment: Assignment) -> None:
-        """Store it, whatever was there."""
+        """Store it, as one step, unless a higher revision is there: then raises `Superseded`."""
         ...
 
     async def claimed(self, partitions: int) -> list[int]:

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-import msgspec
-
 from swapstats_core.ownership import Assignment
 from swapstats_operator.deciding.ports import Copy, Say, Unavailable
 
@@ -19,7 +17,8 @@ CHECK_INTERVAL_S = 2.0
 class Publication:
     """The copy in Redis and the news on NATS. `run` until cancelled; `offer` whatever is to be published.
 
-    ``announce`` sends a payload to the shards and may raise `Unavailable`. What befalls the copy is said once.
+    ``announce`` sends a payload to the shards and may raise `Unavailable`. What befalls the copy is said once. `run`
+    and `deliver` raise `Superseded` when the copy has a higher revision than what was offered.
     """
 
     def __init__(self, copy: Copy, announce: Callable[[bytes], Awaitable[None]], say: Say) -> None:
@@ -55,10 +54,8 @@ class Publication:
         if (assignment := self._offered) is None:
             return
         try:
-            if assignment is self._stored and not await self._still_there(assignment):
-                self._say("redis had lost the assignment: it is written again", bad=True)
-                self._stored = None
-            if assignment is not self._stored:
+            lost = assignment is self._stored and await self._copy.read() != assignment
+            if lost or assignment is not self._stored:
                 await self._copy.write(assignment)
         except Unavailable as error:
             self._stored = None
@@ -67,14 +64,10 @@ class Publication:
             self._problem = str(error)
             return
         self._stored = assignment
+        if lost:
+            self._say("redis had lost the assignment: it was written again", bad=True)
         if self._problem is not None:
             self._problem = None
             self._say(f"redis has the assignment (revision {assignment.revision})")
         with suppress(Unavailable):  # the shards look by themselves now and then, and the next check announces again
             await self._announce(str(assignment.revision).encode())
-
-    async def _still_there(self, assignment: Assignment) -> bool:
-        try:
-            return await self._copy.read() == assignment
-        except msgspec.DecodeError:
-            return False

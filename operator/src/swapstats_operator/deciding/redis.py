@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -12,9 +13,19 @@ from redis.exceptions import RedisError
 
 from swapstats_core.ownership import Assignment, decode_assignment, encode
 from swapstats_core.wire import Keys
-from swapstats_operator.deciding.ports import Unavailable
+from swapstats_operator.deciding.ports import Superseded, Unavailable
 
 TIMEOUT_S = 1.0
+# KEYS: assignment. ARGV: the new one, its revision. Returns the higher revision that is there; nothing: it is written.
+_WRITE = """
+local there = redis.call('GET', KEYS[1])
+local readable, found = pcall(cjson.decode, there)
+if readable and type(found) == 'table' and type(found.revision) == 'number' and type(found.partitions) == 'table' then
+  if found.revision > tonumber(ARGV[2]) then return found.revision end
+end
+redis.call('SET', KEYS[1], ARGV[1])
+return false
+"""
 
 
 class RedisCopy:
@@ -30,15 +41,26 @@ class RedisCopy:
             socket_connect_timeout=TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
         )
+        self._write = self._redis.register_script(_WRITE)
 
     async def read(self) -> Assignment | None:
         async with _asking():
             stored = await self._redis.get(self._keys.assignment)
-        return None if stored is None else decode_assignment(stored)
+        try:
+            return None if stored is None else decode_assignment(stored)
+        except msgspec.DecodeError:
+            return None
 
     async def write(self, assignment: Assignment) -> None:
+        key, revision = self._keys.assignment, assignment.revision
         async with _asking():
-            await self._redis.set(self._keys.assignment, encode(assignment))
+            found = await self._write(keys=[key], args=[encode(assignment), revision])
+        if found is not None:
+            raise Superseded(
+                f"redis has revision {found} in {key}, and this decider is at {revision}: somebody else decides with "
+                "the same keys. Let only one do so (another one needs another name, or another stores.redis.prefix), "
+                "and start again: a start goes on above what redis has"
+            )
 
     async def claimed(self, partitions: int) -> list[int]:
         async with _asking():

@@ -10,8 +10,9 @@ import msgspec
 
 from swapstats_core.ownership import Assignment, PartitionReport
 from swapstats_core.planning import SILENCE_MS
-from swapstats_core.wire import rfc3339
+from swapstats_core.wire import CURRENT_WITHIN_MS, rfc3339
 from swapstats_operator.deciding.conditions import Conditions, Facts
+from swapstats_operator.deciding.handoffs import Handoffs
 from swapstats_operator.deciding.ownership import Intent, Ownership
 from swapstats_operator.deciding.status import AssignmentStatus, MemberStatus, RolloutStatus, Status, WorkStatus
 
@@ -56,23 +57,25 @@ def status(view: View, ownership: Ownership | None, conditions: Conditions, now_
     parts = {part.name: part for part in view.parts}
     members = tuple(_member(intent, parts[intent.name], ownership, now_ms) for intent in view.intents)
     assignment = None if ownership is None else ownership.decider.assignment
+    handoffs = Handoffs() if ownership is None else ownership.handoffs
     served = _served(assignment, members)
+    changing = _changing_hands(assignment, members, handoffs, wall_ms)
+    unserved = tuple(number for number in range(view.partitions) if number not in served and number not in changing)
     ready = [member for member in members if member.wanted and member.state == READY]
     age_ms = max((age for work in served.values() if (age := work.snapshot_age_ms) is not None), default=None)
     names = {intent.name for intent in view.intents}
-    handoffs = [] if ownership is None else ownership.handoffs.newest
     facts = Facts(
         started=view.started,
         replicas=view.replicas,
         down=tuple(p.name for p in view.parts if p.name not in names and p.state != READY),
         members=members,
         assignment=assignment,
-        unserved=tuple(number for number in range(view.partitions) if number not in served),
+        unserved=unserved,
         settled=ownership is not None and ownership.decider.settled(),
         snapshot_interval_ms=view.snapshot_interval_ms,
         snapshot_age_ms=age_ms,
         rollout=view.rollout,
-        handoffs=handoffs,
+        handoffs=handoffs.newest,
         deciding_problem=view.deciding_problem if ownership is None else ownership.decider.problem,
         publishing_problem=None if ownership is None else ownership.publication.problem,
         file_problem=view.file_problem,
@@ -84,13 +87,13 @@ def status(view: View, ownership: Ownership | None, conditions: Conditions, now_
         replicas=view.replicas,
         conditions=conditions.judge(facts, wall_ms),
         shards=f"{len(ready)}/{view.replicas}",
-        partitions=f"{len(served)}/{view.partitions}",
+        partitions=f"{view.partitions - len(unserved)}/{view.partitions}",
         lag_ms=max((lag for work in served.values() if (lag := work.lag_ms) is not None), default=None),
         snapshot_age_ms=age_ms,
         members=list(members),
         assignment=None if assignment is None else AssignmentStatus(assignment.revision, assignment.partitions),
         rollout=view.rollout,
-        last_handoffs=handoffs,
+        last_handoffs=handoffs.newest,
     )
 
 
@@ -122,14 +125,37 @@ def _aged(reports: Iterable[PartitionReport], by_ms: int) -> list[WorkStatus]:
 
 
 def _served(assignment: Assignment | None, members: Iterable[MemberStatus]) -> Mapping[int, WorkStatus]:
-    """What their owners say of the partitions that they serve, if they aren't silent."""
+    """What their owners say of the partitions that they serve, if they are here."""
     if assignment is None:
         return {}
     owners = {number: (entry.owner, entry.epoch) for number, entry in enumerate(assignment.partitions)}
     return {
         work.partition: work
         for member in members
-        if member.state != "silent"
+        if member.here
         for work in member.partitions
         if work.role == "owner" and owners.get(work.partition) == (member.name, work.epoch)
     }
+
+
+def _changing_hands(
+    assignment: Assignment | None, members: Iterable[MemberStatus], handoffs: Handoffs, wall_ms: int
+) -> frozenset[int]:
+    """The partitions that a shard which is here has just passed to another one which is here.
+
+    Nobody serves for a moment then, and the new owner is heard a little later still. That is no outage as long as
+    readers call current what they have of the former owner.
+    """
+    if assignment is None:
+        return frozenset()
+    here = {member.name for member in members if member.here}
+    return frozenset(
+        number
+        for number, entry in enumerate(assignment.partitions)
+        if (seen := handoffs.last_served(number)) is not None
+        and entry.phase != "orphaned"
+        and seen.epoch < entry.epoch
+        and seen.shard != entry.owner
+        and here >= {seen.shard, entry.owner}
+        and wall_ms - seen.at_ms < CURRENT_WITHIN_MS
+    )

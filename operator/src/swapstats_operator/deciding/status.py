@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from swapstats_core.ownership import PartitionAssignment, PartitionReport
+from swapstats_core.planning import SILENCE_MS
 from swapstats_operator.deciding.handoffs import HandoffStatus
 
 ConditionType = Literal["Ready", "Progressing", "Degraded", "TopicReady", "StoresReady"]
@@ -50,9 +51,14 @@ class MemberStatus(msgspec.Struct, frozen=True, rename="camel"):
     degraded: list[str]
 
     @property
+    def here(self) -> bool:
+        """Whether it was heard lately, whatever its process looks like."""
+        return self.heard_ms_ago is not None and self.heard_ms_ago < SILENCE_MS
+
+    @property
     def owned(self) -> tuple[int, ...]:
         """The partitions that it serves, as far as can be seen."""
-        seen = self.partitions if self.state != "silent" else []
+        seen = self.partitions if self.here else []
         return tuple(report.partition for report in seen if report.role == "owner")
 
 

@@ -15,21 +15,33 @@ class TruthError(Exception):
     """The stored assignment can't be used; the text says what to do."""
 
 
-def begin(
-    partitions: int, stored: Assignment | None, copied: Assignment | None, claimed: Sequence[int]
-) -> Assignment | None:
-    """Where a start goes on from: the file, else what Redis remembers; None: nobody ever owned anything.
+def newest(partitions: int, stored: Assignment | None, copied: Assignment | None) -> Assignment | None:
+    """The newer of the truth and its copy; None: there is neither.
 
-    Every owner is orphaned, since its process ended with the last run: its next life gets a higher epoch of its own.
-    ``claimed`` are the highest epochs ever claimed, in case Redis remembers no assignment, or an older one.
+    The truth is stored first, so it is older only where an old one was put back (a backup, an old data directory). What
+    the shards work on, and fence each other by, is then the copy.
     Raises TruthError if the assignment is for another number of partitions: every token would change its home.
     """
-    before = stored or copied
+    there = [assignment for assignment in (stored, copied) if assignment is not None]
+    before = max(there, key=lambda assignment: assignment.revision, default=None)
     if before is not None and len(before.partitions) != partitions:
         raise TruthError(
             f"source.topic.partitions can't change from {len(before.partitions)} to {partitions}: "
             "the stored state belongs to the old number. Use another --data-dir, or the old number"
         )
+    return before
+
+
+def begin(
+    partitions: int, stored: Assignment | None, copied: Assignment | None, claimed: Sequence[int]
+) -> Assignment | None:
+    """Where a start goes on from when no shard runs; None: nobody ever owned anything.
+
+    Every owner is orphaned, since its process ended with the last run: its next life gets a higher epoch of its own.
+    ``claimed`` are the highest epochs ever claimed, in case Redis remembers no assignment, or an older one.
+    Raises TruthError as `newest` does.
+    """
+    before = newest(partitions, stored, copied)
     if before is None:
         before = Assignment(0, [PartitionAssignment("", 0, "orphaned")] * partitions)
     epochs = [max(entry.epoch, epoch) for entry, epoch in zip(before.partitions, claimed, strict=True)]
