@@ -134,9 +134,11 @@ def _trades(address: str) -> int:
 
 @pytest.mark.parametrize("replicas", [2, 4, 3])
 def test_scaling(site: Site, clients: Clients, figure: Figure, replicas: int) -> None:
+    since = site.condition("Ready")["lastTransitionTime"]
     with unnoticed(site, clients, figure, f"scale to {replicas}"):
         site.kubectl("scale", f"sws/{NAME}", f"--replicas={replicas}")
         site.settle()
+    assert site.condition("Ready")["lastTransitionTime"] == since, "it was ready all the time"
     handoffs = site.status()["lastHandoffs"]
     assert all(handoff.get("digestsEqual") is not False for handoff in handoffs)
     gaps = [handoff["gapMs"] for handoff in handoffs if handoff.get("gapMs") is not None]
