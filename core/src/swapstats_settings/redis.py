@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis, Sentinel
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
+from redis.backoff import NoBackoff
 
 from swapstats_core import spec
 from swapstats_settings.secret_files import secret
@@ -48,12 +50,25 @@ def redis_client(
     if not settings.sentinel_master:
         return Redis.from_url(settings.url, **limits, **login, **tls)
     arguments = limits | tls | {"ssl": bool(tls)}
-    sentinel = Sentinel(  # type: ignore[no-untyped-call] # untyped upstream
-        [(url.hostname, url.port or _SENTINEL_PORT)], sentinel_kwargs=arguments, **arguments, **login
+    once = arguments | {"retry": Retry(NoBackoff(), 0)}  # who asks for the master repeats that already
+    sentinel = _Sentinel(  # type: ignore[no-untyped-call] # untyped upstream
+        [(url.hostname, url.port or _SENTINEL_PORT)], sentinel_kwargs=once, **arguments, **login
     )
     database = int(url.path.removeprefix("/") or 0)
     master: Redis = sentinel.master_for(settings.sentinel_master, redis_class=_Master, db=database)
     return master
+
+
+class _Sentinel(Sentinel):
+    """Says why it couldn't be asked, where redis-py only says that there is no master."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        try:
+            found: tuple[str, int] = await super().discover_master(service_name)
+        except MasterNotFoundError:
+            await self.sentinels[0].ping()
+            raise
+        return found
 
 
 class _Master(Redis):
