@@ -93,7 +93,7 @@ async def measure(count: int = 200_000) -> dict[str, float]:
     try:
         port = await asyncio.to_thread(ours.recv)
         clickhouse = ClickHouse(url=f"http://127.0.0.1:{port}")
-        store = await ClickHouseStore.connect(clickhouse, "")
+        store = await ClickHouseStore.connect(clickhouse)
         try:
             return {
                 "recorder_rows_per_s": round(count / await _whole(stream, store)),

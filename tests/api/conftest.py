@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from swapstats_api.settings import configure_logging
 from swapstats_core.spec import Telemetry
+from swapstats_settings.logs import configure_logging
 from tests.api.sites import MemorySite, Site, nats_site
 
 

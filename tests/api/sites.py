@@ -16,10 +16,11 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from swapstats_api.adapters.memory import MemoryOwners
-from swapstats_api.adapters.nats import NatsAddress, NatsOwners
+from swapstats_api.adapters.nats import NatsOwners
 from swapstats_api.metrics import Metrics
 from swapstats_api.ports import Listener, Owners
 from swapstats_core import wire
+from swapstats_settings.nats import NatsAccess
 from tests.api.owner_model import Owner
 
 INSTANCE = "test"
@@ -143,7 +144,7 @@ async def _barrier(client: Client) -> None:
 @contextlib.asynccontextmanager
 async def nats_site(url: str) -> AsyncGenerator[NatsSite]:
     """Connected to a real server when it yields."""
-    adapter = NatsOwners(NatsAddress([url]), wire.Subjects(INSTANCE), Metrics())
+    adapter = NatsOwners(NatsAccess([url]), wire.Subjects(INSTANCE), Metrics())
     running = asyncio.create_task(adapter.run())
     client = await nats.connect(url)
     try:

@@ -41,7 +41,7 @@ def redis_url() -> Generator[str]:
 
 @pytest.fixture
 async def client(redis_url: str) -> AsyncGenerator[Redis]:
-    redis = connect(spec.Redis(url=redis_url), None)
+    redis = connect(spec.Redis(url=redis_url))
     await redis.flushall()
     yield redis
     await redis.aclose()
@@ -155,7 +155,7 @@ async def test_a_reader_that_gives_up_does_not_end_the_look_of_the_others(redis_
 
 
 async def test_no_redis_is_said() -> None:
-    client = connect(spec.Redis(url=f"redis://127.0.0.1:{free_port()}/0"), None)
+    client = connect(spec.Redis(url=f"redis://127.0.0.1:{free_port()}/0"))
     reader = RedisSnapshots(client, KEYS, CONFIG, lambda _: 0)
     with pytest.raises(SnapshotUnreadable, match="Redis"):
         await reader.read("A")

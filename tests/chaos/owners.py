@@ -13,6 +13,7 @@ from swapstats_core.wire import PartitionStatus, StatusQuery, Subjects, decode_r
 from swapstats_operator.deciding.handoffs import Handoffs, HandoffStatus
 from swapstats_operator.deciding.nats import open_line
 from swapstats_operator.deciding.ports import Line, Unavailable
+from swapstats_settings.nats import NatsAccess
 from tests.kit.running import PARTITIONS, wall_ms
 
 _EVERY_S = 0.1
@@ -47,7 +48,7 @@ class Owners:
         """Ask, and ask again; over a new line whenever the old one fails."""
         while True:
             try:
-                async with open_line(self.url, self._hear) as line:
+                async with open_line(NatsAccess([self.url]), self._hear) as line:
                     await self._ask_on(line)
             except Unavailable:
                 await asyncio.sleep(_EVERY_S)  # NATS is away

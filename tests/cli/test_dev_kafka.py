@@ -21,6 +21,7 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 
 from swapstats_core.spec import Source, Topic
 from swapstats_operator.topics import TopicMismatchError, keep_topics
+from swapstats_settings.kafka import kafka_security
 from tests.cli.supervised import SOURCES, Dev, dev
 from tests.kit.kafka import ApacheKafka
 
@@ -140,7 +141,7 @@ async def _kept(source: Source) -> None:
     async with asyncio.timeout(10):
         while True:
             try:
-                await keep_topics(source)
+                await keep_topics(source, kafka_security(source))
             except UnknownTopicOrPartitionError:
                 await asyncio.sleep(0.05)
             else:
@@ -150,4 +151,4 @@ async def _kept(source: Source) -> None:
 async def _until_it_differs(source: Source) -> None:
     async with asyncio.timeout(10):
         while True:
-            await keep_topics(source)
+            await keep_topics(source, kafka_security(source))

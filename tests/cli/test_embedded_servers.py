@@ -22,13 +22,15 @@ from swapstats_cli.supervisor.child import Child
 from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_cli.supervisor.servers import ServerMissingError
 from swapstats_cli.supervisor.topics import create_topics
+from swapstats_core import spec
 from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.spec import Source, Topic
 from swapstats_core.wire import Keys
 from swapstats_operator.deciding.nats import open_line
 from swapstats_operator.deciding.ports import Line, Superseded, Unavailable
-from swapstats_operator.deciding.redis import RedisCopy
+from swapstats_operator.deciding.redis import RedisCopy, connect
 from swapstats_operator.topics import topics_of
+from swapstats_settings.nats import NatsAccess
 
 KEYS = Keys("swapstats:", "demo")
 
@@ -54,7 +56,7 @@ async def _running(command: list[str], log: Path, probe: Callable[[], Awaitable[
 
 async def test_the_copy_of_the_assignment_is_in_redis(tmp_path: Path, ports: PortReservations) -> None:
     port = ports.take()
-    copy = RedisCopy(f"redis://127.0.0.1:{port}/0", KEYS)
+    copy = RedisCopy(connect(spec.Redis(url=f"redis://127.0.0.1:{port}/0")), KEYS)
     with pytest.raises(Unavailable, match="redis"):
         await copy.read()
     async with _running(servers.redis(port, tmp_path), tmp_path / "redis.log", lambda: probes.redis_ok(port)):
@@ -96,7 +98,7 @@ async def test_a_line_asks_hears_itself_and_fails_with_its_server(tmp_path: Path
     url = f"nats://127.0.0.1:{port}"
     heard: asyncio.Queue[bytes] = asyncio.Queue()
     with pytest.raises(Unavailable, match="nats"):
-        async with open_line(url, heard.put_nowait):
+        async with open_line(NatsAccess([url]), heard.put_nowait):
             pytest.fail("there is no server")
     async with _running(servers.nats(port), tmp_path / "nats.log", lambda: probes.nats_ok(port)) as server:
         shard = await nats.connect(url, allow_reconnect=False, error_cb=_quietly)
@@ -106,7 +108,7 @@ async def test_a_line_asks_hears_itself_and_fails_with_its_server(tmp_path: Path
 
         await shard.subscribe("demo.shard.shard-0", cb=answer)
         await shard.flush()
-        async with asyncio.timeout(10), open_line(url, heard.put_nowait) as line:
+        async with asyncio.timeout(10), open_line(NatsAccess([url]), heard.put_nowait) as line:
             await line.ask("demo.shard.shard-0", b"well")
             assert await heard.get() == b"I am well"
             await line.ask("demo.shard.nobody")  # the server says that nobody listens: not a word of a shard

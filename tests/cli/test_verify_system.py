@@ -134,7 +134,7 @@ class World:
     async def record(self) -> None:
         """Write the rows and commit, as the recorder does."""
         clickhouse, source = self.spec.stores.clickhouse, self.spec.source
-        store = await ClickHouseStore.connect(clickhouse, "")
+        store = await ClickHouseStore.connect(clickhouse)
         await store.migrate(clickhouse)
         await store.insert(encode(self.rows), "all")
         await store.close()

@@ -27,7 +27,7 @@ source:
   maxInflight: 64
   sessionTimeout: 30s
   rebalanceTimeout: 1m
-  tls: {enabled: false, caFile: null, certFile: null, keyFile: null}
+  tls: {enabled: false, caRef: null, certRef: null, keyRef: null}
   sasl: null
   deadLetterTopic: null
 windows: [5m, 1h, 24h]
@@ -55,13 +55,14 @@ stores:
     prefix: 'swapstats:'
     username: null
     secretRef: null
-    tls: {enabled: false, caFile: null, certFile: null, keyFile: null}
+    tls: {enabled: false, caRef: null, certRef: null, keyRef: null}
     sentinelMaster: null
   clickhouse:
     url: http://localhost:8123
     database: swaps
     username: default
     secretRef: null
+    tls: {enabled: false, caRef: null, certRef: null, keyRef: null}
     storagePolicy: null
     coldAfter: 90d
     deleteAfter: 365d
@@ -71,7 +72,7 @@ stores:
     url: nats://localhost:4222
     username: null
     secretRef: null
-    tls: {enabled: false, caFile: null, certFile: null, keyFile: null}
+    tls: {enabled: false, caRef: null, certRef: null, keyRef: null}
 rollout: {maxMoving: 2, warmLag: 1s, timeout: 5m, verifyState: true}
 deletionPolicy: Retain
 telemetry: {logLevel: info, logFormat: json, monitors: true}
@@ -165,6 +166,17 @@ def test_snake_case_is_python_only_but_understood() -> None:
         ("source: {maxBytes: 1}", "greater than or equal to 1024"),
         ("source: {sasl: {username: me, password: secret}}", "secretRef"),
         ("source: {sasl: {username: me, secretRef: {name: 'No Name', key: k}}}", "should match pattern"),
+        ("source: {sasl: {username: me, secretRef: {name: s, key: '../k'}}}", "should match pattern"),
+        ("source: {tls: {caRef: {name: ca, key: ca.crt}}}", "set enabled: true, or remove them"),
+        (
+            "source: {tls: {enabled: true, certRef: {name: me, key: tls.crt}}}",
+            "certRef and keyRef go together: name both, or neither",
+        ),
+        ("stores: {nats: {tls: {enabled: true, keyRef: {name: me, key: tls.key}}}}", "certRef and keyRef go together"),
+        ("stores: {redis: {tls: {enabled: true}}}", "tls.enabled needs a url that begins with rediss://"),
+        ("stores: {nats: {tls: {enabled: true}}}", "tls.enabled needs a url that begins with tls://"),
+        ("stores: {clickhouse: {tls: {enabled: true}}}", "tls.enabled needs a url that begins with https://"),
+        ("stores: {nats: {url: 'tls://a:4222,nats://b:4222'}}", "several separated by commas, all alike"),
         ("shards: {replicas: 13}", "shards.replicas: must not exceed source.topic.partitions"),
         ("shards: {replicas: -1}", "greater than or equal to 0"),
         ("snapshots: {keep: 1}", "greater than or equal to 2"),
@@ -205,6 +217,9 @@ def test_what_is_refused_and_what_it_says(text: str, words: str) -> None:
         "shards: {replicas: 12}",
         "{environment: dev, api: {auth: {jwt: {mint: true}}}}",
         "api: {auth: {jwt: {enabled: true, alg: RS256, jwksUrl: 'https://issuer/keys'}}}",
+        "stores: {redis: {url: 'rediss://a'}, clickhouse: {url: 'https://b'}, nats: {url: 'tls://c,tls://d'}}",
+        "source: {tls: {enabled: true, caRef: {name: ca, key: ca.crt}}}",
+        "source: {tls: {enabled: true, certRef: {name: me, key: tls.crt}, keyRef: {name: me, key: tls.key}}}",
     ],
 )
 def test_what_is_just_allowed(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import SystemRandom
@@ -17,15 +18,33 @@ READY_WITHIN_S = 60.0
 
 
 class ApacheKafka:
-    """One broker on two ports of its own, with its data in ``folder``. Raises ServerMissingError where it can't run."""
+    """One broker on two ports of its own, with its data in ``folder``. Raises ServerMissingError where it can't run.
 
-    def __init__(self, folder: Path) -> None:
+    ``tls``: the folder of a Secret; it listens on a third port too, where only certificates of its authority are let in.
+    """
+
+    def __init__(self, folder: Path, tls: Path | None = None) -> None:
         self._ports = PortReservations(SystemRandom())
         port, controller_port = self._ports.take(), self._ports.take()
         self.brokers = f"{HOST}:{port}"
         self._log = folder / "log"
         self._command = servers.kafka(port, controller_port, folder)
+        if tls is not None:
+            self.brokers_with_tls = f"{HOST}:{self._ports.take()}"
+            self._command += [f"--override={setting}" for setting in self._listening_with(tls, controller_port)]
         self._process: subprocess.Popen[bytes] | None = None
+
+    def _listening_with(self, tls: Path, controller_port: int) -> Iterator[str]:
+        both = f"PLAINTEXT://{self.brokers},SSL://{self.brokers_with_tls}"
+        yield f"listeners={both},CONTROLLER://{HOST}:{controller_port}"
+        yield f"advertised.listeners={both}"
+        yield "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SSL:SSL,CONTROLLER:PLAINTEXT"
+        store = tls / "keystore.pem"
+        store.write_bytes((tls / "tls.key").read_bytes() + (tls / "tls.crt").read_bytes())
+        for name, file in (("keystore", store), ("truststore", tls / "ca.crt")):
+            yield f"ssl.{name}.type=PEM"
+            yield f"ssl.{name}.location={file}"
+        yield "ssl.client.auth=required"
 
     @property
     def pid(self) -> int:

@@ -24,6 +24,7 @@ _RESOURCES = f"/apis/{GROUP}/{VERSION}/namespaces/default/swapstats"
 _STRICT = {"fieldValidation": "Strict"}
 """As kubectl asks: a field that nobody knows is an error."""
 HS256 = {"enabled": True, "alg": "HS256", "secretRef": {"name": "keys", "key": "jwt"}}
+CA = {"name": "authority", "key": "ca.crt"}
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"windows": []}, "spec.windows in body should have at least 1 items"),
     ({"windows": ["5x"]}, "spec.windows[0] in body should match"),
@@ -60,6 +61,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"source": {"sasl": {"mechanism": "GSSAPI", "username": "u", "secretRef": {"name": "s", "key": "k"}}}},
         'spec.source.sasl.mechanism: Unsupported value: "GSSAPI"',
     ),
+    (
+        {"source": {"sasl": {"username": "u", "secretRef": {"name": "s", "key": "../k"}}}},
+        "spec.source.sasl.secretRef.key in body should match",
+    ),
+    ({"source": {"tls": {"caRef": CA}}}, "source.tls: caRef, certRef and keyRef have a meaning only with TLS"),
+    ({"source": {"tls": {"enabled": True, "certRef": CA}}}, "source.tls: certRef and keyRef go together"),
     ({"snapshots": {"interval": "10ms"}}, 'spec.snapshots.interval: Invalid value: "string": must be at least 100ms'),
     ({"snapshots": {"keep": 1}}, "spec.snapshots.keep in body should be greater than or equal to 2"),
     ({"shards": {"replicas": 13}}, "shards.replicas must not exceed source.topic.partitions"),
@@ -95,6 +102,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"stores": {"nats": {"secretRef": {"name": "No_Name", "key": "k"}}}},
         "spec.stores.nats.secretRef.name in body should match",
     ),
+    ({"stores": {"redis": {"tls": {"enabled": True}}}}, "needs a url that begins with rediss://"),
+    ({"stores": {"redis": {"url": "rediss://redis", "tls": {"caRef": CA}}}}, "stores.redis.tls: caRef, certRef and"),
+    ({"stores": {"clickhouse": {"tls": {"enabled": True}}}}, "needs a url that begins with https://"),
+    (
+        {"stores": {"clickhouse": {"url": "https://c", "tls": {"enabled": True, "keyRef": CA}}}},
+        "stores.clickhouse.tls: certRef and keyRef go together",
+    ),
+    ({"stores": {"nats": {"tls": {"enabled": True}}}}, "needs a url that begins with tls://"),
+    ({"stores": {"nats": {"url": "tls://a,nats://b"}}}, "several separated by commas, all alike"),
+    ({"stores": {"nats": {"url": "tls://nats", "tls": {"caRef": CA}}}}, "stores.nats.tls: caRef, certRef and"),
     ({"stores": {"clickhouse": {"batchRows": 0}}}, "spec.stores.clickhouse.batchRows in body should be greater than"),
     (
         {"stores": {"clickhouse": {"batchInterval": "1ms"}}},

@@ -23,7 +23,7 @@ NOW_MS = int(time.time() * 1000)
 
 @pytest.fixture
 async def store(clickhouse: ClickHouse) -> AsyncIterator[ClickHouseStore]:
-    opened = await ClickHouseStore.connect(clickhouse, "")
+    opened = await ClickHouseStore.connect(clickhouse)
     await opened.migrate(clickhouse)
     yield opened
     await opened.close()
@@ -217,5 +217,5 @@ async def test_an_unreachable_or_refusing_store_says_so(store: ClickHouseStore, 
         await store.insert(b"not a block", "token")
     assert raised.value.code > 0
     with pytest.raises(StoreUnavailableError) as raised:
-        await ClickHouseStore.connect(clickhouse.model_copy(update={"url": "http://127.0.0.1:1"}), "")
+        await ClickHouseStore.connect(clickhouse.model_copy(update={"url": "http://127.0.0.1:1"}))
     assert raised.value.code == 0

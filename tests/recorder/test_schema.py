@@ -14,7 +14,7 @@ from swapstats_core.spec import ClickHouse
 
 @pytest.fixture
 async def stores(clickhouse: ClickHouse) -> AsyncIterator[list[ClickHouseStore]]:
-    opened = [await ClickHouseStore.connect(clickhouse, "") for _ in range(2)]
+    opened = [await ClickHouseStore.connect(clickhouse) for _ in range(2)]
     yield opened
     for store in opened:
         await store.close()

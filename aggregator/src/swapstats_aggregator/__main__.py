@@ -17,16 +17,12 @@ from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
 from swapstats_aggregator.adapters.local import LocalSnapshots
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports, Snapshots
-from swapstats_aggregator.process import (
-    configure_logging,
-    load_resource,
-    serve_health,
-    stop_on_signals,
-    tune_garbage_collection,
-)
+from swapstats_aggregator.process import serve_health, stop_on_signals, tune_garbage_collection
 from swapstats_aggregator.shard import Shard
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
+from swapstats_settings.logs import configure_logging
+from swapstats_settings.resource import load_resource
 
 log = structlog.get_logger()
 

@@ -17,8 +17,8 @@ import uvloop
 import yaml
 from pydantic import ValidationError
 
-from swapstats_api import clock, settings
-from swapstats_api.adapters.nats import NatsAddress, NatsOwners
+from swapstats_api import clock
+from swapstats_api.adapters.nats import NatsOwners
 from swapstats_api.adapters.redis import RedisSnapshots, connect
 from swapstats_api.app import create_app
 from swapstats_api.follow.machine import Follow
@@ -32,6 +32,9 @@ from swapstats_core import wire
 from swapstats_core.partition import Config
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
+from swapstats_settings.logs import configure_logging
+from swapstats_settings.nats import NatsAccess
+from swapstats_settings.resource import load_resource
 
 _log = structlog.get_logger(__name__)
 
@@ -47,8 +50,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, help="port to listen on; 0 picks a free one (default: spec.api.http.port)")
     arguments = parser.parse_args()
     try:
-        resource = settings.load_resource(arguments.spec)
-        settings.configure_logging(resource.spec.telemetry)
+        resource = load_resource(arguments.spec)
+        configure_logging(resource.spec.telemetry)
         port = resource.spec.api.http.port if arguments.port is None else arguments.port
         listener = listen(arguments.host, port)
     except (OSError, ValidationError, yaml.YAMLError, ValueError) as error:
@@ -64,15 +67,8 @@ async def serve(resource: SwapStatsResource, listener: socket.socket) -> None:
     metrics = Metrics()
     random = Random()  # noqa: S311 - spreads load, guards nothing
     home = partial(partition_of, partitions=spec.source.topic.partitions)
-    nats = spec.stores.nats
-    owners = NatsOwners(
-        NatsAddress(
-            nats.url.split(","), nats.username, settings.secret(nats.secret_ref), settings.tls_context(nats.tls)
-        ),
-        wire.Subjects(resource.metadata.name),
-        metrics,
-    )
-    redis = connect(spec.stores.redis, settings.secret(spec.stores.redis.secret_ref))
+    owners = NatsOwners(NatsAccess.of(spec.stores.nats), wire.Subjects(resource.metadata.name), metrics)
+    redis = connect(spec.stores.redis)
     snapshots = RedisSnapshots(
         redis, wire.Keys(spec.stores.redis.prefix, resource.metadata.name), Config.of(spec), home
     )

@@ -8,8 +8,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from swapstats_aggregator.process import kafka_security
 from swapstats_core.spec import Source
+from swapstats_settings.kafka import kafka_security
+from swapstats_settings.tls import CertificateError
 
 _BATCH_BYTES = 256 * 1024
 _REQUEST_TIMEOUT_MS = 30_000
@@ -20,11 +21,13 @@ class BrokerFault(Exception):  # noqa: N818 - a fault of the world, not of the p
 
 
 def client_options(source: Source) -> dict[str, Any]:
-    """Connection options that all of aiokafka's clients take. Raises BrokerFault when a file can't be read."""
+    """Connection options that all of aiokafka's clients take. Raises BrokerFault when a secret can't be used."""
     try:
         return {**kafka_security(source), "client_id": "swapstats-cli"}
     except OSError as error:
         raise BrokerFault(f"source.tls, source.sasl: {error.filename}: {error.strerror}") from None
+    except CertificateError as error:
+        raise BrokerFault(f"source.tls: {error}") from None
 
 
 async def partition_count(topic: str, options: dict[str, Any]) -> int:

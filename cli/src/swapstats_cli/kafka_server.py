@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="port to listen on")
     parser.add_argument("--advertised", required=True, help="where clients are told to find it, HOST:PORT")
     parser.add_argument("--controller-port", type=int, required=True, help="port of the controller")
+    parser.add_argument("--override", action="append", default=[], help="a setting of Kafka's that wins, NAME=VALUE")
     to = parser.parse_args()
     try:
         to.data_dir.mkdir(parents=True, exist_ok=True)
@@ -106,7 +107,8 @@ def main() -> None:
             format_storage(to.java, to.jars)
     except (subprocess.CalledProcessError, OSError) as error:
         sys.exit(f"kafka server: {to.data_dir} can't be prepared: {error}")
-    os.execv(to.java, java_command(to.java, to.jars, "kafka.Kafka", str(CONFIGURATION)))  # noqa: S606 - no shell is the point
+    overrides = [part for each in to.override for part in ("--override", each)]
+    os.execv(to.java, java_command(to.java, to.jars, "kafka.Kafka", str(CONFIGURATION), *overrides))  # noqa: S606 - no shell is the point
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import msgspec
 import yaml
 from pydantic import ValidationError
 
-from swapstats_aggregator.process import load_resource
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_core.spec import Source, SwapStatsResource, SwapStatsSpec
+from swapstats_settings.resource import load_resource
 
 DEFAULT_DATA_DIR = Path(".swapstats")
 

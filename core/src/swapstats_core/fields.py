@@ -65,6 +65,7 @@ def at_least(least_ms: int, *, default: int) -> Any:  # noqa: ANN401 - as pydant
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+SecretKey = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
 
 
 def written(pattern: str, remedy: str) -> tuple[object, ...]:
@@ -91,8 +92,8 @@ ClickHouseUrl = Annotated[
 NatsUrl = Annotated[
     str,
     *written(
-        rf"(nats|tls)://{_HOST}(,(nats|tls)://{_HOST})*",
-        f"as in nats://nats:4222 (tls with TLS; several separated by commas), {_NO_PASSWORD}",
+        "|".join(rf"{scheme}://{_HOST}(,{scheme}://{_HOST})*" for scheme in ("nats", "tls")),
+        f"as in nats://nats:4222 (tls with TLS; several separated by commas, all alike), {_NO_PASSWORD}",
     ),
 ]
 WebUrl = Annotated[str, *written(r"https?://\S+", "an address that begins with http:// or https://")]

@@ -23,6 +23,7 @@ from swapstats_core.fields import (
     Name,
     NatsUrl,
     RedisUrl,
+    SecretKey,
     WebUrl,
     at_least,
     format_duration,
@@ -42,7 +43,7 @@ class SecretRef(Section):
 
     name: Name
     """Name of the Secret."""
-    key: str
+    key: SecretKey
     """Key inside the Secret."""
 
 
@@ -73,16 +74,31 @@ class Topic(Section):
 
 
 class Tls(Section):
-    """TLS to a server; certificates are mounted files."""
+    """TLS to a server; certificates and keys are in Secrets, as PEM."""
 
     enabled: bool = False
-    """Encrypt the connection."""
-    ca_file: str | None = None
-    """PEM file of the authorities to trust; default: the system's."""
-    cert_file: str | None = None
-    """PEM file of the client's certificate (mutual TLS)."""
-    key_file: str | None = None
-    """PEM file of the client's key (mutual TLS)."""
+    """Encrypt the connection. A store's ``url`` then begins with ``rediss://``, ``tls://`` or ``https://``."""
+    ca_ref: SecretRef | None = None
+    """Authorities to trust besides the system's, as in key ``ca.crt``."""
+    cert_ref: SecretRef | None = None
+    """The client's certificate for mutual TLS, as in key ``tls.crt`` of a ``kubernetes.io/tls`` Secret."""
+    key_ref: SecretRef | None = None
+    """The key of the client's certificate, as in key ``tls.key`` of the same Secret."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not self.enabled and (self.ca_ref or self.cert_ref or self.key_ref):
+            raise ValueError(
+                "caRef, certRef and keyRef have a meaning only with TLS: set enabled: true, or remove them"
+            )
+        if (self.cert_ref is None) != (self.key_ref is None):
+            raise ValueError("certRef and keyRef go together: name both, or neither")
+        return self
+
+    def check_scheme(self, url: str, scheme: str) -> None:
+        """Whether an address says the same of TLS. Raises ValueError naming the remedy."""
+        if self.enabled and not url.startswith(scheme):
+            raise ValueError(f"tls.enabled needs a url that begins with {scheme}: write that, or set enabled: false")
 
 
 class Sasl(Section):
@@ -315,9 +331,16 @@ class Redis(Section):
     secret_ref: SecretRef | None = None
     """Where the password is."""
     tls: Tls = Tls()
-    """TLS files for ``rediss://``."""
+    """Certificates for ``rediss://``; absent: the system's authorities are trusted."""
     sentinel_master: str | None = None
-    """Name of the master when ``url`` points to Sentinel."""
+    """Name of the master when ``url`` points to Sentinel, which is asked without a password; ``rediss://`` encrypts
+    the connections to both.
+    """
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self.tls.check_scheme(self.url, "rediss://")
+        return self
 
 
 class ClickHouse(Section):
@@ -330,7 +353,9 @@ class ClickHouse(Section):
     username: str = "default"
     """User name."""
     secret_ref: SecretRef | None = None
-    """Where the password is."""
+    """Where the password is; absent with ``tls.certRef``: the certificate says who the user is."""
+    tls: Tls = Tls()
+    """Certificates for ``https://``; absent: the system's authorities are trusted."""
     storage_policy: str | None = None
     """Storage policy with a ``cold`` volume; absent: rows stay on the default disk until they expire."""
     cold_after: Duration = 90 * DAY_MS
@@ -341,6 +366,11 @@ class ClickHouse(Section):
     """A batch is sent at this many rows ..."""
     batch_interval: Duration = at_least(10, default=200)
     """... or after this time, whichever is first."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self.tls.check_scheme(self.url, "https://")
+        return self
 
 
 class Nats(Section):
@@ -353,7 +383,12 @@ class Nats(Section):
     secret_ref: SecretRef | None = None
     """Where the password is."""
     tls: Tls = Tls()
-    """TLS files for ``tls://``."""
+    """Certificates for ``tls://``; absent: the system's authorities are trusted."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self.tls.check_scheme(self.url, "tls://")
+        return self
 
 
 class Stores(Section):

@@ -18,6 +18,7 @@ from kubernetes.aio.config.config_exception import ConfigException
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from swapstats_core.spec import Telemetry
 from swapstats_operator.adapters.kubernetes import KubernetesCluster
 from swapstats_operator.controller import Surface
 from swapstats_operator.deciding.clock import SystemClock
@@ -26,6 +27,7 @@ from swapstats_operator.election import lead
 from swapstats_operator.handlers import Operator
 from swapstats_operator.revision import Images
 from swapstats_operator.servers import keep_topics_of, reach
+from swapstats_settings.logs import configure_logging
 
 log = structlog.get_logger()
 
@@ -111,21 +113,6 @@ async def run(arguments: argparse.Namespace) -> int:
     return 0 if in_order else 1
 
 
-def configure_logging() -> None:
-    """One JSON object a line of our own; of libraries what is no routine."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of it is in the condition TopicReady
-
-
 def main() -> None:
     """Parse arguments and run until SIGTERM, or until the Lease is lost (exit code 1)."""
     parser = argparse.ArgumentParser(prog="swapstats_operator", description="Look after SwapStats resources.")
@@ -137,7 +124,8 @@ def main() -> None:
     parser.add_argument("--http-port", type=int, default=8081, help="port of /healthz and /metrics")
     parser.add_argument("--aggregator-image", required=True, help="image of shards and recorders")
     parser.add_argument("--api-image", required=True, help="image of the API")
-    configure_logging()
+    configure_logging(Telemetry())
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of it is in the condition TopicReady
     sys.exit(asyncio.run(run(parser.parse_args())))
 
 

@@ -33,7 +33,7 @@ from swapstats_operator.observing import Object, observe
 from swapstats_operator.owning import Owning, Reach
 from swapstats_operator.revision import RESTART, Images, Revision, revision_of, secret_refs
 from swapstats_operator.rollout import Rollout, Surroundings, aim, progress, shards_to_have, step
-from swapstats_operator.servers import SecretMissing, Secrets, Site, password
+from swapstats_operator.servers import SecretMissing, Secrets, Site, looked_up
 from swapstats_operator.topic_keeper import Keep, TopicKeeper
 
 SNAPSHOT: Final = "swapstats.io/snapshot"
@@ -335,7 +335,7 @@ class Controller:
     def _stores_trouble(self, resource: SwapStatsResource) -> Iterator[Finding]:
         for path, ref in secret_refs(resource.spec):
             try:
-                password(ref, self._secrets)
+                looked_up(ref, self._secrets)
             except SecretMissing as error:
                 yield Finding("SecretMissing", f"{path}: {error}")
         owning = self._owning

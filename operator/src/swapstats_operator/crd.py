@@ -58,6 +58,35 @@ def _ms(text: str) -> str:
     return f"int({text}.find('^[0-9]+')) * ({factor}86400000)"
 
 
+def _tls(path: str) -> tuple[Rule, ...]:
+    """What holds for a section ``tls`` wherever it is."""
+    refs = "has(self.caRef) || has(self.certRef) || has(self.keyRef)"
+    short = f"{path.removeprefix('spec.')}.tls"
+    return (
+        Rule(
+            f"{path}.tls",
+            f"self.enabled || !({refs})",
+            f"{short}: caRef, certRef and keyRef have a meaning only with TLS. Set enabled: true, or remove them",
+        ),
+        Rule(
+            f"{path}.tls",
+            "has(self.certRef) == has(self.keyRef)",
+            f"{short}: certRef and keyRef go together. Name both, or neither",
+        ),
+    )
+
+
+def _scheme(path: str, scheme: str) -> Rule:
+    """A store's address says the same of TLS as its section ``tls``."""
+    return Rule(
+        path,
+        f"!self.tls.enabled || self.url.startsWith('{scheme}')",
+        f"{path.removeprefix('spec.')}.tls.enabled needs a url that begins with {scheme}. Write that, or set "
+        "enabled: false",
+        ".url",
+    )
+
+
 RULES: Final = (
     Rule(
         "",
@@ -143,6 +172,13 @@ RULES: Final = (
         "api.auth.jwt.mint works only with alg HS256. Remove mint, or use HS256 in a dev environment",
         ".mint",
     ),
+    *_tls("spec.source"),
+    *_tls("spec.stores.redis"),
+    *_tls("spec.stores.clickhouse"),
+    *_tls("spec.stores.nats"),
+    _scheme("spec.stores.redis", "rediss://"),
+    _scheme("spec.stores.clickhouse", "https://"),
+    _scheme("spec.stores.nats", "tls://"),
 )
 """What the schema of a single field can't say."""
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from pydantic import BaseModel
 
-from swapstats_core.spec import SecretRef, SwapStatsResource, SwapStatsSpec
+from swapstats_core.spec import SecretRef, SwapStatsResource
 
 RESTART: Final = "swapstats.io/restart"
 """Annotation: another value makes another revision, hence a rolling restart."""
@@ -91,19 +91,15 @@ def named(revision: Revision, rendered: object) -> str:
     return hashlib.sha256(content).hexdigest()[:10]
 
 
-def secret_refs(spec: SwapStatsSpec) -> Iterator[tuple[str, SecretRef]]:
-    """Every reference to a Secret, with its place, as in ``stores.redis.secretRef``."""
-    yield from _refs(spec, "")
-
-
-def _refs(section: BaseModel, prefix: str) -> Iterator[tuple[str, SecretRef]]:
+def secret_refs(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, SecretRef]]:
+    """Every reference to a Secret in a section, with its place: ``stores.redis.secretRef`` in the spec."""
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         path = f"{prefix}{field.alias or name}"
         if isinstance(value, SecretRef):
             yield path, value
         elif isinstance(value, BaseModel):
-            yield from _refs(value, f"{path}.")
+            yield from secret_refs(value, f"{path}.")
 
 
 def _digest(content: Mapping[str, bytes] | None) -> str:

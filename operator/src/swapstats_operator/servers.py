@@ -1,22 +1,35 @@
-"""The operator's own connections to an instance's broker, Redis and NATS."""
+"""The operator's own connections to an instance's broker, Redis and NATS.
+
+It reads Secrets from the API server; for its connections it writes what they need to files, as the processes have them.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, Protocol
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from swapstats_core.spec import Nats, Redis, SecretRef, SwapStatsResource
 from swapstats_core.wire import Keys
 from swapstats_operator.deciding.nats import open_line
 from swapstats_operator.deciding.ports import Connect, Copy, Unavailable
-from swapstats_operator.deciding.redis import RedisCopy
+from swapstats_operator.deciding.redis import RedisCopy, connect
+from swapstats_operator.revision import secret_refs
 from swapstats_operator.topics import TopicMismatchError, keep_topics
+from swapstats_settings.kafka import kafka_security
+from swapstats_settings.nats import NatsAccess
+from swapstats_settings.secret_files import secret_file
+from swapstats_settings.tls import CertificateError
+
+_HANDSHAKE_S: Final = 1.0
 
 Secrets = Mapping[str, Mapping[str, bytes] | None]
 """Content of Secrets by name; None: there is none."""
@@ -60,50 +73,92 @@ class Site:
     def of(cls, resource: SwapStatsResource, secrets: Secrets) -> Site:
         """That of a resource, with no more secrets than it takes."""
         stores = resource.spec.stores
-        refs = (stores.redis.secret_ref, stores.nats.secret_ref)
-        needed = {ref.name: secrets.get(ref.name) for ref in refs if ref is not None}
-        return cls(resource.metadata.name, resource.spec.source.topic.partitions, stores.redis, stores.nats, needed)
+        site = cls(resource.metadata.name, resource.spec.source.topic.partitions, stores.redis, stores.nats, secrets)
+        return replace(site, secrets={ref.name: secrets.get(ref.name) for ref in site.refs})
+
+    @property
+    def refs(self) -> list[SecretRef]:
+        """The secrets that it takes."""
+        return [ref for section in (self.redis, self.nats) for _, ref in secret_refs(section)]
 
 
 @asynccontextmanager
 async def reach(site: Site) -> AsyncIterator[Reached]:
-    """Redis and NATS of an instance; nothing is asked yet. Raises SecretMissing."""
-    redis, nats = site.redis, site.nats
-    keys = Keys(redis.prefix, site.instance)
-    copy = RedisCopy(redis.url, keys, redis.username, password(redis.secret_ref, site.secrets))
-    connect = partial(open_line, nats.url, user=nats.username, password=password(nats.secret_ref, site.secrets))
-    try:
-        yield Reached(copy, connect)
-    finally:
-        await copy.close()
+    """Redis and NATS of an instance; nothing is asked yet. Raises SecretMissing, Unavailable."""
+    with files(site.refs, site.secrets) as folder:  # they stay: Redis' client reads them for each connection
+        with _certificates("stores.nats.tls"):
+            access = NatsAccess.of(site.nats, folder)
+        with _certificates("stores.redis.tls"):
+            client = connect(site.redis, folder)
+        copy = RedisCopy(client, Keys(site.redis.prefix, site.instance))
+        try:
+            yield Reached(copy, partial(open_line, access))
+        finally:
+            await copy.close()
 
 
 async def keep_topics_of(resource: SwapStatsResource, secrets: Secrets) -> None:
     """Create the instance's topics, and give them their settings. Raises Unavailable, SecretMissing, TopicWrong."""
     source = resource.spec.source
-    security: dict[str, Any] = {"request_timeout_ms": 10_000}
-    security["security_protocol"] = f"{'SASL_' if source.sasl else ''}{'SSL' if source.tls.enabled else 'PLAINTEXT'}"
-    if source.tls.enabled:
-        security["ssl_context"] = ssl.create_default_context()
-    if source.sasl:
-        security["sasl_mechanism"] = source.sasl.mechanism
-        security["sasl_plain_username"] = source.sasl.username
-        security["sasl_plain_password"] = password(source.sasl.secret_ref, secrets)
+    refs = [ref for _, ref in secret_refs(source)]
+    with files(refs, secrets) as folder, _certificates("source.tls"):
+        access = kafka_security(source, folder)
     try:
-        await keep_topics(source, security)
+        await keep_topics(source, access)
     except TopicMismatchError as error:
         raise TopicWrong(str(error)) from error
+    except KafkaConnectionError as error:
+        why = await _refusal(source.brokers, access["ssl_context"]) if source.tls.enabled else None
+        raise Unavailable(f"the broker: {why or error!r}") from error
     except (KafkaError, OSError) as error:
         raise Unavailable(f"the broker: {error!r}") from error
 
 
-def password(ref: SecretRef | None, secrets: Secrets) -> str | None:
+@contextmanager
+def files(refs: Iterable[SecretRef], secrets: Secrets) -> Iterator[Path]:
+    """A folder of secrets that only this user can read, while the context lasts. Raises SecretMissing."""
+    with TemporaryDirectory(prefix="swapstats-") as name:
+        folder = Path(name)
+        for ref in refs:
+            file = secret_file(ref, folder)
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+            file.touch(mode=0o600)
+            file.write_bytes(looked_up(ref, secrets))
+        yield folder
+
+
+def looked_up(ref: SecretRef, secrets: Secrets) -> bytes:
     """What a reference stands for. Raises SecretMissing."""
-    if ref is None:
-        return None
     content = secrets.get(ref.name)
     if content is None:
         raise SecretMissing(f"there is no Secret {ref.name}: create it, with the key {ref.key}")
     if ref.key not in content:
         raise SecretMissing(f"Secret {ref.name} has no key {ref.key}: add it")
-    return content[ref.key].decode().rstrip("\n")
+    return content[ref.key]
+
+
+@contextmanager
+def _certificates(place: str) -> Iterator[None]:
+    """Says where in the resource a wrong certificate is named."""
+    try:
+        yield
+    except CertificateError as error:
+        raise Unavailable(f"{place}: {error}") from error
+
+
+async def _refusal(brokers: Sequence[str], context: ssl.SSLContext) -> ssl.SSLError | None:
+    """Why the brokers and we don't agree on TLS, if we don't: aiokafka only says that no broker could be reached."""
+    for broker in brokers:
+        host, _, port = broker.rpartition(":")
+        try:
+            async with asyncio.timeout(_HANDSHAKE_S):
+                reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=context)
+                try:
+                    await reader.read(1)  # unasked, a broker says only that it wants to see a certificate
+                finally:
+                    writer.close()
+        except ssl.SSLError as error:
+            return error
+        except (TimeoutError, OSError):
+            continue
+    return None

@@ -11,6 +11,8 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrP
 
 from swapstats_core.spec import Source
 
+_REQUEST_TIMEOUT_MS = 10_000
+
 
 class TopicMismatchError(Exception):
     """A topic isn't as the resource says, and can't be made so without losing its records."""
@@ -32,13 +34,13 @@ def topics_of(source: Source) -> list[NewTopic]:
     ]
 
 
-async def keep_topics(source: Source, security: Mapping[str, Any] | None = None) -> None:
+async def keep_topics(source: Source, access: Mapping[str, Any]) -> None:
     """On a broker that keeps its records: create the topics of ``source``; existing ones get its settings. Topics that
-    are somebody else's (``manage: false``) are only looked at. ``security``: arguments of aiokafka for TLS and SASL.
+    are somebody else's (``manage: false``) are only looked at. ``access``: see `kafka_security`.
 
     Raises TopicMismatchError for a topic with another number of partitions, KafkaError.
     """
-    client = AIOKafkaAdminClient(bootstrap_servers=source.brokers, **(security or {}))
+    client = AIOKafkaAdminClient(**access, request_timeout_ms=_REQUEST_TIMEOUT_MS)
     await client.start()
     try:
         topics = topics_of(source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 import aiohttp
 import clickhouse_connect
@@ -14,6 +13,7 @@ from swapstats_aggregator.recorder.ports import StoreUnavailableError
 from swapstats_aggregator.recorder.rows import COLUMNS
 from swapstats_aggregator.recorder.schema import Migration, load, pending, quoted_identifier
 from swapstats_core.spec import ClickHouse
+from swapstats_settings.clickhouse import clickhouse_access
 
 _CONNECT_SECONDS = 5
 _REPLY_SECONDS = 60
@@ -34,16 +34,12 @@ class ClickHouseStore:
         self._columns = [name for name, _ in COLUMNS]
 
     @classmethod
-    async def connect(cls, spec: ClickHouse, password: str) -> ClickHouseStore:
-        """Connect. Raises StoreUnavailableError."""
-        url = urlsplit(spec.url)
+    async def connect(cls, spec: ClickHouse) -> ClickHouseStore:
+        """Connect. Raises StoreUnavailableError; OSError and CertificateError if a secret can't be used."""
+        access = clickhouse_access(spec)
         try:
             client = await clickhouse_connect.get_async_client(
-                host=url.hostname,
-                port=url.port,
-                interface=url.scheme,
-                username=spec.username,
-                password=password,
+                **access,
                 compress=False,
                 connect_timeout=_CONNECT_SECONDS,
                 send_receive_timeout=_REPLY_SECONDS,

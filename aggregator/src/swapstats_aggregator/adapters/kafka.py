@@ -17,8 +17,8 @@ from swapstats_aggregator.adapters.kafka_commits import commit
 from swapstats_aggregator.adapters.kafka_stalls import Stalls
 from swapstats_aggregator.adapters.kafka_topic import TopicWatch, incarnation
 from swapstats_aggregator.ports import Fetched, OutOfRange, Recreated, SourceRecord, Unavailable
-from swapstats_aggregator.process import kafka_security
 from swapstats_core import spec
+from swapstats_settings.kafka import kafka_security
 
 log = structlog.get_logger()
 

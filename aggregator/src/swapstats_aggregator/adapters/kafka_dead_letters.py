@@ -11,8 +11,8 @@ from aiokafka.errors import MessageSizeTooLargeError
 
 from swapstats_aggregator.adapters.kafka_client import Silence, abandon, reaching, started
 from swapstats_aggregator.ports import DeadLetter, excerpt, headers
-from swapstats_aggregator.process import kafka_security
 from swapstats_core import spec
+from swapstats_settings.kafka import kafka_security
 
 log = structlog.get_logger()
 

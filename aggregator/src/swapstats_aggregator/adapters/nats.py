@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
-import nats
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -16,8 +14,8 @@ from nats.errors import Error as NatsError
 from prometheus_client import Counter
 
 from swapstats_aggregator.ports import Handler
-from swapstats_aggregator.process import secret, tls_context
 from swapstats_core import spec
+from swapstats_settings.nats import NatsAccess
 
 log = structlog.get_logger()
 
@@ -43,7 +41,9 @@ class _Wanted:
 
 
 async def connect(settings: spec.Nats, name: str) -> Client:
-    """A connection that is re-established for ever. Raises nats.errors.Error if the first attempt fails."""
+    """A connection that is re-established for ever. Raises nats.errors.Error if the first attempt fails, OSError and
+    CertificateError if a secret can't be used.
+    """
 
     async def on_error(error: Exception) -> None:
         log.warning("nats_error", error=str(error))
@@ -54,14 +54,13 @@ async def connect(settings: spec.Nats, name: str) -> Client:
     async def on_reconnect() -> None:
         log.info("nats_reconnected")
 
-    arguments: dict[str, Any] = {"user": settings.username, "password": secret(settings.secret_ref)}
-    if (context := tls_context(settings.tls)) is not None:
-        arguments["tls"] = context
-    return await nats.connect(
-        settings.url.split(","),
+    access = NatsAccess.of(settings)
+    client = access.client()
+    await client.connect(
+        **access.arguments,
         name=name,
         max_reconnect_attempts=-1,
-        reconnect_time_wait=0.25,
+        reconnect_time_wait=0.25,  # type: ignore[arg-type] # seconds, and it only sleeps for them
         connect_timeout=2,
         ping_interval=10,
         no_echo=True,  # a shard publishes to subjects to which it listens for what others say
@@ -69,8 +68,8 @@ async def connect(settings: spec.Nats, name: str) -> Client:
         error_cb=on_error,
         disconnected_cb=on_disconnect,
         reconnected_cb=on_reconnect,
-        **arguments,
     )
+    return client
 
 
 class NatsBus:

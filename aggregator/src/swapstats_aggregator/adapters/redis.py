@@ -10,16 +10,16 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from redis.asyncio import Redis, Sentinel
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
 from swapstats_aggregator.ports import Unavailable, Verdict
-from swapstats_aggregator.process import secret
 from swapstats_core import spec
 from swapstats_core.ownership import Assignment, decode_assignment
 from swapstats_core.wire import Keys
+from swapstats_settings.redis import redis_client
 
 # The first two return {done, epoch and owner in force before, missing parts ...}.
 # KEYS: owner hash. ARGV: epoch, owner, claimant. A repeat by the same claimant (a retry after a lost reply) succeeds.
@@ -60,25 +60,9 @@ _PARTS_AT_ONCE = 64
 
 
 def connect(settings: spec.Redis) -> Redis:
-    """A client for snapshots: patient, since everything it does may be repeated."""
-    arguments: dict[str, Any] = {
-        "username": settings.username,
-        "password": secret(settings.secret_ref),
-        "socket_timeout": 10.0,
-        "socket_connect_timeout": 3.0,
-        "health_check_interval": 15,
-        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=5),
-    }
-    if settings.url.startswith("rediss://"):
-        tls = settings.tls
-        arguments |= {"ssl_ca_certs": tls.ca_file, "ssl_certfile": tls.cert_file, "ssl_keyfile": tls.key_file}
-    if settings.sentinel_master:
-        seed = Redis.from_url(settings.url).connection_pool.connection_kwargs
-        database = seed.get("db", 0)
-        sentinel = Sentinel([(seed["host"], seed.get("port", 26379))], **arguments)  # type: ignore[no-untyped-call]
-        master: Redis = sentinel.master_for(settings.sentinel_master, db=database)
-        return master
-    return Redis.from_url(settings.url, **arguments)
+    """A client for snapshots: patient, since everything it does may be repeated. Raises OSError, CertificateError."""
+    retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=5)
+    return redis_client(settings, connect_s=3.0, reply_s=10.0, retry=retry, health_check_s=15)
 
 
 @asynccontextmanager

@@ -19,19 +19,15 @@ from prometheus_client import CollectorRegistry
 
 from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
 from swapstats_aggregator.adapters.kafka_group import GroupSource
-from swapstats_aggregator.process import (
-    configure_logging,
-    kafka_security,
-    load_resource,
-    secret,
-    serve_health,
-    stop_on_signals,
-)
+from swapstats_aggregator.process import serve_health, stop_on_signals
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_aggregator.recorder.ports import SourceLostError, StoreUnavailableError
 from swapstats_aggregator.recorder.runner import Recorder
 from swapstats_aggregator.recorder.schema import SchemaError
 from swapstats_core.spec import SwapStatsSpec
+from swapstats_settings.kafka import kafka_security
+from swapstats_settings.logs import configure_logging
+from swapstats_settings.resource import load_resource
 
 T = TypeVar("T")
 _FIRST_BACKOFF_S = 0.1
@@ -104,7 +100,7 @@ class _Process:
 
     async def _open_store(self) -> ClickHouseStore:
         spec = self.spec.stores.clickhouse
-        store = await ClickHouseStore.connect(spec, secret(spec.secret_ref) or "")
+        store = await ClickHouseStore.connect(spec)
         try:
             applied = await store.migrate(spec)
         except BaseException:

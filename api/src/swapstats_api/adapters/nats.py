@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
 import msgspec
-import nats
 import nats.errors
 import structlog
 from nats.aio.client import Client
@@ -24,6 +21,7 @@ from nats.aio.subscription import Subscription
 from swapstats_api.metrics import Metrics
 from swapstats_api.ports import Listener, NoAnswer, NoOwner
 from swapstats_core import wire
+from swapstats_settings.nats import NatsAccess
 
 _log = structlog.get_logger(__name__)
 
@@ -37,21 +35,11 @@ ANSWER_S = 3
 CLOSE_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class NatsAddress:
-    """Where NATS is and how to get in."""
-
-    servers: list[str]
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    tls: ssl.SSLContext | None = None
-
-
 class NatsOwners:
     """The owners, through NATS. `run` connects and stays connected until cancelled."""
 
-    def __init__(self, address: NatsAddress, subjects: wire.Subjects, metrics: Metrics) -> None:
-        self._address = address
+    def __init__(self, access: NatsAccess, subjects: wire.Subjects, metrics: Metrics) -> None:
+        self._access = access
         self._subjects = subjects
         self._metrics = metrics
         self._listener: Listener | None = None
@@ -71,7 +59,7 @@ class NatsOwners:
     async def run(self) -> None:
         """Keep a client connected until cancelled."""
         while True:
-            client = Client()
+            client = self._access.client()
             try:
                 await self._connect(client)
                 await self._watch_over(client)
@@ -82,13 +70,9 @@ class NatsOwners:
                     await asyncio.wait_for(client.close(), CLOSE_S)
 
     async def _connect(self, client: Client) -> None:
-        address = self._address
         await client.connect(
-            address.servers,
+            **self._access.arguments,
             name="swapstats-api",
-            user=address.user,
-            password=address.password,
-            tls=address.tls,
             error_cb=self._on_error,
             reconnected_cb=self._on_reconnected,
             max_reconnect_attempts=-1,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 import structlog
-from redis.asyncio import Redis, Sentinel
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -20,6 +18,7 @@ from swapstats_core import spec, wire
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.snapshot import Manifest, UnreadableSnapshot, decode_manifest, restore
 from swapstats_core.swap import format_token, format_usd
+from swapstats_settings.redis import redis_client
 
 _log = structlog.get_logger(__name__)
 
@@ -29,29 +28,10 @@ _PARTS_AT_ONCE = 64
 """Stored parts loaded by one command: bounds the size of a reply."""
 
 
-def connect(settings: spec.Redis, password: str | None) -> Redis:
-    """A client for reads that somebody waits for: short limits, one repeat."""
-    arguments: dict[str, Any] = {
-        "username": settings.username,
-        "password": password,
-        "socket_timeout": 1.5,
-        "socket_connect_timeout": 1.0,
-        "health_check_interval": 15,
-        "retry": Retry(NoBackoff(), retries=1),
-        "max_connections": 32,
-    }
-    if settings.url.startswith("rediss://"):
-        tls = settings.tls
-        arguments |= {"ssl_ca_certs": tls.ca_file, "ssl_certfile": tls.cert_file, "ssl_keyfile": tls.key_file}
-        arguments["ssl_cert_reqs"] = ssl.CERT_REQUIRED
-    if settings.sentinel_master:
-        seed = Redis.from_url(settings.url).connection_pool.connection_kwargs
-        sentinel = Sentinel(  # type: ignore[no-untyped-call] # untyped upstream
-            [(seed["host"], seed.get("port", 26379))], **arguments
-        )
-        master: Redis = sentinel.master_for(settings.sentinel_master, db=seed.get("db", 0))
-        return master
-    return Redis.from_url(settings.url, **arguments)
+def connect(settings: spec.Redis) -> Redis:
+    """A client for reads that somebody waits for: short limits, one repeat. Raises OSError, CertificateError."""
+    retry = Retry(NoBackoff(), retries=1)
+    return redis_client(settings, connect_s=1.0, reply_s=1.5, retry=retry, health_check_s=15, max_connections=32)
 
 
 _Found = tuple[Manifest, PartitionState] | None

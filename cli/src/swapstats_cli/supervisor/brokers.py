@@ -18,6 +18,7 @@ from swapstats_cli.supervisor.part import Part
 from swapstats_cli.supervisor.topics import create_topics
 from swapstats_core.spec import Source
 from swapstats_operator.topics import TopicMismatchError, keep_topics
+from swapstats_settings.kafka import kafka_security
 
 KAFKA_STOP_S = 20.0
 """It closes its segments; otherwise the next start would have to look through them."""
@@ -77,7 +78,7 @@ async def _topics_kept(source: Source) -> bool:
     if not await probes.listens(source.brokers[0]):
         return False
     try:
-        await keep_topics(source)
+        await keep_topics(source, kafka_security(source))
     except TopicMismatchError as error:
         raise StartFailedError(str(error)) from error
     except (KafkaError, OSError):

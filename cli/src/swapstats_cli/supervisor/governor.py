@@ -19,6 +19,7 @@ from swapstats_operator.deciding.ports import Say
 from swapstats_operator.deciding.rolling import numbered
 from swapstats_operator.deciding.snapshots import Progress, snapshot_all
 from swapstats_operator.deciding.status import Status
+from swapstats_settings.nats import NatsAccess
 
 
 class Governor:
@@ -61,7 +62,7 @@ class Governor:
         """Take a snapshot of every partition."""
         resource = self._configuration.resource
         return snapshot_all(
-            partial(open_line, resource.spec.stores.nats.url),
+            partial(open_line, NatsAccess.of(resource.spec.stores.nats)),
             Subjects(resource.metadata.name),
             resource.spec.source.topic.partitions,
             SystemClock(),

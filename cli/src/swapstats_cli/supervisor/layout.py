@@ -76,8 +76,8 @@ def embed(resource: SwapStatsResource, ports: Ports, broker: Broker) -> SwapStat
             "redis": Redis(url=f"redis://{HOST}:{ports.redis}/0", prefix=spec.stores.redis.prefix),
             "nats": Nats(url=f"nats://{HOST}:{ports.nats}"),
             "clickhouse": ClickHouse.model_validate(
-                spec.stores.clickhouse.model_dump()
-                | {"url": ports.clickhouse_url, "username": "default", "secret_ref": None, "storage_policy": None}
+                spec.stores.clickhouse.model_dump(exclude={"secret_ref", "tls", "storage_policy"})
+                | {"url": ports.clickhouse_url, "username": "default"}
             ),
         }
     )

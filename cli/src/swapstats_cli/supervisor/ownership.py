@@ -22,8 +22,9 @@ from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.nats import open_line
 from swapstats_operator.deciding.ownership import Intent, Ownership
 from swapstats_operator.deciding.ports import Say, Unavailable, World
-from swapstats_operator.deciding.redis import RedisCopy
+from swapstats_operator.deciding.redis import RedisCopy, connect
 from swapstats_operator.deciding.truth import TruthError, begin
+from swapstats_settings.nats import NatsAccess
 
 
 @asynccontextmanager
@@ -39,8 +40,8 @@ async def owning(
     ``resource`` is the embedded one. ``redis_ready`` is waited for: Redis may be ahead of an old data directory's file.
     """
     stores, name = resource.spec.stores, resource.metadata.name
-    copy, truth = RedisCopy(stores.redis.url, Keys(stores.redis.prefix, name)), AssignmentFile(data.assignment)
-    world = World(truth, copy, partial(open_line, stores.nats.url), SystemClock())
+    copy, truth = RedisCopy(connect(stores.redis), Keys(stores.redis.prefix, name)), AssignmentFile(data.assignment)
+    world = World(truth, copy, partial(open_line, NatsAccess.of(stores.nats)), SystemClock())
     try:
         before = await _before(truth, copy, resource.spec.source.topic.partitions, redis_ready)
         if before is not None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from urllib.parse import urlsplit
 
 import aiohttp
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from swapstats_aggregator.process import secret
 from swapstats_cli.verify.report import CannotVerify
 from swapstats_cli.verify.rows import Row
 from swapstats_core.spec import ClickHouse
+from swapstats_settings.clickhouse import clickhouse_access
+from swapstats_settings.tls import CertificateError
 
 _COLUMNS = """
 event_id, inclusion, token, toString(token_address), removed, toUnixTimestamp64Milli(event_time), toString(amount_usd),
@@ -22,17 +22,8 @@ toString(amount_token), side, kafka_partition, kafka_offset, toUnixTimestamp64Mi
 
 async def rows(spec: ClickHouse) -> AsyncIterator[list[Row]]:
     """All rows of ``raw_swaps``, repeats left out, in blocks and in no order. Raises CannotVerify."""
-    url = urlsplit(spec.url)
     try:
-        password = secret(spec.secret_ref) or ""
-        client = await clickhouse_connect.get_async_client(
-            host=url.hostname,
-            port=url.port,
-            interface=url.scheme,
-            username=spec.username,
-            password=password,
-            compress=False,
-        )
+        client = await clickhouse_connect.get_async_client(**clickhouse_access(spec), compress=False)
         try:
             query = f"SELECT {_COLUMNS} FROM `{spec.database}`.raw_swaps FINAL"  # noqa: S608 - the resource's own name
             stream = await client.query_row_block_stream(query)
@@ -41,7 +32,7 @@ async def rows(spec: ClickHouse) -> AsyncIterator[list[Row]]:
                     yield [_row(*values) for values in block]
         finally:
             await client.close()
-    except (ClickHouseError, aiohttp.ClientError, TimeoutError, OSError) as error:
+    except (ClickHouseError, aiohttp.ClientError, TimeoutError, OSError, CertificateError) as error:
         raise CannotVerify(f"ClickHouse at {spec.url} can't be read: {error}") from None
 
 

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
-import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from swapstats_operator.deciding.ports import Line, Unavailable
+from swapstats_settings.nats import NatsAccess
 
 TIMEOUT_S = 1.0
 
@@ -40,12 +40,8 @@ class NatsLine:
 
 
 @asynccontextmanager
-async def open_line(
-    url: str, heard: Callable[[bytes], None], *, user: str | None = None, password: str | None = None
-) -> AsyncIterator[Line]:
-    """A line; see `ports.Connect`. Whatever NATS says, it is closed within a second. ``url``: one, or several separated
-    by commas.
-    """
+async def open_line(access: NatsAccess, heard: Callable[[bytes], None]) -> AsyncIterator[Line]:
+    """A line; see `ports.Connect`. Whatever NATS says, it is closed within a second."""
 
     async def reply(message: Msg) -> None:
         heard(message.data)
@@ -53,22 +49,21 @@ async def open_line(
     async def quietly(_: Exception) -> None:
         """A lost connection shows by its silence."""
 
+    client = access.client()
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            client = await nats.connect(
-                url.split(","),
-                user=user,
-                password=password,
-                allow_reconnect=False,
-                connect_timeout=TIMEOUT_S,
-                max_reconnect_attempts=1,
-                error_cb=quietly,
-            )
-            inbox = client.new_inbox()
-            await client.subscribe(inbox, cb=reply)
-    except (TimeoutError, NatsError, OSError) as error:
-        raise Unavailable(f"nats: {error!r}") from error
-    try:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await client.connect(
+                    **access.arguments,
+                    allow_reconnect=False,
+                    connect_timeout=TIMEOUT_S,  # type: ignore[arg-type] # seconds, and it only waits for them
+                    max_reconnect_attempts=1,
+                    error_cb=quietly,
+                )
+                inbox = client.new_inbox()
+                await client.subscribe(inbox, cb=reply)
+        except (TimeoutError, NatsError, OSError) as error:
+            raise Unavailable(f"nats: {error!r}") from error
         yield NatsLine(client, inbox)
     finally:
         with suppress(TimeoutError, NatsError, OSError):

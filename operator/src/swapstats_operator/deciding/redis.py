@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 from redis.asyncio import Redis
@@ -11,9 +12,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from swapstats_core import spec
 from swapstats_core.ownership import Assignment, decode_assignment, encode
 from swapstats_core.wire import Keys
 from swapstats_operator.deciding.ports import Superseded, Unavailable
+from swapstats_settings.redis import redis_client
 
 TIMEOUT_S = 1.0
 # KEYS: assignment. ARGV: the new one, its revision. Returns the higher revision that is there; nothing: it is written.
@@ -28,20 +31,18 @@ return false
 """
 
 
-class RedisCopy:
-    """`ports.Copy` in Redis. It doesn't retry: the decider does, at its own pace."""
+def connect(settings: spec.Redis, folder: Path | None = None) -> Redis:
+    """A client that doesn't retry: the decider does, at its own pace. Raises OSError, CertificateError."""
+    return redis_client(settings, folder, connect_s=TIMEOUT_S, reply_s=TIMEOUT_S, retry=Retry(NoBackoff(), 0))
 
-    def __init__(self, url: str, keys: Keys, username: str | None = None, password: str | None = None) -> None:
+
+class RedisCopy:
+    """`ports.Copy` in Redis, over a client that is its own."""
+
+    def __init__(self, client: Redis, keys: Keys) -> None:
+        self._redis = client
         self._keys = keys
-        self._redis = Redis.from_url(
-            url,
-            username=username,
-            password=password,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._write = self._redis.register_script(_WRITE)
+        self._write = client.register_script(_WRITE)
 
     async def read(self) -> Assignment | None:
         async with _asking():

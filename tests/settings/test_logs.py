@@ -1,10 +1,10 @@
-"""What all processes have in common."""
+"""Logs of libraries."""
 
 from __future__ import annotations
 
 import logging
 
-from swapstats_aggregator.process import Sparse
+from swapstats_settings.logs import Sparse
 
 
 def said(template: str, at_s: float, logger: str = "aiokafka") -> logging.LogRecord:

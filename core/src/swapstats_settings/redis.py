@@ -1,0 +1,80 @@
+"""How to get to Redis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis, Sentinel
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
+from redis.backoff import NoBackoff
+
+from swapstats_core import spec
+from swapstats_settings.secret_files import secret
+from swapstats_settings.tls import tls_files
+
+_SENTINEL_PORT = 26_379
+
+
+def redis_client(
+    settings: spec.Redis,
+    folder: Path | None = None,
+    *,
+    connect_s: float,
+    reply_s: float,
+    retry: Retry,
+    health_check_s: int = 0,
+    max_connections: int | None = None,
+) -> Redis:
+    """A client of the resource's Redis, of the master that Sentinel names if there is one; nothing is asked yet.
+
+    ``connect_s``, ``reply_s``: most seconds for a connection and for a reply. ``health_check_s``: a connection that was
+    idle for so many seconds is tried before it is used; 0: never. Files of TLS are read again for each connection.
+    Raises OSError, CertificateError.
+    """
+    limits: dict[str, Any] = {
+        "socket_connect_timeout": connect_s,
+        "socket_timeout": reply_s,
+        "retry": retry,
+        "health_check_interval": health_check_s,
+        "max_connections": max_connections,
+    }
+    login: dict[str, Any] = {"username": settings.username, "password": secret(settings.secret_ref, folder)}
+    url = urlsplit(settings.url)
+    tls: dict[str, Any] = {}
+    if url.scheme == "rediss":
+        files = tls_files(settings.tls, folder)
+        tls = dict(zip(("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), files, strict=True))
+    if not settings.sentinel_master:
+        return Redis.from_url(settings.url, **limits, **login, **tls)
+    arguments = limits | tls | {"ssl": bool(tls)}
+    once = arguments | {"retry": Retry(NoBackoff(), 0)}  # who asks for the master repeats that already
+    sentinel = _Sentinel(  # type: ignore[no-untyped-call] # untyped upstream
+        [(url.hostname, url.port or _SENTINEL_PORT)], sentinel_kwargs=once, **arguments, **login
+    )
+    database = int(url.path.removeprefix("/") or 0)
+    master: Redis = sentinel.master_for(settings.sentinel_master, redis_class=_Master, db=database)
+    return master
+
+
+class _Sentinel(Sentinel):
+    """Says why it couldn't be asked, where redis-py only says that there is no master."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        try:
+            found: tuple[str, int] = await super().discover_master(service_name)
+        except MasterNotFoundError:
+            await self.sentinels[0].ping()
+            raise
+        return found
+
+
+class _Master(Redis):
+    """Closes the connection to Sentinel too."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001 - theirs
+        await super().aclose(close_connection_pool)
+        for sentinel in self.connection_pool.sentinel_manager.sentinels:  # type: ignore[attr-defined] # untyped
+            await sentinel.aclose()
