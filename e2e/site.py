@@ -28,6 +28,7 @@ WRONG_VERSION: Final = "0.1.2-wrong"
 """A shard of this release counts a millionth of a dollar too much for each swap that it applies."""
 IMAGES: Final = ("operator", "aggregator", "api", "devstack")
 _TOOLBOX: Final = "toolbox"
+_NATS_TLS: Final = {"tlscert": "tls.crt", "tlskey": "tls.key", "tlscacert": "ca.crt"}
 _PAUSE: Final = ["python", "-c", "import signal; signal.pause()"]
 _MEMBERS: Final = ("core", "aggregator", "api", "operator", "cli")
 _WRONG: Final = """
@@ -102,14 +103,14 @@ class Site:
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
-    def status(self) -> dict[str, Any]:
+    def status(self, name: str = NAME) -> dict[str, Any]:
         """The resource's status."""
-        status: dict[str, Any] = self.get(f"sws/{NAME}").get("status", {})
+        status: dict[str, Any] = self.get(f"sws/{name}").get("status", {})
         return status
 
-    def condition(self, kind: str) -> dict[str, Any]:
+    def condition(self, kind: str, name: str = NAME) -> dict[str, Any]:
         """One of its conditions."""
-        found = [each for each in self.status().get("conditions", ()) if each["type"] == kind]
+        found = [each for each in self.status(name).get("conditions", ()) if each["type"] == kind]
         return found[0] if found else {"status": "Unknown", "reason": "", "message": ""}
 
     def pods(self, component: str) -> list[dict[str, Any]]:
@@ -153,9 +154,9 @@ class Site:
         """What a person would look at, for a failure's message."""
         return self.kubectl("get", "sws,pods", "--output=wide")
 
-    def api_address(self) -> str:
+    def api_address(self, name: str = NAME) -> str:
         """Of the API's Service, as the host reaches it."""
-        spec = self.get(f"service/{NAME}-api")["spec"]
+        spec = self.get(f"service/{name}-api")["spec"]
         return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
 
     # -- what is brought in -------------------------------------------------------------------------------------------
@@ -176,6 +177,17 @@ class Site:
     def start_toolbox(self) -> None:
         self.apply(_pod(_TOOLBOX, _PAUSE, self.home))
         self.kubectl("wait", f"pod/{_TOOLBOX}", "--for=condition=Ready", "--timeout=60s")
+
+    def start_secure_nats(self, name: str, secret: str) -> None:
+        """NATS that lets in whoever has a certificate of its own authority; ``secret`` has its own."""
+        files = [f"--{option}=/etc/tls/{key}" for option, key in _NATS_TLS.items()]
+        pod = _pod(name, ["nats-server", "--addr=0.0.0.0", "--tls", "--tlsverify", *files], self.home)
+        pod["metadata"]["labels"] = {"app": name}
+        pod["spec"]["containers"][0]["volumeMounts"].append({"name": "tls", "mountPath": "/etc/tls"})
+        pod["spec"]["volumes"].append({"name": "tls", "secret": {"secretName": secret}})
+        service = {"selector": {"app": name}, "ports": [{"port": 4222}]}
+        self.apply(pod, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": service})
+        self.kubectl("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=60s")
 
     def usage(self, operator: str) -> tuple[float, float]:
         """Memory (bytes) and CPU (seconds since its start) of an operator's pod, as it says itself."""

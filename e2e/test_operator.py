@@ -24,6 +24,7 @@ from e2e.cluster.images import REPOSITORY
 from e2e.cluster.others import AnyCluster
 from e2e.site import NAME, NAMESPACE, NEXT_VERSION, PARTITIONS, VERSION, WRONG_VERSION, Site, page
 from swapstats_cli.event import Event, encode
+from tests.kit.authority import Authority
 from tests.kit.figures import Figure
 from tests.system.real_day import FULL_DAY, events, exactly, golden, slice_at
 
@@ -34,6 +35,8 @@ MANY = 50
 SETTLED_S = 300
 LATEST_SECOND = 35
 """After it there may be too little of a minute left to send a day and to ask for it."""
+SECURE_NATS = "secure-nats"
+TLS_KEYS = {"ca": "ca.crt", "cert": "tls.crt", "key": "tls.key"}
 OPERATOR_GONE_S = 15
 """How long a Lease lasts that nobody renews,"""
 FAILOVER_S = 10
@@ -413,6 +416,31 @@ def test_everything_is_exact_in_the_end(site: Site, clients: Clients, figure: Fi
         f"{len(clients.failures)} failed, {clients.patches} patches, {clients.reconnects} reconnects"
     )
     assert report["verdict"] == "exact", report
+
+
+def test_stores_with_tls(site: Site, tmp_path: Path, figure: Figure) -> None:
+    """A second instance, whose NATS wants to see certificates, of shards, API and operator."""
+    servers, clients = Authority(tmp_path, f"DNS:{SECURE_NATS}").secret("server"), tmp_path / "client"
+    shutil.copytree(servers, clients)
+    for folder in (servers, clients):
+        files = [f"--from-file={file}" for file in folder.iterdir()]
+        site.kubectl("create", "secret", "generic", f"secure-{folder.name}", *files)
+    site.start_secure_nats(SECURE_NATS, "secure-server")
+    refs = {f"{kind}Ref": {"name": "secure-client", "key": key} for kind, key in TLS_KEYS.items()}
+    spec = site.get(f"sws/{NAME}")["spec"] | {"shards": {"replicas": 2}, "api": {"replicas": 1}}
+    spec["source"] |= {"groupId": "secure"}
+    spec["stores"] |= {"nats": {"url": f"tls://{SECURE_NATS}:4222", "tls": {"enabled": True, **refs}}}
+    head = {"apiVersion": "swapstats.io/v1alpha1", "kind": "SwapStats", "metadata": {"name": "secure"}}
+    began_s = time.time()
+    site.apply(head | {"spec": spec})
+    site.kubectl("wait", "sws/secure", "--for=condition=Ready", "--timeout=120s")
+    figure(f"an instance with mutual TLS to NATS is ready after {time.time() - began_s:.1f} s")
+    answer = httpx.get(f"{site.api_address('secure')}/api/partitions", timeout=10).json()
+    assert (len(answer["partitions"]), answer["missing"]) == (PARTITIONS, [])
+    site.kubectl("delete", "secret", "secure-client")
+    site.wait(lambda: site.condition("StoresReady", "secure")["reason"] == "SecretMissing", 60, "nobody misses it")
+    assert "there is no Secret secure-client: create it" in site.condition("StoresReady", "secure")["message"]
+    site.kubectl("delete", "sws/secure", f"pod/{SECURE_NATS}", f"service/{SECURE_NATS}", "secret/secure-server")
 
 
 def test_settled_resources_are_left_alone_and_many_cost_little(site: Site, clients: Clients, figure: Figure) -> None:

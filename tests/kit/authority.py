@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-_CONFIGURATION = """
+_CONFIGURATION = """\
 [req]
 distinguished_name = name
 [name]
@@ -15,23 +15,23 @@ keyUsage = critical,keyCertSign,cRLSign
 subjectKeyIdentifier = hash
 [member]
 basicConstraints = critical,CA:FALSE
-subjectAltName = IP:127.0.0.1
+subjectAltName = {names}
 extendedKeyUsage = serverAuth,clientAuth
 authorityKeyIdentifier = keyid
 """
 
 
 class Authority:
-    """Writes into ``folder``, by openssl."""
+    """Writes into ``folder``, by openssl. ``names``: those of the certificates, as openssl has them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: str = "IP:127.0.0.1") -> None:
         self._folder = folder
         self._configuration, self._key, self.certificate = (folder / name for name in ("openssl", "ca.key", "ca.crt"))
-        self._configuration.write_text(_CONFIGURATION)
+        self._configuration.write_text(_CONFIGURATION.format(names=names))
         self._make("authority", self._key, self.certificate)
 
     def secret(self, name: str) -> Path:
-        """A folder ``<folder>/<name>`` with ``tls.crt`` and ``tls.key`` of 127.0.0.1, and ``ca.crt``."""
+        """A folder ``<folder>/<name>`` with ``tls.crt`` and ``tls.key``, and ``ca.crt``."""
         secret = self._folder / name
         secret.mkdir()
         (secret / "ca.crt").write_bytes(self.certificate.read_bytes())
