@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 _CONFIGURATION = """\
 [req]
@@ -19,6 +20,12 @@ subjectAltName = {names}
 extendedKeyUsage = serverAuth,clientAuth
 authorityKeyIdentifier = keyid
 """
+
+
+def certificates(authority: str, client: str) -> dict[str, Any]:
+    """A section ``tls`` of the resource, by the names of Secrets."""
+    refs = {"caRef": (authority, "ca.crt"), "certRef": (client, "tls.crt"), "keyRef": (client, "tls.key")}
+    return {"enabled": True} | {ref: {"name": name, "key": key} for ref, (name, key) in refs.items()}
 
 
 class Authority:

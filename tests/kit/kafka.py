@@ -20,7 +20,7 @@ READY_WITHIN_S = 60.0
 class ApacheKafka:
     """One broker on two ports of its own, with its data in ``folder``. Raises ServerMissingError where it can't run.
 
-    ``tls``: the folder of a Secret; it listens on a third port too, where only certificates of its authority are let in.
+    ``tls``: the folder of a Secret; it listens on a third port too, to those with a certificate of its authority.
     """
 
     def __init__(self, folder: Path, tls: Path | None = None) -> None:

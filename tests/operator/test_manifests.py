@@ -19,6 +19,7 @@ from swapstats_operator.cluster import Key, Manifest
 from swapstats_operator.manifests.instance import instance, name_of
 from swapstats_operator.manifests.names import RESOURCE_KEY, REVISION_KEY
 from swapstats_operator.revision import Images, decode_revision, revision_of, secret_refs
+from tests.kit.authority import certificates
 
 GOLDEN = Path(__file__).parent / "manifests"
 KEY = Key("trading", "mainnet")
@@ -39,6 +40,15 @@ EVERYTHING: dict[str, Any] = {
     "stores": {
         "redis": {"secretRef": {"name": "redis", "key": "password"}},
         "clickhouse": {"secretRef": {"name": "clickhouse", "key": "password"}},
+    },
+}
+CERTIFICATE = certificates("authority", "client")
+ENCRYPTED: dict[str, Any] = {
+    "source": {"tls": CERTIFICATE},
+    "stores": {
+        "redis": {"url": "rediss://redis", "tls": CERTIFICATE},
+        "nats": {"url": "tls://nats", "tls": {"enabled": True, "caRef": CERTIFICATE["caRef"]}},
+        "clickhouse": {"url": "https://clickhouse", "tls": CERTIFICATE},
     },
 }
 SPECS: dict[str, dict[str, Any]] = {"default": {}, "everything": EVERYTHING}
@@ -137,6 +147,25 @@ def test_each_process_gets_only_the_secrets_that_it_needs() -> None:
     }
     referred = {ref.name for _, ref in secret_refs(resource(EVERYTHING).spec)}
     assert set().union(*found.values()) == referred, "no reference is forgotten"
+
+
+def test_certificates_are_files_of_every_pod_and_a_renewed_one_makes_another_revision() -> None:
+    pods = [each["spec"]["template"]["spec"] for each in manifests(ENCRYPTED) if "template" in each.get("spec", {})]
+    expected = [
+        {"secret": {"name": "authority", "items": [{"key": "ca.crt", "path": "authority/ca.crt"}]}},
+        {
+            "secret": {
+                "name": "client",
+                "items": [{"key": key, "path": f"client/{key}"} for key in ("tls.crt", "tls.key")],
+            }
+        },
+    ]
+    assert len(pods) == 3
+    for pod in pods:
+        (volume,) = [each for each in pod["volumes"] if each["name"] == "secrets"]
+        assert volume["projected"]["sources"] == expected
+    before, after = ({"client": {"tls.crt": each, "tls.key": b"k"}} for each in (b"old", b"new"))
+    assert name(ENCRYPTED, secrets=before) != name(ENCRYPTED, secrets=after)
 
 
 def test_alarms_are_about_metrics_that_exist() -> None:

@@ -377,23 +377,27 @@ async def _gone(world: World) -> bool:
     return (await world.admin.get(RESOURCE)).status_code == httpx.codes.NOT_FOUND
 
 
-async def test_a_changed_secret_makes_another_revision(world: World) -> None:
+async def test_a_changed_certificate_makes_another_revision(world: World) -> None:
     secrets = "/api/v1/namespaces/default/secrets"
-    spec = SPEC | {"stores": {"redis": {"secretRef": {"name": "redis", "key": "password"}}}}
+    keys = ("ca.crt", "password", "tls.crt", "tls.key")
+    authority, password, certificate, key = ({"name": "redis", "key": key} for key in keys)
+    tls = {"enabled": True, "caRef": authority, "certRef": certificate, "keyRef": key}
+    spec = SPEC | {"stores": {"redis": {"url": "rediss://redis", "secretRef": password, "tls": tls}}}
     async with world.operator():
         await world.create(spec)
         await until(lambda: _reason(world.condition("StoresReady"), "SecretMissing"))
         assert "stores.redis.secretRef: there is no Secret redis" in (await world.condition("StoresReady"))["message"]
-        secret = {"metadata": {"name": "redis"}, "stringData": {"password": "one", "other": "ignored"}}
+        secret = {"metadata": {"name": "redis"}, "type": "kubernetes.io/tls", "stringData": dict.fromkeys(keys, "one")}
+        secret["stringData"] |= {"other": "ignored"}
         (await world.admin.post(secrets, json=secret)).raise_for_status()
         try:
             await until(world.settled, 60)
             before = (await world.status())["rollout"]["stable"]
             volumes = (await world.pods("shard"))[0]["spec"]["volumes"]
             (mounted,) = [each["projected"]["sources"] for each in volumes if each["name"] == "secrets"]
-            items = [{"key": "password", "path": "redis/password"}]
+            items = [{"key": key, "path": f"redis/{key}"} for key in keys]
             assert mounted == [{"secret": {"name": "redis", "items": items}}]
-            changed = {"stringData": {"password": "two"}}
+            changed = {"stringData": {"tls.crt": "two"}}
             await world.admin.patch(f"{secrets}/redis", json=changed, headers=MERGE)
             await until(lambda: _another(world, before), 60)
             await until(world.settled, 60)

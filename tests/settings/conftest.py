@@ -10,14 +10,12 @@ import pytest
 from swapstats_core.spec import SwapStatsResource, Telemetry
 from swapstats_operator.servers import Secrets
 from swapstats_settings.logs import configure_logging
-from tests.kit.authority import Authority
+from tests.kit.authority import Authority, certificates
 
-AUTHORITY: Final = {"name": "client", "key": "ca.crt"}
-CERTIFICATE: Final = {"certRef": {"name": "client", "key": "tls.crt"}, "keyRef": {"name": "client", "key": "tls.key"}}
-TRUSTING: Final = {"enabled": True, "caRef": AUTHORITY, **CERTIFICATE}
-ASTRAY: Final = {"enabled": True, **CERTIFICATE}
+TRUSTING: Final = certificates("client", "client")
+ASTRAY: Final = {name: value for name, value in TRUSTING.items() if name != "caRef"}
 """Without the authority that has signed the server's certificate."""
-UNKNOWN: Final = {"enabled": True, "caRef": AUTHORITY}
+UNKNOWN: Final = {name: value for name, value in TRUSTING.items() if name not in {"certRef", "keyRef"}}
 """Without a certificate of its own."""
 UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 
