@@ -387,8 +387,8 @@ async def test_a_changed_certificate_makes_another_revision(world: World) -> Non
         await world.create(spec)
         await until(lambda: _reason(world.condition("StoresReady"), "SecretMissing"))
         assert "stores.redis.secretRef: there is no Secret redis" in (await world.condition("StoresReady"))["message"]
-        secret = {"metadata": {"name": "redis"}, "type": "kubernetes.io/tls", "stringData": dict.fromkeys(keys, "one")}
-        secret["stringData"] |= {"other": "ignored"}
+        content = dict.fromkeys((*keys, "other"), "one")
+        secret = {"metadata": {"name": "redis"}, "type": "kubernetes.io/tls", "stringData": content}
         (await world.admin.post(secrets, json=secret)).raise_for_status()
         try:
             await until(world.settled, 60)

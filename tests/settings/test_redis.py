@@ -47,8 +47,8 @@ def serving(program: str, folder: Path, tls: Path | None, sentinel: bool) -> Ite
     """A server, and with ``sentinel`` another that watches it; the port to ask. ``tls``: folder of a Secret."""
     listens = "port" if tls is None else "tls-port"
     options = {} if tls is None else {"port": "0", "tls-replication": "yes"}
-    for name, file in (("cert", "tls.crt"), ("key", "tls.key"), ("ca-cert", "ca.crt")) if tls else ():
-        options[f"tls-{name}-file"] = f"{tls}/{file}"
+    for name, key in (("cert", "tls.crt"), ("key", "tls.key"), ("ca-cert", "ca.crt")) if tls else ():
+        options[f"tls-{name}-file"] = f"{tls}/{key}"
     port = free_port()
     with ExitStack() as stack:
         command = [program, *_arguments(options | {listens: str(port), "save": "", "dir": str(folder)})]
