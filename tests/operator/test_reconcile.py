@@ -226,15 +226,17 @@ async def test_a_new_image_is_rolled_one_shard_at_a_time_without_a_partition_uns
         await until(world.settled)
         before = (await world.status())["assignment"]["revision"]
         await world.edit({"images": {"aggregator": "aggregator:2", "api": "api:2"}})
-        unready: list[int] = []
+        unready, ready = [0], set()
 
         async def done() -> bool:
             pods = await world.pods("shard")
             unready.append(2 - sum(_ready(pod) for pod in pods))
+            ready.add((await world.condition("Ready"))["status"])
             return await world.settled(api_image="api:2") and all(_image(pod) == "aggregator:2" for pod in pods)
 
         await until(done, 60)
-        assert max(unready) == 1
+        assert max(unready) <= 1
+        assert ready == {"True"}
         assignment = (await world.status())["assignment"]
         assert assignment["revision"] > before
         maps = (await world.admin.get(OBJECTS[0], params={"labelSelector": "swapstats.io/revision"})).json()["items"]
