@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_core.spec import SwapStatsResource
 from swapstats_operator.cluster import Key, Manifest
 from swapstats_operator.manifests.instance import instance, name_of
+from swapstats_operator.manifests.monitoring import KINDS
 from swapstats_operator.manifests.names import RESOURCE_KEY, REVISION_KEY
 from swapstats_operator.revision import Images, decode_revision, revision_of, secret_refs
 from tests.kit.authority import certificates
@@ -59,7 +61,7 @@ def resource(spec: dict[str, Any]) -> SwapStatsResource:
     return SwapStatsResource.model_validate({"metadata": metadata, "spec": spec})
 
 
-def manifests(spec: dict[str, Any], *, monitors: bool = True) -> list[Manifest]:
+def manifests(spec: dict[str, Any], *, monitors: Collection[str] = tuple(KINDS)) -> list[Manifest]:
     wanted = resource(spec)
     revision = revision_of(wanted, IMAGES, SECRETS, "")
     replicas = wanted.spec.shards.replicas
@@ -174,4 +176,23 @@ def test_alarms_are_about_metrics_that_exist() -> None:
     for alert in rule["spec"]["groups"][0]["rules"]:
         (metric,) = re.findall(r"(\w+)\{", alert["expr"])
         assert metric in known, alert
-    assert not [each for each in manifests({}, monitors=False) if "monitoring" in each["apiVersion"]]
+    assert not [each for each in manifests({}, monitors=()) if "monitoring" in each["apiVersion"]]
+
+
+@pytest.mark.parametrize("spec", SPECS.values())
+def test_every_component_is_scraped_and_alarms_name_a_service(spec: dict[str, Any]) -> None:
+    rendered = manifests(spec)
+    (monitor,) = [manifest for manifest in rendered if manifest["kind"] == "ServiceMonitor"]
+    (rule,) = [manifest for manifest in rendered if manifest["kind"] == "PrometheusRule"]
+    services = {manifest["metadata"]["name"]: manifest for manifest in rendered if manifest["kind"] == "Service"}
+    (endpoint,) = monitor["spec"]["endpoints"]
+    for service in services.values():
+        assert service["metadata"]["labels"].items() >= monitor["spec"]["selector"]["matchLabels"].items()
+        assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert {service["spec"]["selector"]["app.kubernetes.io/component"] for service in services.values()} == {
+        *("shard", "api", "recorder")
+    }
+    for alert in rule["spec"]["groups"][0]["rules"]:
+        (labels,) = re.findall(r"{(.*)}", alert["expr"])
+        assert labels == 'namespace="trading",service="mainnet-shards"'
+        assert "mainnet-shards" in services

@@ -14,14 +14,18 @@ import pytest
 from kubernetes.aio import client, config
 
 from swapstats_core.spec import SwapStatsResource
+from swapstats_operator import handlers
 from swapstats_operator.adapters.kubernetes import KubernetesCluster
+from swapstats_operator.cluster import Key, Manifest, Refused
 from swapstats_operator.controller import Surface
 from swapstats_operator.crd import custom_resource_definition
 from swapstats_operator.deciding.clock import SystemClock
-from swapstats_operator.deciding.ports import Superseded
+from swapstats_operator.deciding.ports import Superseded, Unavailable
 from swapstats_operator.handlers import Operator
+from swapstats_operator.manifests.monitoring import KINDS as MONITORS
 from swapstats_operator.revision import Images
 from swapstats_operator.servers import Reached, Secrets, Site
+from tests.kit import monitoring as monitoring_kinds
 from tests.kit.api_server import ApiServer, serving
 from tests.kit.figures import Figure
 from tests.operator.deciding.world import INSTANCE, Town
@@ -66,9 +70,8 @@ class World:
         self.town = Town()
         self.kubelet = Kubelet(admin, self.town)
         self.topics: list[str] = []
-        self._surface = Surface(
-            KubernetesCluster(api), self._reach, self._keep, SystemClock(), Images("aggregator:1", "api:1")
-        )
+        self.cluster = KubernetesCluster(api)
+        self._surface = Surface(self.cluster, self._reach, self._keep, SystemClock(), Images("aggregator:1", "api:1"))
 
     @asynccontextmanager
     async def _reach(self, _: Site) -> AsyncIterator[Reached]:
@@ -223,15 +226,17 @@ async def test_a_new_image_is_rolled_one_shard_at_a_time_without_a_partition_uns
         await until(world.settled)
         before = (await world.status())["assignment"]["revision"]
         await world.edit({"images": {"aggregator": "aggregator:2", "api": "api:2"}})
-        unready: list[int] = []
+        unready, ready = [0], set()
 
         async def done() -> bool:
             pods = await world.pods("shard")
             unready.append(2 - sum(_ready(pod) for pod in pods))
+            ready.add((await world.condition("Ready"))["status"])
             return await world.settled(api_image="api:2") and all(_image(pod) == "aggregator:2" for pod in pods)
 
         await until(done, 60)
-        assert max(unready) == 1
+        assert max(unready) <= 1
+        assert ready == {"True"}
         assignment = (await world.status())["assignment"]
         assert assignment["revision"] > before
         maps = (await world.admin.get(OBJECTS[0], params={"labelSelector": "swapstats.io/revision"})).json()["items"]
@@ -434,6 +439,120 @@ async def test_an_autoscaler_decides_how_many_api_pods_there_are(world: World) -
 
 async def _exists(world: World, path: str) -> bool:
     return (await world.admin.get(path)).is_success
+
+
+MONITOR, RULE = (
+    f"/apis/monitoring.coreos.com/v1/namespaces/{NAMESPACE}/{plural}/{INSTANCE}"
+    for plural in ("servicemonitors", "prometheusrules")
+)
+
+
+async def _monitored(world: World) -> bool:
+    return await _exists(world, MONITOR) and await _exists(world, RULE)
+
+
+async def _serves_monitors(world: World) -> bool:
+    lists = [(await world.admin.get(path.removesuffix(f"/{INSTANCE}"))).is_success for path in (MONITOR, RULE)]
+    return all(lists) and (await world.admin.get("/apis/monitoring.coreos.com/v1")).is_success
+
+
+@pytest.fixture
+async def monitoring(world: World) -> AsyncIterator[None]:
+    """Prometheus' operator's kinds, until the test ends."""
+    await monitoring_kinds.install(world.admin)
+    await until(lambda: _serves_monitors(world))
+    yield
+    await monitoring_kinds.uninstall(world.admin)
+    await until(lambda: _not(lambda: _exists(world, "/apis/monitoring.coreos.com/v1")))
+
+
+@pytest.mark.usefixtures("monitoring")
+async def test_monitors_are_as_they_were_meant_to_be_until_nobody_wants_them(world: World) -> None:
+    async with world.operator():
+        await world.create(SPEC)
+        await until(lambda: _monitored(world))
+        uid = (await world.get(RESOURCE))["metadata"]["uid"]
+        monitor, rule = await world.get(MONITOR), await world.get(RULE)
+        for found in (monitor, rule):
+            (owner,) = found["metadata"]["ownerReferences"]
+            assert (owner["kind"], owner["uid"], owner["controller"]) == ("SwapStats", uid, True)
+        key = Key(NAMESPACE, INSTANCE)
+        for found in (monitor, rule):
+            assert {"spec": found["spec"]} == MONITORS[found["kind"]]({}, key), "nothing is missing"
+        await until(world.settled)
+
+        wrong = {"spec": {"endpoints": [{"port": "http", "path": "/wrong"}]}}
+        (await world.admin.patch(MONITOR, json=wrong, headers=MERGE)).raise_for_status()
+        (await world.admin.delete(RULE)).raise_for_status()
+
+        async def repaired() -> bool:
+            return await _monitored(world) and (await world.get(MONITOR))["spec"] == monitor["spec"]
+
+        await until(repaired)
+        assert (await world.get(RULE))["spec"] == rule["spec"]
+
+        await world.edit({"telemetry": {"monitors": False}})
+        await until(lambda: _none_of(world, MONITOR, RULE))
+        await until(world.settled)
+        await world.edit({"telemetry": {"monitors": True}})
+        await until(lambda: _monitored(world))
+
+
+async def _none_of(world: World, *paths: str) -> bool:
+    return not any([await _exists(world, path) for path in paths])
+
+
+@pytest.mark.usefixtures("monitoring")
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        ("ServiceMonitor", {"endpoints": [{"port": "http", "pth": "/metrics"}], "selector": {}}),
+        ("ServiceMonitor", {"endpoints": [{"port": 8081}], "selector": {}}),
+        ("ServiceMonitor", {"endpoints": []}),
+        ("PrometheusRule", {"groups": [{"name": "g", "rules": [{"alert": "A", "expression": "up"}]}]}),
+        ("PrometheusRule", {"groups": [{"name": "g", "rules": [{"alert": "A", "expr": "up", "for": "2 min"}]}]}),
+        ("PrometheusRule", {"groups": [{"name": "g", "rules": [{"expr": "up", "labels": {"severity": 1}}]}]}),
+    ],
+)
+async def test_a_monitor_with_a_wrong_field_would_be_refused(world: World, kind: str, wrong: dict[str, Any]) -> None:
+    """Else the test before would prove nothing."""
+    metadata = {"name": INSTANCE, "namespace": NAMESPACE}
+    base: Manifest = {"apiVersion": "monitoring.coreos.com/v1", "kind": kind, "metadata": metadata}
+    with pytest.raises((Refused, Unavailable), match=r"schema|expected string|is invalid"):
+        await world.cluster.apply(base | {"spec": wrong})
+    await world.cluster.apply(MONITORS[kind](base, Key(NAMESPACE, INSTANCE)))
+
+
+async def test_an_operator_begins_anew_when_prometheus_operator_comes_or_goes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "_LOOK_S", 0.1)
+    one, other = monitoring_kinds.KINDS
+    try:
+        async with world.operator() as running:
+            await world.create(SPEC)
+            await until(world.settled)
+            await monitoring_kinds.install(world.admin, one)
+            await _ended(running)
+        async with world.operator() as running:
+            await until(lambda: _exists(world, MONITOR))
+            await until(world.settled)
+            await monitoring_kinds.install(world.admin, other)
+            await _ended(running)
+        async with world.operator() as running:
+            await until(lambda: _monitored(world))
+            await monitoring_kinds.uninstall(world.admin)
+            await _ended(running)
+    finally:
+        await monitoring_kinds.uninstall(world.admin)
+        await until(lambda: _not(lambda: _exists(world, "/apis/monitoring.coreos.com/v1")))
+    async with world.operator():
+        await until(world.settled)
+
+
+async def _ended(running: asyncio.Task[None]) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        await running
 
 
 async def test_many_resources_without_shards_are_settled(world: World, figure: Figure) -> None:

@@ -58,6 +58,6 @@ class Cluster(Protocol):
         """How many pods there are."""
         ...
 
-    async def serves(self, group_version: str) -> bool:
-        """Whether the cluster knows an API group."""
+    async def kinds(self, group_version: str) -> frozenset[str]:
+        """The kinds of an API group that the cluster knows; none, if it doesn't know the group."""
         ...

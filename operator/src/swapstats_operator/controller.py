@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from swapstats_core import spec as specs
 from swapstats_core.planning import Policy
-from swapstats_core.spec import SwapStatsResource
+from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 from swapstats_core.wire import Subjects
 from swapstats_operator import reporting
 from swapstats_operator.cluster import Cluster, Key, Manifest, Refused
@@ -27,7 +27,7 @@ from swapstats_operator.deciding.rolling import Act, Step, number_of, numbered
 from swapstats_operator.deciding.snapshots import snapshot_all
 from swapstats_operator.deciding.status import Condition
 from swapstats_operator.manifests.instance import config_map, instance, name_of
-from swapstats_operator.manifests.monitoring import GROUP_VERSION as MONITORING
+from swapstats_operator.manifests.monitoring import KINDS as MONITORS
 from swapstats_operator.manifests.names import REVISION, owner_reference
 from swapstats_operator.observing import Object, observe
 from swapstats_operator.owning import Owning, Reach
@@ -46,7 +46,6 @@ IDLE_S: Final = 15.0
 _SECRETS_FOR_MS: Final = 20_000
 """How old what was read of Secrets may be: the operator may get them, but not watch them."""
 _SNAPSHOT_WITHIN_S: Final = 60.0
-_MONITORING_FOR_MS: Final = 300_000
 _TOLD: Final = {
     Act.ROLL: "is drained, to be replaced",
     Act.RESTART: "is replaced",
@@ -67,9 +66,12 @@ class Surface:
 
 
 class Controller:
-    """See the module. `run` until cancelled; `wake` it when something has happened."""
+    """See the module. `run` until cancelled; `wake` it when something has happened.
 
-    def __init__(self, key: Key, surface: Surface, say: Say) -> None:
+    ``monitors``: those of Prometheus' operator's kinds that the cluster knows.
+    """
+
+    def __init__(self, key: Key, surface: Surface, say: Say, monitors: Sequence[str]) -> None:
         self.reconciled_ms = surface.clock.now_ms()
         """When the last reconciliation ended, whatever its outcome (the clock that only goes forward)."""
         self._key = key
@@ -86,7 +88,7 @@ class Controller:
         self._revisions: dict[str, Revision] = {}
         self._secrets: Secrets = {}
         self._secrets_at_ms: int | None = None
-        self._monitors: tuple[bool, int] | None = None
+        self._monitors = monitors
         self._conditions: Conditions | None = None
         self._applied: dict[tuple[str, str], tuple[bytes, set[str]]] = {}
         self._snapshot: asyncio.Task[str] | None = None
@@ -147,12 +149,11 @@ class Controller:
         rollout, taken = self._roll(body, desired, resource.spec.rollout, now_ms)
         self._own(body, resource, rollout)
         self._topics.want(resource, self._secrets)
-        monitors = spec.telemetry.monitors and await self._monitoring()
         problem = None
         try:
-            await self._apply(self._manifests(body, resource, rollout, monitors=monitors))
+            await self._apply(self._manifests(body, resource, rollout))
             await self._take(taken)
-            await self._collect(spec.api.autoscaling.enabled, rollout)
+            await self._collect(spec, rollout)
         except (Refused, Unavailable) as error:  # what is wrong with a manifest may come as either
             problem = f"what follows from the resource can't be applied: {error}"
         await self._report(body, resource, rollout, problem, now_ms)
@@ -233,19 +234,11 @@ class Controller:
 
     # -- applying -----------------------------------------------------------------------------------------------------
 
-    async def _monitoring(self) -> bool:
-        """Whether the cluster has what Prometheus' operator brings."""
-        now_ms = self._clock.now_ms()
-        if self._monitors is None or now_ms - self._monitors[1] > _MONITORING_FOR_MS:
-            self._monitors = await self._cluster.serves(MONITORING), now_ms
-        return self._monitors[0]
-
-    def _manifests(
-        self, body: Object, resource: SwapStatsResource, rollout: Rollout, *, monitors: bool
-    ) -> Iterator[Manifest]:
+    def _manifests(self, body: Object, resource: SwapStatsResource, rollout: Rollout) -> Iterator[Manifest]:
         owner = owner_reference(body)
         spec, target = resource.spec, rollout.target
-        replicas = shards_to_have(self._around(resource.spec.rollout))
+        replicas = shards_to_have(self._around(spec.rollout))
+        monitors = self._monitors if spec.telemetry.monitors else ()
         if rollout.stable is not None and rollout.stable != target and rollout.stable in self._revisions:
             yield config_map(self._key, owner, rollout.stable, self._revisions[rollout.stable])
         yield from instance(self._key, owner, spec, target, self._revisions[target], replicas, monitors=monitors)
@@ -268,13 +261,15 @@ class Controller:
             pod = self._seen.shards[taken.name]
             await self._cluster.delete("Pod", self._key.namespace, pod.name, pod.uid)
 
-    async def _collect(self, autoscaled: bool, rollout: Rollout) -> None:  # noqa: FBT001 - said by the resource
-        """Delete what isn't needed any more: revisions that no pod has, and an autoscaler that isn't wanted."""
+    async def _collect(self, spec: SwapStatsSpec, rollout: Rollout) -> None:
+        """Delete what isn't needed any more: revisions that no pod has, and what the resource says no to."""
+        unwanted = () if spec.telemetry.monitors else tuple(MONITORS)
+        unwanted += () if spec.api.autoscaling.enabled else ("HorizontalPodAutoscaler",)
         kept = {rollout.target, rollout.stable, *(pod.revision for pod in self._seen.pods)}
         for (kind, name), item in self._seen.live.items():
             revision = item["metadata"].get("labels", {}).get(REVISION)
             old = kind == "ConfigMap" and revision is not None and revision not in kept
-            if old or (kind == "HorizontalPodAutoscaler" and not autoscaled):
+            if old or kind in unwanted:
                 await self._cluster.delete(kind, self._key.namespace, name, item["metadata"]["uid"])
                 if revision is not None:
                     self._revisions.pop(revision, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -19,6 +19,8 @@ from swapstats_operator.cluster import Key, Refused
 from swapstats_operator.controller import Controller, Surface
 from swapstats_operator.crd import GROUP, VERSION
 from swapstats_operator.deciding.ports import Superseded, Unavailable
+from swapstats_operator.manifests.monitoring import GROUP_VERSION as MONITORING
+from swapstats_operator.manifests.monitoring import KINDS as MONITORS
 from swapstats_operator.manifests.names import INSTANCE, MANAGED_BY, MANAGER
 from swapstats_operator.observing import Object, kept
 from swapstats_operator.servers import SecretMissing
@@ -40,6 +42,8 @@ OWNED: Final = (
 """What is watched, because an instance is made of it."""
 _REASON: Final = "Operator"
 _RETRY_S: Final = 2.0
+_LOOK_S: Final = 300.0
+"""How often it is asked whether Prometheus' operator has come or gone."""
 _CANCEL_S: Final = 10.0
 _BACKOFF_S: Final = 5.0
 """After a bug of ours has ended a controller."""
@@ -63,13 +67,11 @@ class Operator:
         self.controllers: dict[Key, Controller] = {}
         self._superseded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._surface = surface
+        self._monitors: Sequence[str] = ()
         for login in (_login_with_service_account, kopf.login_with_kubeconfig):
             kopf.on.login(registry=self.registry, id=login.__name__, errors=kopf.ErrorsMode.IGNORED)(login)
-        labels = {MANAGED_BY: MANAGER}
         for group_version, plural in OWNED:
-            what = (*group_version.split("/"), plural)
-            kopf.index(*what, labels=labels, registry=self.registry, id="objects")(_indexed)
-            kopf.on.event(*what, labels=labels, registry=self.registry, id="changed")(self._changed)
+            self._watch(group_version, plural)
         kopf.on.event(*RESOURCE, registry=self.registry, id="edited")(self._edited)
         daemon = kopf.daemon(
             *RESOURCE, registry=self.registry, id="control", cancellation_timeout=_CANCEL_S, backoff=_BACKOFF_S
@@ -78,34 +80,63 @@ class Operator:
         kopf.on.delete(*RESOURCE, registry=self.registry, id="dismantle")(self._dismantle)
 
     async def run(self, namespaces: Collection[str]) -> None:
-        """Look after the resources of these namespaces, without any of all, until told to stop. Raises Superseded."""
+        """Look after the resources of these namespaces, without any of all, until told to stop. Raises Superseded.
+
+        Ends by itself when Prometheus' operator comes or goes: kopf looks only once what there is to watch.
+        """
         await self._definition()
+        self._monitors = await self._known_monitors()
+        for kind in self._monitors:
+            self._watch(MONITORING, f"{kind.lower()}s")
         # An identity, because without one kopf asks for the user's name, which a container's user has none of.
         where: dict[str, Any] = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
         where["identity"] = MANAGER
         working = asyncio.create_task(
             kopf.operator(registry=self.registry, settings=_settings(), standalone=True, **where)
         )
+        looking = asyncio.create_task(self._monitors_changed())
         try:
-            await asyncio.wait({working, self._superseded}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working, looking, self._superseded}, return_when=asyncio.FIRST_COMPLETED)
             if self._superseded.done():
                 self._superseded.result()
-            working.result()
+            if working.done():
+                working.result()
+            else:
+                looking.result()
+                log.warning("ends, to begin anew: prometheus' operator has come or gone", group=MONITORING)
         finally:
             working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
+            looking.cancel()
+            await asyncio.gather(working, looking, return_exceptions=True)
+
+    def _watch(self, group_version: str, plural: str) -> None:
+        what, labels = (*group_version.split("/"), plural), {MANAGED_BY: MANAGER}
+        kopf.index(*what, labels=labels, registry=self.registry, id="objects")(_indexed)
+        kopf.on.event(*what, labels=labels, registry=self.registry, id="changed")(self._changed)
 
     async def _definition(self) -> None:
         """Wait until the API server knows the resource: a release brings both at once, and kopf looks only once."""
         told = False
-        while True:
-            with suppress(Unavailable):
-                if await self._surface.cluster.serves(f"{GROUP}/{VERSION}"):
-                    return
+        while not await self._kinds(f"{GROUP}/{VERSION}"):
             if not told:
                 log.warning("waiting for the definition", definition=f"swapstats.{GROUP}")
             told = True
             await asyncio.sleep(_RETRY_S)
+
+    async def _kinds(self, group_version: str) -> frozenset[str]:
+        """Those of a group; waits until the API server answers."""
+        while True:
+            with suppress(Unavailable):
+                return await self._surface.cluster.kinds(group_version)
+            await asyncio.sleep(_RETRY_S)
+
+    async def _known_monitors(self) -> Sequence[str]:
+        known = await self._kinds(MONITORING)
+        return [kind for kind in MONITORS if kind in known]
+
+    async def _monitors_changed(self) -> None:
+        while await self._known_monitors() == self._monitors:  # noqa: ASYNC110 - somebody else's doing
+            await asyncio.sleep(_LOOK_S)
 
     async def _control(self, *, body: kopf.Body, **kwargs: Any) -> None:  # noqa: ANN401 - kopf's
         key = _key(body)
@@ -139,7 +170,7 @@ class Operator:
             log.log(logging.WARNING if bad else logging.INFO, "said", resource=str(key), text=text)
             kopf.event(body, type="Warning" if bad else "Normal", reason=_REASON, message=text)
 
-        return Controller(key, self._surface, say)
+        return Controller(key, self._surface, say, self._monitors)
 
     async def _changed(self, *, body: kopf.Body, **_: Any) -> None:  # noqa: ANN401 - kopf's
         self._wake(_owner(body))

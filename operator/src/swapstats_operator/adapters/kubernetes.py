@@ -16,6 +16,8 @@ from kubernetes.aio.dynamic import DynamicClient
 from swapstats_operator.cluster import Key, Manifest, Refused
 from swapstats_operator.crd import GROUP, VERSION
 from swapstats_operator.deciding.ports import Unavailable
+from swapstats_operator.manifests.monitoring import GROUP_VERSION as MONITORING
+from swapstats_operator.manifests.monitoring import KINDS as MONITORS
 from swapstats_operator.manifests.names import MANAGER
 
 _PLURALS: Final = {"NetworkPolicy": "networkpolicies"}
@@ -45,6 +47,8 @@ class KubernetesCluster:
                 applied = await self._ask("patch", path, manifest, "application/merge-patch+json")
             except _AbsentError:
                 raise error from None
+        except _AbsentError as error:  # the namespace or the kind is gone
+            raise Refused(str(error)) from error
         version: str = applied["metadata"]["resourceVersion"]
         return version
 
@@ -95,12 +99,12 @@ class KubernetesCluster:
         found = await self._ask("get", f"/api/v1/namespaces/{namespace}/pods", label_selector=selector)
         return len(found["items"])
 
-    async def serves(self, group_version: str) -> bool:
+    async def kinds(self, group_version: str) -> frozenset[str]:
         try:
-            await self._ask("get", f"/apis/{group_version}")
+            found = await self._ask("get", f"/apis/{group_version}")
         except _AbsentError:
-            return False
-        return True
+            return frozenset()
+        return frozenset(resource["kind"] for resource in found["resources"])
 
     async def _ask(
         self, method: str, path: str, body: object = None, content_type: str | None = None, **parameters: object
@@ -159,6 +163,7 @@ _API_VERSIONS: Final = {
     "ConfigMap": "v1",
     "StatefulSet": "apps/v1",
     "HorizontalPodAutoscaler": "autoscaling/v2",
+    **dict.fromkeys(MONITORS, MONITORING),
 }
 """Of the kinds that are ever deleted."""
 

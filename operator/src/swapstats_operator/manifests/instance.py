@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -55,9 +55,10 @@ def instance(
     revision: Revision,
     replicas: int,
     *,
-    monitors: bool,
+    monitors: Collection[str],
 ) -> Iterator[Manifest]:
     """Every object. ``spec`` says how many and how they are run, ``revision`` what; ``replicas``: shards to have now.
+    ``monitors``: which of `monitoring.KINDS`.
 
     Order: what pods need comes first.
     """
@@ -91,7 +92,5 @@ def instance(
     base = make("recorder", "apps/v1", "Deployment", recorder)
     yield deployments.deployment(base, key, "recorder", template, spec.recorder.replicas)
 
-    if monitors:
-        group = monitoring.GROUP_VERSION
-        yield monitoring.service_monitor(make("instance", group, "ServiceMonitor", key.name), key)
-        yield monitoring.prometheus_rule(make("instance", group, "PrometheusRule", key.name), key)
+    for kind in monitors:
+        yield monitoring.KINDS[kind](make("instance", monitoring.GROUP_VERSION, kind, key.name), key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from swapstats_operator.cluster import Key, Manifest
@@ -22,18 +23,18 @@ def service_monitor(base: Manifest, key: Key) -> Manifest:
 
 def prometheus_rule(base: Manifest, key: Key) -> Manifest:
     """Alarms of what people must look at."""
-    pods = f'namespace="{key.namespace}",service=~"{key.name}-.*"'
+    shards = f'namespace="{key.namespace}",service="{key.name}-shards"'
     rules = [
         _alert(
             "SwapStatsDigestsDiffer",
-            f"increase(handoff_digest_mismatches_total{{{pods}}}[15m]) > 0",
+            f"increase(handoff_digest_mismatches_total{{{shards}}}[15m]) > 0",
             "0m",
             "critical",
             f"Two shards of {key} came to different states of a partition: compare with `swapstats verify`.",
         ),
         _alert(
             "SwapStatsShardDown",
-            f'up{{{pods},service="{key.name}-shards"}} == 0',
+            f"up{{{shards}}} == 0",
             "2m",
             "warning",
             f"A shard of {key} hasn't been scraped for 2 minutes; its partitions are with the others.",
@@ -50,3 +51,9 @@ def _alert(name: str, expression: str, duration: str, severity: str, summary: st
         "labels": {"severity": severity},
         "annotations": {"summary": summary},
     }
+
+
+KINDS: Final[Mapping[str, Callable[[Manifest, Key], Manifest]]] = {
+    "ServiceMonitor": service_monitor,
+    "PrometheusRule": prometheus_rule,
+}
