@@ -84,7 +84,7 @@ def unnoticed(site: Site, clients: Clients, figure: Figure, what: str, *, kills_
 
 
 def test_the_runbook_installs_it(site: Site, figure: Figure) -> None:
-    operator, devstack, resource, told = page("runbook/install.md")
+    operator, devstack, resource, told, *_ = page("runbook/install.md")
     site.kubectl("create", "namespace", NAMESPACE)
     site.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
     assert "healthz" not in site.shell(operator)  # a failing test would show its URL

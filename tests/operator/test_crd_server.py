@@ -12,6 +12,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from e2e.site import page
 from swapstats_core.spec import SwapStatsResource
 from swapstats_operator.crd import GROUP, VERSION, custom_resource_definition
 from tests.cli.supervised import REPOSITORY
@@ -188,6 +189,14 @@ def test_the_examples_are_taken(client: httpx.Client, example: str) -> None:
     resource = yaml.safe_load((REPOSITORY / "examples" / example).read_text())
     taken = client.post(_RESOURCES, json=resource, params=_STRICT | {"dryRun": "All"})
     assert taken.status_code == httpx.codes.CREATED, taken.text
+
+
+def test_the_runbooks_stores_with_tls_are_taken(client: httpx.Client) -> None:
+    *_, encrypted = page("runbook/install.md")
+    resource = _resource("encrypted", yaml.safe_load(encrypted)["spec"])
+    taken = client.post(_RESOURCES, json=resource, params=_STRICT | {"dryRun": "All"})
+    assert taken.status_code == httpx.codes.CREATED, taken.text
+    assert _is_valid(resource)
 
 
 def test_absent_fields_get_the_models_defaults(client: httpx.Client) -> None:

@@ -54,10 +54,10 @@ def serving(program: str, folder: Path, tls: Path | None, sentinel: bool) -> Ite
         command = [program, *_arguments(options | {listens: str(port), "save": "", "dir": str(folder)})]
         stack.enter_context(running(command, port, folder / "redis.log"))
         if sentinel:
-            file, watched, port = folder / "sentinel.conf", port, free_port()
+            configuration, watched, port = folder / "sentinel.conf", port, free_port()
             lines = [*options.items(), (listens, port), ("sentinel monitor", f"{MASTER} 127.0.0.1 {watched} 1")]
-            file.write_text("".join(f"{name} {value}\n" for name, value in lines))
-            stack.enter_context(running([program, str(file), "--sentinel"], port, folder / "sentinel.log"))
+            configuration.write_text("".join(f"{name} {value}\n" for name, value in lines))
+            stack.enter_context(running([program, str(configuration), "--sentinel"], port, folder / "sentinel.log"))
         yield port
 
 
