@@ -24,7 +24,7 @@ from e2e.cluster.images import REPOSITORY
 from e2e.cluster.others import AnyCluster
 from e2e.site import NAME, NAMESPACE, NEXT_VERSION, PARTITIONS, VERSION, WRONG_VERSION, Site, page
 from swapstats_cli.event import Event, encode
-from tests.kit.authority import Authority
+from tests.kit.authority import Authority, certificates
 from tests.kit.figures import Figure
 from tests.system.real_day import FULL_DAY, events, exactly, golden, slice_at
 
@@ -36,7 +36,6 @@ SETTLED_S = 300
 LATEST_SECOND = 35
 """After it there may be too little of a minute left to send a day and to ask for it."""
 SECURE_NATS = "secure-nats"
-TLS_KEYS = {"ca": "ca.crt", "cert": "tls.crt", "key": "tls.key"}
 OPERATOR_GONE_S = 15
 """How long a Lease lasts that nobody renews,"""
 FAILOVER_S = 10
@@ -426,10 +425,11 @@ def test_stores_with_tls(site: Site, tmp_path: Path, figure: Figure) -> None:
         files = [f"--from-file={file}" for file in folder.iterdir()]
         site.kubectl("create", "secret", "generic", f"secure-{folder.name}", *files)
     site.start_secure_nats(SECURE_NATS, "secure-server")
-    refs = {f"{kind}Ref": {"name": "secure-client", "key": key} for kind, key in TLS_KEYS.items()}
     spec = site.get(f"sws/{NAME}")["spec"] | {"shards": {"replicas": 2}, "api": {"replicas": 1}}
     spec["source"] |= {"groupId": "secure"}
-    spec["stores"] |= {"nats": {"url": f"tls://{SECURE_NATS}:4222", "tls": {"enabled": True, **refs}}}
+    spec["stores"] |= {
+        "nats": {"url": f"tls://{SECURE_NATS}:4222", "tls": certificates("secure-client", "secure-client")}
+    }
     head = {"apiVersion": "swapstats.io/v1alpha1", "kind": "SwapStats", "metadata": {"name": "secure"}}
     began_s = time.time()
     site.apply(head | {"spec": spec})
