@@ -178,13 +178,13 @@ class Site:
         self.apply(_pod(_TOOLBOX, _PAUSE, self.home))
         self.kubectl("wait", f"pod/{_TOOLBOX}", "--for=condition=Ready", "--timeout=60s")
 
-    def start_secure_nats(self, name: str, secret: str) -> None:
-        """NATS that lets in whoever has a certificate of its own authority; ``secret`` has its own."""
+    def start_secure_nats(self, name: str) -> None:
+        """NATS that lets in whoever has a certificate of its own authority; its own is in the Secret of its name."""
         files = [f"--{option}=/etc/tls/{key}" for option, key in _NATS_TLS.items()]
         pod = _pod(name, ["nats-server", "--addr=0.0.0.0", "--tls", "--tlsverify", *files], self.home)
         pod["metadata"]["labels"] = {"app": name}
         pod["spec"]["containers"][0]["volumeMounts"].append({"name": "tls", "mountPath": "/etc/tls"})
-        pod["spec"]["volumes"].append({"name": "tls", "secret": {"secretName": secret}})
+        pod["spec"]["volumes"].append({"name": "tls", "secret": {"secretName": name}})
         service = {"selector": {"app": name}, "ports": [{"port": 4222}]}
         self.apply(pod, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": service})
         self.kubectl("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=60s")

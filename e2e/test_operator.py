@@ -419,16 +419,15 @@ def test_everything_is_exact_in_the_end(site: Site, clients: Clients, figure: Fi
 
 def test_stores_with_tls(site: Site, tmp_path: Path, figure: Figure) -> None:
     """A second instance, whose NATS wants to see certificates, of shards, API and operator."""
-    servers, clients = Authority(tmp_path, f"DNS:{SECURE_NATS}").secret("server"), tmp_path / "client"
-    shutil.copytree(servers, clients)
-    for folder in (servers, clients):
-        files = [f"--from-file={file}" for file in folder.iterdir()]
-        site.kubectl("create", "secret", "generic", f"secure-{folder.name}", *files)
-    site.start_secure_nats(SECURE_NATS, "secure-server")
+    *_, secrets, _ = page("runbook/install.md")
+    folder = Authority(tmp_path, f"DNS:{SECURE_NATS}").secret(SECURE_NATS)
+    site.kubectl("create", "secret", "generic", SECURE_NATS, *(f"--from-file={file}" for file in folder.iterdir()))
+    site.start_secure_nats(SECURE_NATS)
+    site.shell(f"cd {folder}\n{secrets}")
     spec = site.get(f"sws/{NAME}")["spec"] | {"shards": {"replicas": 2}, "api": {"replicas": 1}}
     spec["source"] |= {"groupId": "secure"}
     spec["stores"] |= {
-        "nats": {"url": f"tls://{SECURE_NATS}:4222", "tls": certificates("secure-client", "secure-client")}
+        "nats": {"url": f"tls://{SECURE_NATS}:4222", "tls": certificates("stores-authority", "swapstats-client")}
     }
     head = {"apiVersion": "swapstats.io/v1alpha1", "kind": "SwapStats", "metadata": {"name": "secure"}}
     began_s = time.time()
@@ -437,10 +436,10 @@ def test_stores_with_tls(site: Site, tmp_path: Path, figure: Figure) -> None:
     figure(f"an instance with mutual TLS to NATS is ready after {time.time() - began_s:.1f} s")
     answer = httpx.get(f"{site.api_address('secure')}/api/partitions", timeout=10).json()
     assert (len(answer["partitions"]), answer["missing"]) == (PARTITIONS, [])
-    site.kubectl("delete", "secret", "secure-client")
+    site.kubectl("delete", "secret", "swapstats-client")
     site.wait(lambda: site.condition("StoresReady", "secure")["reason"] == "SecretMissing", 60, "nobody misses it")
-    assert "there is no Secret secure-client: create it" in site.condition("StoresReady", "secure")["message"]
-    site.kubectl("delete", "sws/secure", f"pod/{SECURE_NATS}", f"service/{SECURE_NATS}", "secret/secure-server")
+    assert "there is no Secret swapstats-client: create it" in site.condition("StoresReady", "secure")["message"]
+    site.kubectl("delete", "sws/secure", *(f"{kind}/{SECURE_NATS}" for kind in ("pod", "service", "secret")))
 
 
 def test_settled_resources_are_left_alone_and_many_cost_little(site: Site, clients: Clients, figure: Figure) -> None:
