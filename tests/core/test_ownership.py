@@ -54,7 +54,7 @@ def test_reports(report: ownership.MemberReport) -> None:
 
 @given(
     st.builds(ownership.Released, COUNTS, COUNTS, NAMES, COUNTS, NAMES, COUNTS, COUNTS, COUNTS, COUNTS)
-    | st.builds(ownership.Digested, COUNTS, COUNTS, NAMES, COUNTS, NAMES, NAMES)
+    | st.builds(ownership.Digested, COUNTS, COUNTS, NAMES, COUNTS, NAMES, COUNTS, NAMES, NAMES)
     | st.builds(ownership.Prove, COUNTS, COUNTS)
 )
 def test_words(word: ownership.Released | ownership.Digested | ownership.Prove) -> None:

@@ -115,10 +115,12 @@ class Handoffs:
             self._mismatch(tenure, word.digest, ours)
 
     async def _digest_of_owner(self, tenure: Tenure, frozen: Frozen, seconds: float) -> Digested | None:
-        """What the owner, or the former one, says of its state at the same offset; None: nothing, in that time."""
+        """What the owner, or the former one, says of its state of the same records; None: nothing, in that time."""
+        ours = (frozen.offset, frozen.origin.incarnation, frozen.origin.first_offset)
 
         def heard() -> bool:
-            return tenure.digested is not None and tenure.digested.offset == frozen.offset
+            word = tenure.digested
+            return word is not None and (word.offset, word.incarnation, word.first_offset) == ours
 
         return tenure.digested if await within(seconds, tenure.until(heard)) else None
 

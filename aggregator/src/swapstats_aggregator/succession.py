@@ -192,7 +192,7 @@ class Succession:
             await self._bury(letters)
             held.owed, held.letters_offset = (), replica.offset
         self._wake()
-        if exactly is not None and exactly.first_offset == replica.origin.first_offset:  # else they may differ
+        if exactly is not None:
             await self._handoffs.compare(tenure, frozen)
         return True
 

@@ -199,10 +199,17 @@ class Tenancy:
         return frozen
 
     async def _tell_digest(self, frozen: Frozen, replica: Replica) -> None:
-        partition, epoch, owner = replica.partition, replica.epoch, self._setup.owner.name
-        digest = await frozen.digest()
-        digested = Digested(partition, epoch, owner, frozen.offset, digest, rules(replica.config))
-        await self._setup.ports.bus.publish(self._setup.subjects.handoff(partition), encode(digested))
+        digested = Digested(
+            partition=replica.partition,
+            epoch=replica.epoch,
+            owner=self._setup.owner.name,
+            offset=frozen.offset,
+            incarnation=frozen.origin.incarnation,
+            first_offset=frozen.origin.first_offset,
+            digest=await frozen.digest(),
+            rules=rules(replica.config),
+        )
+        await self._setup.ports.bus.publish(self._setup.subjects.handoff(replica.partition), encode(digested))
 
     def prove(self, replica: Replica) -> None:
         """Tell the digest of an owner's state as it is now."""

@@ -139,13 +139,16 @@ class Prove(msgspec.Struct, frozen=True, tag="prove", tag_field="kind"):
 class Digested(msgspec.Struct, frozen=True, tag="digested", tag_field="kind"):
     """The digest (hexadecimal) of an owner's state at ``offset``: where it stopped, or where a pulse said.
 
-    ``rules``: those by which it counts (`swapstats_core.digest.rules`).
+    ``incarnation`` and ``first_offset`` as in `Released`: a state of other records isn't the same. ``rules``: those by
+    which it counts (`swapstats_core.digest.rules`).
     """
 
     partition: int
     epoch: int
     owner: str
     offset: int
+    incarnation: str
+    first_offset: int
     digest: str
     rules: str
 
