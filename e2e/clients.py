@@ -16,6 +16,7 @@ _ASKERS: Final = 4
 _PAUSE_S: Final = 0.04
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
 _TOKENS: Final = 8
+_LOOKED_AT: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +64,20 @@ class Clients:
 
     async def _run(self) -> None:
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-            while not self._tokens:
-                await self._find_tokens(session)
+            await self._find_tokens(session)
             await asyncio.gather(*(self._ask(session, number) for number in range(_ASKERS)), self._listen(session))
 
     async def _find_tokens(self, session: aiohttp.ClientSession) -> None:
-        with suppress(aiohttp.ClientError, TimeoutError):
-            async with session.get(f"{self.address}/api/overview") as reply:
-                body: dict[str, Any] = await reply.json()
-            self._tokens = [entry["token"] for entry in body["tokens"][:_TOKENS]]
-        await asyncio.sleep(_PAUSE_S)
+        """Those of which swaps come in: others change too seldom to be worth listening to."""
+        before: dict[str, Any] = {}
+        while len(self._tokens) < _TOKENS and not self._stopping.is_set():
+            with suppress(aiohttp.ClientError, TimeoutError):
+                async with session.get(f"{self.address}/api/overview", params={"limit": _LOOKED_AT}) as reply:
+                    body: dict[str, Any] = await reply.json()
+                now = {entry["token"]: entry for entry in body["tokens"]}
+                self._tokens = [token for token in now if token in before and now[token] != before[token]][:_TOKENS]
+                before = now | before
+            await asyncio.sleep(_PAUSE_S)
 
     async def _ask(self, session: aiohttp.ClientSession, number: int) -> None:
         while not self._stopping.is_set():

@@ -415,6 +415,7 @@ def test_everything_is_exact_in_the_end(site: Site, clients: Clients, figure: Fi
         f"{len(clients.failures)} failed, {clients.patches} patches, {clients.reconnects} reconnects"
     )
     assert report["verdict"] == "exact", report
+    assert clients.patches > clients.answers / 10, "who listens has heard"
 
 
 def test_stores_with_tls(site: Site, tmp_path: Path, figure: Figure) -> None:
