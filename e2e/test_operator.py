@@ -58,8 +58,8 @@ def clients(site: Site) -> Iterator[Clients]:
     site.start_producer(RATE)
     clients = Clients(site.api_address())
     clients.start()
-    site.wait(lambda: clients.answers > 0, 60, "no answer of the API")
     try:
+        site.wait(lambda: clients.answers > 0, 60, "no answer of the API")
         yield clients
     finally:
         clients.stop()
