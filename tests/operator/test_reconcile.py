@@ -210,9 +210,15 @@ async def test_what_people_break_comes_back(world: World) -> None:
             return found["spec"]["replicas"] == 2 and 8080 in ports and all(there)
 
         await until(repaired)
-        assert (await world.get(f"{sts}/demo-shard"))["metadata"]["labels"]["theirs"] == "stays"
+        repaired_set = (await world.get(f"{sts}/demo-shard"))["metadata"]
+        assert repaired_set["labels"]["theirs"] == "stays"
         await world.admin.delete(f"{sts}/demo-shard")
-        await until(lambda: _not(world.settled))
+
+        async def anew() -> bool:  # the resource may never have looked unsettled
+            found = await world.admin.get(f"{sts}/demo-shard")
+            return found.is_success and found.json()["metadata"]["uid"] != repaired_set["uid"]
+
+        await until(anew)
         await until(world.settled)
 
 

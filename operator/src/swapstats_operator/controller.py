@@ -12,7 +12,6 @@ from typing import Any, Final
 import msgspec
 from pydantic import ValidationError
 
-from swapstats_core import spec as specs
 from swapstats_core.planning import Policy
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 from swapstats_core.wire import Subjects
@@ -146,7 +145,7 @@ class Controller:
         asked = revision_of(resource, self._surface.images, self._secrets, annotations.get(RESTART, ""))
         desired = name_of(self._key, asked)
         self._revisions = {**self._revisions, **self._seen.revisions, desired: asked}
-        rollout, taken = self._roll(body, desired, resource.spec.rollout, now_ms)
+        rollout, taken = self._roll(body, desired, spec, now_ms)
         self._own(body, resource, rollout)
         self._topics.want(resource, self._secrets)
         problem = None
@@ -184,17 +183,17 @@ class Controller:
 
     # -- planning -----------------------------------------------------------------------------------------------------
 
-    def _around(self, limits: specs.Rollout) -> Surroundings:
+    def _around(self, spec: SwapStatsSpec) -> Surroundings:
         owning = self._owning
-        handoffs = owning.handoffs if limits.verify_state else ()
-        return Surroundings(self._seen, self._replicas, limits.timeout, owning.heard, owning.engaged, handoffs)
+        handoffs = owning.handoffs if spec.rollout.verify_state else ()
+        return Surroundings(self._seen, self._replicas, spec.rollout.timeout, owning.heard, owning.engaged, handoffs)
 
-    def _roll(self, body: Object, desired: str, limits: specs.Rollout, now_ms: int) -> tuple[Rollout, Step | None]:
+    def _roll(self, body: Object, desired: str, spec: SwapStatsSpec, now_ms: int) -> tuple[Rollout, Step | None]:
         before = self._rollout or reporting.restored(body.get("status", {}))
         rollout = aim(before, desired, now_ms)
         if rollout.target not in self._revisions:  # its ConfigMap was deleted while no operator ran
             rollout = Rollout(desired, now_ms)
-        after, taken = step(rollout, self._around(limits), now_ms)
+        after, taken = step(rollout, self._around(spec), now_ms)
         self._tell(before, after, taken)
         self._rollout = after
         return after, taken
@@ -237,7 +236,7 @@ class Controller:
     def _manifests(self, body: Object, resource: SwapStatsResource, rollout: Rollout) -> Iterator[Manifest]:
         owner = owner_reference(body)
         spec, target = resource.spec, rollout.target
-        replicas = shards_to_have(self._around(spec.rollout))
+        replicas = shards_to_have(self._around(spec))
         monitors = self._monitors if spec.telemetry.monitors else ()
         if rollout.stable is not None and rollout.stable != target and rollout.stable in self._revisions:
             yield config_map(self._key, owner, rollout.stable, self._revisions[rollout.stable])
@@ -292,7 +291,7 @@ class Controller:
         if self._conditions is None:
             self._conditions = Conditions(reporting.since(there))
         spec, owning, generation = resource.spec, self._owning, body["metadata"]["generation"]
-        shards = progress(rollout, self._around(resource.spec.rollout))
+        shards = progress(rollout, self._around(spec))
         view = View(
             name=self._key.name,
             generation=generation,

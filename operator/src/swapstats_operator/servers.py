@@ -120,11 +120,10 @@ def files(refs: Iterable[SecretRef], secrets: Secrets) -> Iterator[Path]:
     with TemporaryDirectory(prefix="swapstats-") as name:
         folder = Path(name)
         for ref in refs:
-            content = looked_up(ref, secrets)  # before the file: a key that a Secret has is harmless in a path
             file = secret_file(ref, folder)
             file.parent.mkdir(mode=0o700, exist_ok=True)
             file.touch(mode=0o600)
-            file.write_bytes(content)
+            file.write_bytes(looked_up(ref, secrets))
         yield folder
 
 
