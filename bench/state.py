@@ -76,8 +76,9 @@ def swaps_of_tokens(count: int) -> Iterator[Swap]:
 
 
 def _swap(token: str, event_ms: int, number: int) -> Swap:
-    identity = f"1:0x{number:064x}:{number % 300} 0x{event_ms // 2_000:064x} {token}"
-    return Swap(token, event_ms, number * 7_919, number * 10**15, number % 2 == 0, False, identity)
+    event, block = f"1:0x{number:064x}:{number % 300} {token}", event_ms // 2_000
+    amounts = (number * 7_919, number * 10**15)
+    return Swap(token, event_ms, *amounts, number % 2 == 0, False, event, 1, f"0x{block:064x}", block, None)
 
 
 # -- in a process of its own ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from hypothesis import strategies as st
 
-from swapstats_core.swap import TOKEN_LIMIT, USD_LIMIT, Record, RecordedSwap, format_token, format_usd, inclusion
+from swapstats_core.swap import TOKEN_LIMIT, USD_LIMIT, Record, RecordedSwap, format_token, format_usd
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
@@ -67,8 +67,10 @@ def make_swap(  # noqa: PLR0913 - one argument per field that a test may want to
         block_number=block,
         block_hash=block_hash,
     )
-    identity = f"1:0xfeed:{log_index} {inclusion(record)} {token}"
-    return RecordedSwap(token, event_ms, usd_micros, token_atto, is_buy, removed, identity, record)
+    event = f"1:0xfeed:{log_index} {token}"
+    return RecordedSwap(
+        token, event_ms, usd_micros, token_atto, is_buy, removed, event, 1, block_hash, block, None, record
+    )
 
 
 class Kind(StrEnum):

@@ -78,6 +78,7 @@ class Record(msgspec.Struct, gc=False):
     pool_address: _Address | None = None
     trader: str | None = None
     schema_version: _UInt16 = 1
+    revision: _Block | None = None
 
 
 class _NumberRecord(Record, gc=False):
@@ -88,10 +89,11 @@ class _NumberRecord(Record, gc=False):
 
 
 class Swap(msgspec.Struct, gc=False, frozen=True):
-    """One valid event.
+    """One valid record about an event: that it happened, or (``removed``) that it was undone.
 
-    ``identity`` is what dedupe remembers: event id, inclusion (block hash, else block number) and token, separated by
-    blanks. The token is part of it so that results never depend on which tokens share a partition.
+    ``event`` is what counts once: event id and token, separated by a blank. The token is part of it so that results
+    never depend on which tokens share a partition. ``block_hash`` (normalised) and ``block_number`` name the inclusion,
+    as far as the producer tells; ``revision`` says which of two records about an event was said later.
     """
 
     token: str
@@ -100,12 +102,22 @@ class Swap(msgspec.Struct, gc=False, frozen=True):
     token_atto: int
     is_buy: bool
     removed: bool
-    identity: str
+    event: str
+    chain_id: int
+    block_hash: str | None
+    block_number: int | None
+    revision: int | None
 
     @property
     def event_id(self) -> str:
         """``<chain_id>:<tx_hash>:<log_index>``, the hash in lower case."""
-        return self.identity.partition(" ")[0]
+        return self.event.partition(" ")[0]
+
+    @property
+    def identity(self) -> str:
+        """Event id, inclusion and token, separated by blanks."""
+        block = self.block_hash if self.block_hash is not None else self.block_number
+        return f"{self.event_id} {'' if block is None else block} {self.token}"
 
 
 class RecordedSwap(Swap, gc=False, frozen=True):
@@ -167,8 +179,7 @@ def _interpret(record: Record, record_ms: int) -> Swap:
     tx_hash = record.tx_hash
     if len(tx_hash) > 66 or tx_hash.encode().translate(None, _LOWER_HEX) or not tx_hash:
         tx_hash = _canonical_tx_hash(tx_hash)
-    block = record.block_hash
-    block = inclusion(record) if block is None else block.lower()
+    block_hash = record.block_hash
     swap = Swap(
         token,
         event_ms,
@@ -176,7 +187,11 @@ def _interpret(record: Record, record_ms: int) -> Swap:
         token_atto,
         record.side == "buy",
         record.removed,
-        f"{record.chain_id}:{tx_hash}:{record.log_index} {block} {token}",
+        f"{record.chain_id}:{tx_hash}:{record.log_index} {token}",
+        record.chain_id,
+        None if block_hash is None else block_hash.lower(),
+        record.block_number,
+        record.revision,
     )
     if record.event_id is not None and record.event_id.lower() != swap.event_id:
         stated = record.event_id[:120]
