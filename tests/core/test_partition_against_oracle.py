@@ -24,7 +24,7 @@ from swapstats_cli.event import encode
 from swapstats_cli.importers import uniswap_v3_pool_csv
 from swapstats_cli.noise import NOISE_OF_A_BAD_DAY, Noise, add_noise, blocks_of
 from swapstats_core import partition
-from swapstats_core.chunks import Part, compact
+from swapstats_core.chunks import compact
 from swapstats_core.digest import digest_of
 from swapstats_core.oracle import MOST_BEHIND_MS, Oracle, Outcome, WindowTotals
 from swapstats_core.partition import Applied, Config, PartitionState
@@ -34,6 +34,7 @@ from swapstats_core.snapshot import (
     decode_manifest,
     encode_cells,
     encode_ids,
+    encode_ledger,
     encode_manifest,
     restore,
 )
@@ -45,6 +46,7 @@ from tests.kit.streams import DAY_MS, HOUR_MS, MINUTE_MS, START_MS, TOKENS, Move
 EXAMPLES = int(os.environ.get("SWAPSTATS_EXAMPLES", "300"))
 thorough = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 UNSEEN = "never seen"
+KEY = 0x5EED
 DATA = Path(__file__).parents[3] / "shared" / "data"
 REAL_DAY = DATA / "uniswap-v3-usdc-weth-005-2024-01-05.csv"
 GOLDEN = DATA / "golden-windows.json"
@@ -54,11 +56,11 @@ ORDERINGS: tuple[Ordering, ...] = get_args(Ordering)
 
 def engine_config(config: streams.Config) -> Config:
     names = tuple(f"{minutes}m" for minutes in config.windows_minutes)
-    return Config(names, config.windows_minutes, config.grace_ms, config.ttl_ms)
+    return Config(names, config.windows_minutes, config.grace_ms, config.ttl_ms, config.horizon_ms)
 
 
 def oracle_for(config: streams.Config) -> Oracle:
-    return Oracle(config.windows_minutes, config.grace_ms, config.ttl_ms)
+    return Oracle(config.windows_minutes, config.grace_ms, config.ttl_ms, config.horizon_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def _forget_early(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def compact_fully(state: PartitionState) -> None:
     while parts := state.pending_compaction():
-        state.replace(parts, compact(parts, state.first_minute))
+        state.replace(parts, compact(parts, state.first_minute, state.closed_ms))
 
 
 def restarted(state: PartitionState, *, with_ids: bool = True) -> PartitionState:
@@ -127,6 +129,7 @@ def restarted(state: PartitionState, *, with_ids: bool = True) -> PartitionState
         ref = ChunkRef(chunk.generation, f"{number}c", f"{number}i" if (ids := encode_ids(chunk)) else "")
         refs.append(ref)
         parts |= {ref.cells: encode_cells(chunk, state.token_names), ref.ids: ids}
+    ledgers = {f"{number}l": encode_ledger(ledger) for number, ledger in enumerate(state.ledgers)}
     manifest = Manifest(
         partition=0,
         epoch=1,
@@ -140,15 +143,17 @@ def restarted(state: PartitionState, *, with_ids: bool = True) -> PartitionState
         taken_at_ms=0,
         longest_minutes=state.config.longest_minutes,
         chunks=refs,
+        ledgers=list(ledgers),
+        key=f"{state.hashes.key:032x}",
     )
-    return restore(state.config, decode_manifest(encode_manifest(manifest)), parts, with_ids=with_ids)
+    return restore(state.config, decode_manifest(encode_manifest(manifest)), parts | ledgers, with_ids=with_ids)
 
 
 def windows_of(state: PartitionState, token: str) -> tuple[dict[int, WindowTotals], int] | None:
     read = state.read(token)
     if read is None:
         return None
-    totals = [WindowTotals(s.usd_micros, s.token_atto, s.buys + s.sells, s.buys, s.sells) for s in read.windows]
+    totals = [WindowTotals(s.usd_micros, s.token_atto, s.buys + s.sells, s.buys, s.sells, s.late) for s in read.windows]
     return dict(zip(state.config.window_minutes, totals, strict=True)), read.watermark_ms
 
 
@@ -161,9 +166,9 @@ class Run:
     """The engine and the oracle, side by side through a story."""
 
     def __init__(self, config: streams.Config) -> None:
-        self.state = PartitionState(engine_config(config))
+        self.state = PartitionState(engine_config(config), KEY)
         self.oracle = oracle_for(config)
-        self.straight = PartitionState(engine_config(config))
+        self.straight = PartitionState(engine_config(config), KEY)
         """Gets the same swaps, one by one, and nothing else."""
         self.stream = Stream()
         self.now_ms = 0
@@ -180,7 +185,7 @@ class Run:
                 self.state.freeze()
                 for _ in range(rounds):
                     if parts := self.state.pending_compaction():
-                        self.state.replace(parts, compact(parts, self.state.first_minute))
+                        self.state.replace(parts, compact(parts, self.state.first_minute, self.state.closed_ms))
             case Forget():
                 compact_fully(self.state)
                 self.state.forget_unknown_tokens()
@@ -196,7 +201,8 @@ class Run:
             self.straight.apply([swap])
         expected = [self.oracle.add(swap) for swap in swaps]
         assert counts(applied) == Counter(map(str, expected))
-        assert applied.conflicts == [at for at, outcome in enumerate(expected) if outcome is Outcome.CONFLICT]
+        assert applied.letters == [(at, outcome) for at, outcome in enumerate(expected) if outcome.is_letter]
+        assert applied.late == [at for at, outcome in enumerate(expected) if outcome is Outcome.LATE]
         if self.oracle.newest_ms >= 0:
             self.now_ms = max(self.now_ms, self.oracle.newest_ms - MOST_BEHIND_MS)
 
@@ -283,8 +289,7 @@ def assert_same(one: PartitionState, other: PartitionState) -> None:
 
 def digest(state: PartitionState) -> str:
     state.freeze()
-    parts: list[Part] = [*state.chunks, *state.frozen]
-    return digest_of(parts, state.token_names, state.newest_ms, state.config.longest_minutes)
+    return digest_of(state.parts, state.token_names, state.newest_ms, state.config.longest_minutes, state.closed_ms)
 
 
 @thorough
@@ -294,16 +299,15 @@ def test_a_digest_shows_that_an_event_is_missing_or_another(
 ) -> None:
     whole, oracle = PartitionState(engine_config(config)), oracle_for(config)
     whole.apply(swaps)
-    counted = {swap.identity for swap in swaps if oracle.add(swap) is Outcome.APPLIED}
-    remembered = sorted(counted & oracle.remembered())
+    for swap in swaps:
+        oracle.add(swap)
+    remembered = sorted(oracle.counting())
     if not remembered:
         return
-    identity = data.draw(st.sampled_from(remembered))
+    event = data.draw(st.sampled_from(remembered))
     lacking, altered = PartitionState(engine_config(config)), PartitionState(engine_config(config))
-    lacking.apply([swap for swap in swaps if swap.identity != identity])
-    altered.apply(
-        [msgspec.structs.replace(s, usd_micros=s.usd_micros + 1) if s.identity == identity else s for s in swaps]
-    )
+    lacking.apply([swap for swap in swaps if swap.event != event])
+    altered.apply([msgspec.structs.replace(s, usd_micros=s.usd_micros + 1) if s.event == event else s for s in swaps])
     assert len({digest(whole), digest(lacking), digest(altered)}) == 3
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any, TypedDict
 
 from hypothesis import strategies as st
 
@@ -30,14 +31,15 @@ class Config:
     windows_minutes: tuple[int, ...]
     grace_ms: int
     ttl_ms: int
+    horizon_ms: int = 30 * MINUTE_MS
 
 
 CONFIGS = (
     Config((5, 60, 1440), 120_000, DAY_MS),
-    Config((1,), 0, MINUTE_MS),
-    Config((1, 2, 7), 90_500, 61 * MINUTE_MS),
-    Config((3, 180), 3 * HOUR_MS, 5 * HOUR_MS + 1),
-    Config((5, 60), 120_000, HOUR_MS),
+    Config((1,), 0, MINUTE_MS, MINUTE_MS),
+    Config((1, 2, 7), 90_500, 61 * MINUTE_MS, 7_001),
+    Config((3, 180), 3 * HOUR_MS, 5 * HOUR_MS + 1, 5 * HOUR_MS),
+    Config((5, 60), 120_000, HOUR_MS, 1),
 )
 
 
@@ -52,10 +54,12 @@ def make_swap(  # noqa: PLR0913 - one argument per field that a test may want to
     log_index: int = 0,
     block: int | None = 1,
     block_hash: str | None = None,
+    chain_id: int = 1,
+    revision: int | None = None,
 ) -> RecordedSwap:
     """A valid swap, with the record it would have been decoded from."""
     record = Record(
-        chain_id=1,
+        chain_id=chain_id,
         tx_hash="0xfeed",
         log_index=log_index,
         token=token,
@@ -66,11 +70,11 @@ def make_swap(  # noqa: PLR0913 - one argument per field that a test may want to
         removed=removed,
         block_number=block,
         block_hash=block_hash,
+        revision=revision,
     )
-    event = f"1:0xfeed:{log_index} {token}"
-    return RecordedSwap(
-        token, event_ms, usd_micros, token_atto, is_buy, removed, event, 1, block_hash, block, None, record
-    )
+    event = f"{chain_id}:0xfeed:{log_index} {token}"
+    names = (chain_id, block_hash, block, revision)
+    return RecordedSwap(token, event_ms, usd_micros, token_atto, is_buy, removed, event, *names, record)
 
 
 class Kind(StrEnum):
@@ -81,7 +85,8 @@ class Kind(StrEnum):
     REPEAT = "repeat"
     FLIP = "flip"
     REMINE = "remine"
-    CONFLICT = "conflict"
+    RENAME = "rename"
+    DIFFER = "differ"
     WAIT = "wait"
 
 
@@ -90,14 +95,19 @@ class Move:
     """One step of a stream.
 
     ``late_ms`` is how far the event's time is behind the stream's clock (negative: ahead). ``back`` picks an earlier
-    swap for REPEAT, FLIP (the same with ``removed`` turned round), REMINE (the same in another block) and CONFLICT (a
-    removal that disagrees). WAIT lets ``wait_ms`` pass.
+    swap for REPEAT, FLIP (the same with ``removed`` turned round), REMINE (the same in another block, at another time),
+    RENAME (the same, but it names its block otherwise) and DIFFER (the same, added or removed, with another time or
+    other amounts). ``naming`` says by what a block is named, ``revision`` how it is revised. WAIT lets ``wait_ms``
+    pass.
     """
 
     kind: Kind
     token: int = 0
     log_index: int = 0
     block: int = 1
+    naming: int = 0
+    chain_id: int = 1
+    revision: int | None = None
     late_ms: int = 0
     usd_micros: int = 1
     token_atto: int = 1
@@ -111,9 +121,10 @@ _KINDS = (
     *[Kind.WAIT] * 3,
     *[Kind.REPEAT] * 2,
     *[Kind.FLIP] * 4,
-    *[Kind.REMINE] * 2,
+    *[Kind.REMINE] * 3,
+    *[Kind.RENAME] * 2,
+    *[Kind.DIFFER] * 2,
     Kind.REMOVE_UNSEEN,
-    Kind.CONFLICT,
 )
 _WAITS_MS = (1, 999, 20_000, MINUTE_MS, 7 * MINUTE_MS, HOUR_MS, 90 * MINUTE_MS, 5 * HOUR_MS, DAY_MS, 49 * HOUR_MS)
 _LATENESSES_MS = (
@@ -153,6 +164,9 @@ moves = st.builds(
     token=st.integers(0, len(TOKENS) - 1),
     log_index=st.integers(0, 5),
     block=st.integers(1, 2),
+    naming=st.integers(0, 3),
+    chain_id=st.sampled_from((1, 1, 1, 56)),
+    revision=st.sampled_from((None, None, None, None, 0, 1, 2, 3)),
     late_ms=_spread(_LATENESSES_MS),
     usd_micros=_amounts(USD_LIMIT),
     token_atto=_amounts(TOKEN_LIMIT),
@@ -190,16 +204,23 @@ class Stream:
                 return self._earlier(move)
             case Kind.FLIP:
                 earlier = self._earlier(move)
-                return _again(earlier, removed=not earlier.removed)
+                return again(earlier, removed=not earlier.removed, revision=move.revision)
             case Kind.REMINE:
-                return _again(self._earlier(move), removed=False, block=move.block + 10)
-            case Kind.CONFLICT:
-                return self._conflicting(move)
+                earlier = self._earlier(move)
+                names = named(move.block + 10, move.naming)
+                return again(earlier, removed=False, **names, event_ms=earlier.event_ms + 12_000 * (move.log_index % 2))
+            case Kind.RENAME:
+                earlier = self._earlier(move)
+                block = 1 if earlier.block_number is None else earlier.block_number
+                return again(earlier, **named(block, move.naming), revision=move.revision)
+            case Kind.DIFFER:
+                return self._differing(move)
 
     def _earlier(self, move: Move) -> RecordedSwap:
         return self._seen[-1 - move.back % len(self._seen)]
 
     def _fresh(self, move: Move) -> RecordedSwap:
+        names = named(move.block, move.naming)
         return make_swap(
             TOKENS[move.token],
             max(self.clock_ms - move.late_ms, 0),
@@ -208,43 +229,53 @@ class Stream:
             is_buy=move.is_buy,
             removed=move.kind is Kind.REMOVE_UNSEEN,
             log_index=move.log_index,
-            block=move.block,
+            chain_id=move.chain_id,
+            revision=move.revision,
+            **names,
         )
 
-    def _conflicting(self, move: Move) -> RecordedSwap:
-        """A removal of an earlier swap that disagrees with it in one field (in none if the value drawn is equal)."""
+    def _differing(self, move: Move) -> RecordedSwap:
+        """An earlier swap, added or removed, that differs in one field (in none if the value drawn is equal)."""
         earlier = self._earlier(move)
         match move.log_index % 4:
             case 0:
-                return _again(earlier, removed=True, event_ms=max(earlier.event_ms + move.late_ms, 0))
+                return again(earlier, removed=move.is_buy, event_ms=max(earlier.event_ms + move.late_ms, 0))
             case 1:
-                return _again(earlier, removed=True, usd_micros=move.usd_micros)
+                return again(earlier, removed=move.is_buy, usd_micros=move.usd_micros)
             case 2:
-                return _again(earlier, removed=True, token_atto=move.token_atto)
+                return again(earlier, removed=move.is_buy, token_atto=move.token_atto)
             case _:
-                return _again(earlier, removed=True, is_buy=not earlier.is_buy)
+                return again(earlier, removed=move.is_buy, is_buy=not earlier.is_buy)
 
 
-def _again(
-    swap: RecordedSwap,
-    *,
-    removed: bool,
-    block: int | None = None,
-    event_ms: int | None = None,
-    usd_micros: int | None = None,
-    token_atto: int | None = None,
-    is_buy: bool | None = None,
-) -> RecordedSwap:
-    return make_swap(
-        swap.token,
-        swap.event_ms if event_ms is None else event_ms,
-        swap.usd_micros if usd_micros is None else usd_micros,
-        swap.token_atto if token_atto is None else token_atto,
-        is_buy=swap.is_buy if is_buy is None else is_buy,
-        removed=removed,
-        log_index=swap.record.log_index,
-        block=swap.record.block_number if block is None else block,
-    )
+class Names(TypedDict):
+    """By what a record names its block."""
+
+    block: int | None
+    block_hash: str | None
+
+
+def named(block: int, naming: int) -> Names:
+    """The names of a block: by hash and number (0), number (1), hash (2), nothing (3)."""
+    return {"block": block if naming < 2 else None, "block_hash": f"0x{block:04x}" if naming in (0, 2) else None}
+
+
+def again(swap: RecordedSwap, **changes: object) -> RecordedSwap:
+    """The swap with other arguments of `make_swap`."""
+    as_before: dict[str, Any] = {
+        "token": swap.token,
+        "event_ms": swap.event_ms,
+        "usd_micros": swap.usd_micros,
+        "token_atto": swap.token_atto,
+        "is_buy": swap.is_buy,
+        "removed": swap.removed,
+        "log_index": swap.record.log_index,
+        "block": swap.block_number,
+        "block_hash": swap.block_hash,
+        "chain_id": swap.chain_id,
+        "revision": swap.revision,
+    }
+    return make_swap(**as_before | changes)
 
 
 def play(sequence: Sequence[Move]) -> list[RecordedSwap]:

@@ -7,39 +7,57 @@ from collections.abc import Sequence
 import numpy as np
 
 from swapstats_core.cells import values_of
+from swapstats_core.events import Contribution, Mention
 from swapstats_core.fields import MINUTE_MS
-from swapstats_core.identities import UInt64s, digest, fingerprints, keys_of
+from swapstats_core.identities import counting_keys, halves
+from swapstats_core.keyed import KeyedHash
 from swapstats_core.swap import Swap
 
 
 class Batch:
-    """Swaps as columns."""
+    """Swaps as columns. ``keys`` has the row that each gets if it is the first add of its event."""
 
     __slots__ = (
+        "blocks",
+        "chains",
         "digests",
         "event_ms",
-        "fingerprints",
+        "high",
         "is_buy",
         "keys",
+        "low",
         "minutes",
+        "numbers",
+        "revisions",
         "swaps",
         "times",
         "tokens",
         "words",
     )
 
-    def __init__(self, swaps: Sequence[Swap], tokens: list[int]) -> None:
+    def __init__(self, swaps: Sequence[Swap], tokens: list[int], hashes: KeyedHash) -> None:
         self.swaps = swaps
         self.tokens = tokens
-        self.digests = [digest(swap.identity) for swap in swaps]
+        self.chains = [swap.chain_id for swap in swaps]
+        event = hashes.event
+        self.digests = [event(swap.event) for swap in swaps]
         self.times = [swap.event_ms for swap in swaps]
         self.event_ms = np.array(self.times, np.int64)
         self.minutes = (self.event_ms // MINUTE_MS).astype(np.int32)
-        self.words: UInt64s = values_of([(swap.usd_micros, swap.token_atto) for swap in swaps])
+        self.words = values_of([(swap.usd_micros, swap.token_atto) for swap in swaps])
         self.is_buy = np.array([swap.is_buy for swap in swaps], np.bool_)
-        prints = fingerprints(self.event_ms, self.words, self.is_buy)
-        self.fingerprints: list[int] = prints.tolist()
-        self.keys = keys_of(self.digests, prints)
+        self.blocks = hashes.blocks([swap.block_hash for swap in swaps])
+        self.numbers = np.array([-1 if (n := swap.block_number) is None else n for swap in swaps], np.int64)
+        self.revisions = np.array([-1 if (n := swap.revision) is None else n for swap in swaps], np.int64)
+        self.high, self.low = halves(self.digests)
+        contributions = hashes.contributions(self.event_ms, self.words, self.is_buy)
+        self.keys = counting_keys(self.high, self.low, contributions, *hashes.names(self.blocks, self.numbers))
+
+    def mention(self, at: int) -> Mention:
+        """The swap at a position as a mention of its event."""
+        swap = self.swaps[at]
+        contribution = Contribution(swap.event_ms, swap.usd_micros, swap.token_atto, swap.is_buy)
+        return Mention(swap.removed, int(self.blocks[at]), swap.block_number, swap.revision, contribution)
 
 
 class TokenIndex(dict[str, int]):

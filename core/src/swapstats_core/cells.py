@@ -6,7 +6,7 @@ than 64 bits (a token amount reaches 10^38), so a row holds limbs of 48 bits: a 
 an ``int64`` can overflow (`MAX_ROWS`); every sum that is kept is carried again. The top limbs hold 2^33 events of the
 greatest amount. Nothing here ever becomes a float.
 
-Column order of a row's seven values: usd limbs 0-1, token limbs 0-2, buys, sells.
+Column order of a row's eight values: usd limbs 0-1, token limbs 0-2, buys, sells, late records.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
 Key = TypeVar("Key", np.int32, np.int64)
 
-VALUES: Final = 7
+VALUES: Final = 8
 BUYS: Final = 5
 SELLS: Final = 6
+LATE: Final = 7
 _LIMB_BITS: Final = 48
 _LIMB_MASK: Final = (1 << _LIMB_BITS) - 1
 _CARRIES: Final = ((0, 1), (2, 3), (3, 4))
@@ -34,22 +35,24 @@ MAX_ROWS: Final = 1 << 15
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What traded: exact integers, USD in 10^-6 and token in 10^-18."""
+    """What traded: exact integers, USD in 10^-6 and token in 10^-18; and how many records came too late to count."""
 
     usd_micros: int
     token_atto: int
     buys: int
     sells: int
+    late: int
 
 
 def to_sums(values: Sequence[int]) -> Sums:
-    """The numbers that a row's seven values stand for."""
-    usd0, usd1, token0, token1, token2, buys, sells = values
+    """The numbers that a row's eight values stand for."""
+    usd0, usd1, token0, token1, token2, buys, sells, late = values
     return Sums(
         usd0 + (usd1 << _LIMB_BITS),
         token0 + (token1 << _LIMB_BITS) + (token2 << 2 * _LIMB_BITS),
         buys,
         sells,
+        late,
     )
 
 
@@ -60,7 +63,7 @@ def values_of(amounts: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint64]:
 
 
 def rows_of(words: npt.NDArray[np.uint64], buys: npt.NDArray[np.bool_], signs: Int64s) -> Int64s:
-    """Rows ``(n, 7)`` from the words of `values_of`; ``signs`` is 1 for a contribution and -1 for its removal."""
+    """Rows ``(n, 8)`` from the words of `values_of`; ``signs`` is 1 for a contribution and -1 for its removal."""
     low, high = words[:, 0], words[:, 1]
     usd_low, usd_high = words[:, 2], words[:, 3]
     mask = np.uint64(_LIMB_MASK)
@@ -72,7 +75,15 @@ def rows_of(words: npt.NDArray[np.uint64], buys: npt.NDArray[np.bool_], signs: I
     rows[:, 4] = high >> np.uint64(32)
     rows[:, BUYS] = buys
     rows[:, SELLS] = ~buys
+    rows[:, LATE] = 0
     rows *= signs[:, None]
+    return rows
+
+
+def late_rows(count: int) -> Int64s:
+    """Rows of as many late records."""
+    rows = np.zeros((count, VALUES), np.int64)
+    rows[:, LATE] = 1
     return rows
 
 
@@ -104,7 +115,7 @@ def _carry(rows: Int64s) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """Immutable rows in columns: minute, token and the seven values. Sorted by (minute, token) once merged.
+    """Immutable rows in columns: minute, token and the eight values. Sorted by (minute, token) once merged.
 
     In the narrowest form a cell takes 40 bytes: a column of zeros is not kept, counts are 32 bits.
     """

@@ -2,28 +2,79 @@
 
 New contributions and identities gather in a `Head`. Freezing it costs nothing; `compact` turns frozen heads and chunks
 into one sorted `Chunk`, purely and outside the loop's thread. Chunks belong to a *generation* (the hour of stream
-time in which they were entered), are merged only within it, and expire whole with it. A chunk is also what a
-snapshot uploads: once, since it never changes.
+time in which they were entered), are merged only within it, and expire whole with it. The mentions of open events
+are in ledgers (`swapstats_core.ledger`), which expire sooner. Chunks and ledgers are also what a snapshot uploads:
+once, since they never change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from swapstats_core.cells import Cells, Int32s, Int64s, merge
-from swapstats_core.identities import IdRun, Keys, run_of
+from swapstats_core.events import Event
+from swapstats_core.identities import IdRun, Keys, Row, run_of
+from swapstats_core.ledger import EMPTY, Ledger, merged
+from swapstats_core.swap import Swap
 
-REMOVED: Final = -1
-"""Value of a removed identity in `Head.recent`; an applied one has its fingerprint there."""
 HEAD_LIMIT: Final = 1 << 14
 """A head with this many identities or rows is frozen."""
 CHUNK_LIMIT: Final = 1 << 18
 """Chunks are not merged beyond this many identities and rows: one is encoded and sent in a few milliseconds."""
+
+
+LEDGER_LIMIT: Final = 1 << 15
+"""Ledgers are not merged beyond this many mentions: they don't live long, and few lookups need them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What is kept of an event that isn't open any more: a row for each mention."""
+
+    rows: tuple[Row, ...]
+    version: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """Newest event times (Unix ms) of tokens by chain, and the token's newest late one (-1: none)."""
+
+    tokens: Int32s
+    chains: Int64s
+    newest: Int64s
+    late: Int64s
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the columns, in bytes."""
+        return self.tokens.nbytes + self.chains.nbytes + self.newest.nbytes + self.late.nbytes
+
+    def take(self, where: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Seen:
+        """The rows at these positions."""
+        return Seen(self.tokens[where], self.chains[where], self.newest[where], self.late[where])
+
+
+EMPTY_SEEN: Final = Seen(np.zeros(0, np.int32), *(np.zeros(0, np.int64) for _ in range(3)))
+
+
+def seen_of(pieces: Sequence[Seen]) -> Seen:
+    """The newest of each token and chain."""
+    tokens, chains, newest, late = (
+        np.concatenate([getattr(piece, column) for piece in pieces])
+        for column in ("tokens", "chains", "newest", "late")
+    )
+    order = np.lexsort((late, newest, chains, tokens))
+    seen = Seen(tokens, chains, newest, late).take(order)
+    begins = (seen.tokens[1:] != seen.tokens[:-1]) | (seen.chains[1:] != seen.chains[:-1])
+    return seen.take(np.append(begins, True)[: len(seen)])
 
 
 @dataclass(slots=True, eq=False)
@@ -32,14 +83,18 @@ class Head:
 
     generation: int
     recent: dict[bytes, int] = field(default_factory=dict)
-    """Digest of an identity -> fingerprint of its contribution, or `REMOVED`."""
+    """Digest of an event -> its place in ``events`` and ``changed``."""
+    events: list[Swap | Event | Sealed] = field(default_factory=list)
+    """A swap is an event that was mentioned once, by this add."""
+    changed: list[int] = field(default_factory=list)
+    """When the last mention was accepted, in stream time."""
     cells: list[Cells] = field(default_factory=list)
-    applied: list[Keys] = field(default_factory=list)
-    removed: list[Keys] = field(default_factory=list)
+    keys: list[Keys] = field(default_factory=list)
+    ledgers: list[Ledger] = field(default_factory=list)
     touched: set[int] = field(default_factory=set)
     """Tokens seen since the head began."""
-    newest: Int64s | None = None
-    """Set on freezing: newest event time of each of the sorted ``touched``."""
+    seen: Seen | None = None
+    """Set on freezing, of the tokens touched."""
 
     def __len__(self) -> int:
         return max(len(self.recent), sum(map(len, self.cells)), len(self.touched))
@@ -47,90 +102,90 @@ class Head:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
-    """An immutable piece: sorted cells, applied and removed identities, and the newest event time of tokens seen."""
+    """An immutable piece: sorted cells, the rows of remembered events, and the newest event times of tokens seen."""
 
     generation: int
     cells: Cells
-    applied: IdRun
-    removed: IdRun
-    tokens: Int32s
-    newest: Int64s
+    ids: IdRun
+    seen: Seen
 
     def __len__(self) -> int:
-        return max(len(self.cells), len(self.applied) + len(self.removed), len(self.tokens))
-
-    @property
-    def indexed(self) -> bool:
-        """Whether both sets of identities have their filters."""
-        return self.applied.indexed and self.removed.indexed
-
-    def index(self) -> None:
-        """Build the filters. Safe in another thread, while the chunk is used."""
-        self.applied.index()
-        self.removed.index()
+        return max(len(self.cells), len(self.ids), len(self.seen))
 
     @property
     def nbytes(self) -> int:
         """Memory of the arrays, in bytes."""
-        return self.cells.nbytes + self.applied.nbytes + self.removed.nbytes + self.tokens.nbytes + self.newest.nbytes
+        return self.cells.nbytes + self.ids.nbytes + self.seen.nbytes
 
 
-Part = Head | Chunk
+Part = Head | Chunk | Ledger
 
 
-def compact(parts: Sequence[Part], first_minute: int) -> Chunk:
-    """One chunk that says what the parts (frozen heads or chunks of one generation) say together.
+class Compacted(NamedTuple):
+    """What came of some parts: a chunk, of heads or chunks; a ledger, of heads or ledgers."""
 
-    Minutes before ``first_minute`` are left out. Pure; safe in another thread.
+    chunk: Chunk | None
+    ledger: Ledger | None
+
+
+def compact(parts: Sequence[Part], first_minute: int, closed_ms: int) -> Compacted:
+    """One chunk and one ledger that say what the parts (frozen heads, or chunks, of one generation; or ledgers) say
+    together.
+
+    Minutes before ``first_minute`` and events that didn't change after ``closed_ms`` are left out. Pure; safe in
+    another thread.
     """
-    tokens = np.concatenate([_tokens(part) for part in parts])
-    newest = np.concatenate([_newest(part) for part in parts])
-    order = np.lexsort((newest, tokens))
-    tokens, newest = tokens[order], newest[order]
-    last = np.append(tokens[1:] != tokens[:-1], True)[: len(tokens)]
+    pieces = [part for part in parts if not isinstance(part, Ledger)]
+    ledgers = [ledger for part in parts for ledger in _ledgers(part)]
+    return Compacted(
+        _chunk_of(pieces, first_minute) if pieces else None, merged(ledgers, closed_ms) if ledgers else None
+    )
+
+
+def _chunk_of(pieces: Sequence[Head | Chunk], first_minute: int) -> Chunk:
     return Chunk(
-        generation=parts[0].generation,
-        cells=merge([cells for part in parts for cells in _cells(part)], first_minute),
-        applied=run_of(keys for part in parts for keys in _keys(part.applied)),
-        removed=run_of(keys for part in parts for keys in _keys(part.removed)),
-        tokens=tokens[last],
-        newest=newest[last],
+        generation=pieces[0].generation,
+        cells=merge([cells for piece in pieces for cells in _cells(piece)], first_minute),
+        ids=run_of(keys for piece in pieces for keys in _keys(piece)),
+        seen=seen_of([_seen(piece) for piece in pieces]),
     )
 
 
 def localised(chunk: Chunk, names: Sequence[str], keep: npt.NDArray[np.bool_] | None = None) -> tuple[Chunk, list[str]]:
     """The chunk with numbers of its own for its tokens, and their names; ``keep`` marks tokens not to be left out."""
     cells = chunk.cells
-    used = np.union1d(chunk.tokens, cells.tokens)
-    seen: slice | npt.NDArray[np.bool_] = slice(None)
+    seen = chunk.seen
+    used = np.union1d(seen.tokens, cells.tokens)
     rows: slice | npt.NDArray[np.bool_] = slice(None)
     if keep is not None:
-        used, seen, rows = used[keep[used]], keep[chunk.tokens], keep[cells.tokens]
+        used, seen, rows = used[keep[used]], seen.take(keep[seen.tokens]), keep[cells.tokens]
     local = Cells(
         cells.minutes[rows],
         np.searchsorted(used, cells.tokens[rows]).astype(np.int32),
         tuple(None if column is None else column[rows] for column in cells.columns),
         cells.ordered,
     )
-    tokens = np.searchsorted(used, chunk.tokens[seen]).astype(np.int32)
-    return replace(chunk, cells=local, tokens=tokens, newest=chunk.newest[seen]), [names[n] for n in used.tolist()]
+    seen = replace(seen, tokens=np.searchsorted(used, seen.tokens).astype(np.int32))
+    return replace(chunk, cells=local, seen=seen), [names[n] for n in used.tolist()]
 
 
-def _tokens(part: Part) -> Int32s:
-    return part.tokens if isinstance(part, Chunk) else np.array(sorted(part.touched), np.int32)
+def _seen(piece: Head | Chunk) -> Seen:
+    assert piece.seen is not None, "a head is frozen before it is compacted"
+    return piece.seen
 
 
-def _newest(part: Part) -> Int64s:
-    assert part.newest is not None, "a head is frozen before it is compacted"
-    return part.newest
+def _cells(piece: Head | Chunk) -> Sequence[Cells]:
+    return piece.cells if isinstance(piece, Head) else [piece.cells]
 
 
-def _cells(part: Part) -> Sequence[Cells]:
-    return part.cells if isinstance(part, Head) else [part.cells]
+def _keys(piece: Head | Chunk) -> list[Keys]:
+    return piece.keys if isinstance(piece, Head) else [piece.ids.keys]
 
 
-def _keys(ids: IdRun | list[Keys]) -> list[Keys]:
-    return ids if isinstance(ids, list) else [ids.keys]
+def _ledgers(part: Part) -> list[Ledger]:
+    if isinstance(part, Head):
+        return part.ledgers or [EMPTY]
+    return [part] if isinstance(part, Ledger) else []
 
 
 def merge_candidates(chunks: Sequence[Chunk], current_generation: int) -> tuple[Chunk, ...]:
@@ -139,5 +194,13 @@ def merge_candidates(chunks: Sequence[Chunk], current_generation: int) -> tuple[
         if older.generation != newer.generation or len(older) + len(newer) > CHUNK_LIMIT:
             continue
         if older.generation < current_generation or len(older) <= 2 * len(newer):
+            return older, newer
+    return ()
+
+
+def ledger_candidates(ledgers: Sequence[Ledger]) -> tuple[Ledger, ...]:
+    """Two neighbours worth merging, or none: the logarithmic method."""
+    for older, newer in zip(reversed(ledgers[:-1]), reversed(ledgers[1:]), strict=True):
+        if len(older) <= 2 * len(newer) and len(older) + len(newer) <= LEDGER_LIMIT:
             return older, newer
     return ()

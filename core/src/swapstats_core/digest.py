@@ -1,8 +1,9 @@
 """A digest of a partition's state: equal on two shards exactly if they would count everything alike from here on.
 
-It covers what the records decide (sums per minute and token that can still be seen, identities by generation, newest
-event times, known tokens) and nothing else: not the clock, not how the records were batched, compacted, stored or
-restored. So it is made of sums, modulo 2^64, of a hash of each entry; the order and the number of pieces don't matter.
+It covers what the records decide (sums per minute and token that can still be seen, identities by generation, the
+mentions of open events, newest event times by chain, known tokens) and nothing else: not the clock, not how the records
+were batched, compacted, stored or restored. So it is made of sums, modulo 2^64, of a hash of each entry; the number of
+pieces doesn't matter.
 
 The hash is SplitMix64's finaliser (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014). It guards
 against mistakes, not against somebody who makes collisions on purpose.
@@ -15,41 +16,51 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
+from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest, xxh3_128_hexdigest
 
 from swapstats_core.cells import merge
-from swapstats_core.chunks import Chunk, Part, compact
+from swapstats_core.chunks import EMPTY_SEEN, Chunk, Head, Part, compact, seen_of
 from swapstats_core.fields import MINUTE_MS
-from swapstats_core.identities import IdRun, UInt64s
+from swapstats_core.keyed import UInt64s
+from swapstats_core.ledger import Ledger, merged
 from swapstats_core.partition import Config
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 """Of the digest: raise it when the same state gets another one."""
 _MASK: Final = (1 << 64) - 1
 _FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND: Final = np.uint64(0x94D049BB133111EB)
 
 
-def rules(config: Config) -> str:
-    """What two digests must have in common to be compared: by other rules, the same records make another state."""
+def rules(config: Config, key: int) -> str:
+    """What two digests must have in common to be compared: by other rules, the same records make another state. By
+    another key of the hashes, too.
+    """
     minutes = ",".join(map(str, config.window_minutes))
-    return f"{_VERSION}/{minutes}/{config.grace_ms}/{config.ttl_ms}"
+    keyed = xxh3_64_hexdigest(key.to_bytes(16, "little"))
+    return f"{_VERSION}/{minutes}/{config.grace_ms}/{config.ttl_ms}/{config.horizon_ms}/{keyed}"
 
 
-def digest_of(parts: Sequence[Part], names: Sequence[str], newest_ms: int, longest_minutes: int) -> str:
-    """The digest, 32 hexadecimal digits, of a frozen state: its pieces, its tokens' names by number and its newest
-    event time (Unix ms). ``longest_minutes``: of the longest window.
+def digest_of(parts: Sequence[Part], names: Sequence[str], newest_ms: int, longest_minutes: int, closed_ms: int) -> str:
+    """The digest, 32 hexadecimal digits, of a frozen state: its pieces (`PartitionState.parts`), its tokens' names by
+    number and its newest event time (Unix ms). ``longest_minutes``: of the longest window; ``closed_ms``: the state's.
 
     Pure; safe in another thread. Takes about a tenth of a second for ten million identities.
     """
     now = newest_ms // MINUTE_MS
-    chunks = [part if isinstance(part, Chunk) else compact((part,), now - longest_minutes) for part in parts]
+    compacted = [
+        compact((part,), now - longest_minutes, closed_ms) if isinstance(part, Head) else part for part in parts
+    ]
+    chunks = [part if isinstance(part, Chunk) else part.chunk for part in compacted if not isinstance(part, Ledger)]
+    ledgers = [part if isinstance(part, Ledger) else part.ledger for part in compacted if not isinstance(part, Chunk)]
     hashes = np.array([xxh3_64_intdigest(name.encode()) for name in names], np.uint64)
+    pieces = [chunk for chunk in chunks if chunk is not None]
     numbers = [
         newest_ms,
-        _sum_of_cells(chunks, hashes, now - longest_minutes),
-        _sum_of_tokens(chunks, hashes, now - 2 * longest_minutes),
-        *_sums_of_identities(chunks),
+        _sum_of_cells(pieces, hashes, now - longest_minutes),
+        _sum_of_tokens(pieces, hashes, now - 2 * longest_minutes),
+        _sum_of_ledger(merged([ledger for ledger in ledgers if ledger is not None], closed_ms)),
+        *_sums_of_identities(pieces),
     ]
     return xxh3_128_hexdigest(b"".join((number & _MASK).to_bytes(8, "little") for number in numbers))
 
@@ -65,26 +76,43 @@ def _sum_of_cells(chunks: Sequence[Chunk], hashes: UInt64s, first_minute: int) -
 
 
 def _sum_of_tokens(chunks: Sequence[Chunk], hashes: UInt64s, oldest_minute: int) -> int:
-    """Of tokens that are known: seen after ``oldest_minute``."""
+    """Of tokens that are known: seen after ``oldest_minute`` on any chain."""
+    seen = seen_of([EMPTY_SEEN, *(chunk.seen for chunk in chunks)])
     newest = np.full(len(hashes), -1, np.int64)
-    for chunk in chunks:
-        newest[chunk.tokens] = np.maximum(newest[chunk.tokens], chunk.newest)
-    known = (newest >= 0) & (newest // MINUTE_MS > oldest_minute)
-    return _total(_mix(hashes[known] + newest[known].astype(np.uint64)))
+    np.maximum.at(newest, seen.tokens, seen.newest)
+    late = np.full(len(hashes), -1, np.int64)
+    np.maximum.at(late, seen.tokens, seen.late)
+    seen = seen.take(newest[seen.tokens] // MINUTE_MS > oldest_minute)
+    mixed = _mix(hashes[seen.tokens] + seen.chains.astype(np.uint64))
+    return _total(_mix(_mix(mixed + seen.newest.astype(np.uint64)) + late[seen.tokens].astype(np.uint64)))
+
+
+def _sum_of_ledger(ledger: Ledger) -> int:
+    mixed = _mix(_mix(ledger.high) + ledger.low)
+    columns = (
+        ledger.versions,
+        ledger.changed_ms,
+        ledger.event_ms,
+        *ledger.words.T,
+        ledger.flags,
+        ledger.blocks,
+        ledger.numbers,
+        ledger.revisions,
+    )
+    for column in columns:
+        mixed = _mix(mixed + column.astype(np.uint64))
+    return _total(mixed)
 
 
 def _sums_of_identities(chunks: Sequence[Chunk]) -> list[int]:
-    """Generation, sum of the applied and sum of the removed, for each generation that has any, in order."""
-    sums: dict[int, list[int]] = {}
+    """Generation and sum of the rows, for each generation that has any, in order."""
+    sums: dict[int, int] = {}
     for chunk in chunks:
-        of = sums.setdefault(chunk.generation, [0, 0])
-        of[0] += _sum_of_run(chunk.applied)
-        of[1] += _sum_of_run(chunk.removed)
-    return [number for generation, both in sorted(sums.items()) if any(both) for number in (generation, *both)]
-
-
-def _sum_of_run(run: IdRun) -> int:
-    return _total(_mix(_mix(run.keys.high) + run.keys.low))
+        if len(chunk.ids):
+            keys = chunk.ids.keys
+            mixed = _mix(_mix(_mix(keys.high) + keys.low) + keys.mark)
+            sums[chunk.generation] = sums.get(chunk.generation, 0) + _total(mixed)
+    return [number for generation, total in sorted(sums.items()) for number in (generation, total)]
 
 
 def _mix(words: UInt64s) -> UInt64s:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from swapstats_core.identities import Row
+
 MOST_MENTIONS: Final = 24
 MOST_CHANGES: Final = 1_000
 
@@ -139,18 +141,18 @@ class _Verdict:
 
     def counting(self) -> int | None:
         """The position of the mention that counts."""
-        alive = [
+        revision = max((_or_none(add.revision) for add in self._adds), default=-1)
+        last = [
             at
             for at, mention in enumerate(self._mentions)
             if not mention.removed
+            and _or_none(mention.revision) == revision
             and not any(mention in taken for _, taken in self._taken)
             and not _stand_for(mention, self._adds)
         ]
-        if not alive:
+        if not last:
             return None
         mentions = self._mentions
-        revision = max(_or_none(mentions[at].revision) for at in alive)
-        last = [at for at in alive if _or_none(mentions[at].revision) == revision]
         numbers = {at: self._number(mentions[at]) for at in last}
         if -1 in numbers.values():
             return max(
@@ -230,3 +232,34 @@ def _with(event: Event, mention: Mention, newest_ms: int) -> Event:
         counted = mentions[counting]._replace(has_counted=True)
         mentions = (*mentions[:counting], counted, *mentions[counting + 1 :])
     return Event(mentions, counting, newest_ms, event.version + 1)
+
+
+def mentioned_later(
+    rows: tuple[Row, ...], row: Row, version: int, *, removed: bool
+) -> tuple[Outcome, tuple[Row, ...] | None]:
+    """What becomes of a record (``row``) about a sealed event, and its rows afterwards (None: as before). `APPLIED`:
+    the event begins anew, unless the record is late.
+    """
+    full = len(rows) >= MOST_MENTIONS or version >= MOST_CHANGES
+    counting = next((each for each in rows if each.counts), None)
+    if not removed:
+        if counting is not None:
+            same = counting.contribution == row.contribution
+            return (Outcome.DUPLICATE if same else Outcome.CONFLICTING_EVENT), None
+        if any(_may_be_one_block(each, row) for each in rows):
+            return Outcome.READDED, None
+        return (Outcome.CONFLICTING_EVENT if version >= MOST_CHANGES else Outcome.APPLIED), None
+    if counting is not None and _may_be_one_block(counting, row):
+        if counting.contribution != row.contribution or full:
+            return Outcome.CONFLICTING_REMOVAL, None
+        return Outcome.REMOVED, (*(each._replace(counts=False) for each in rows), row)
+    if any(each[:3] == row[:3] for each in rows):
+        return Outcome.DUPLICATE, None
+    return (Outcome.CONFLICTING_REMOVAL, None) if full else (Outcome.TOMBSTONE, (*rows, row))
+
+
+def _may_be_one_block(one: Row, other: Row) -> bool:
+    """`are_compatible` by what is kept of the names."""
+    if one.block and other.block:
+        return one.block == other.block
+    return not one.number or not other.number or one.number == other.number

@@ -1,9 +1,10 @@
-"""Which events were counted: sets of identities at 18 bytes each.
+"""Which events are remembered: sets of rows of 24 bytes, searched a batch at a time.
 
-An identity (see `swapstats_core.swap.Swap.identity`) is hashed by XXH3 to 128 bits. Of these a run keeps 96, and puts a
-32-bit fingerprint of the contribution (time, amounts, side) into the rest, so that a removal which disagrees with its
-add is noticed although the contribution itself isn't kept. With 86 million identities the chance that any two
-collide is about 5 in 10^14.
+An event is hashed to 128 bits (`swapstats_core.keyed`), of which a row keeps 96: with 86 million events the chance
+that any two collide is about 5 in 10^14. The rest of a row is one mention of the event: 48 bits of its contribution,
+18 each of its block's hash and number, whether it is what counts, and the version of the event that the row belongs
+to. Nearly every event has one row; one that is mentioned again gets new rows for all its mentions, and of an event's
+rows only those of the highest version hold.
 
 A run is a sorted, immutable array with a blocked Bloom filter (one 64-bit word per key, four bits) in front of it:
 a batch is tested against a run by one vectorised gather, and only what the filter lets pass is searched. A key's word
@@ -16,56 +17,79 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from xxhash import xxh3_128_digest
 
-UInt64s = npt.NDArray[np.uint64]
+from swapstats_core.keyed import UInt64s
 
 _ID_BITS = np.uint64(0xFFFFFFFF_00000000)
 _FINGERPRINT_BITS = np.uint64(0xFFFFFFFF)
-_32 = np.uint64(32)
 _BLOOM_SHIFTS = (np.uint64(0), np.uint64(6), np.uint64(12), np.uint64(18))
 _KEYS_PER_WORD = 4
 
 
-def digest(identity: str) -> bytes:
-    """16 bytes that stand for an identity."""
-    return xxh3_128_digest(identity.encode())
+class Row(NamedTuple):
+    """One mention of a remembered event: 48 bits of its contribution, `keyed.NAME_BITS` each of its block's hash and
+    number (0: not named), and whether it is what counts.
+    """
+
+    contribution: int
+    block: int
+    number: int
+    counts: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Identities of a batch as two words each: ``high`` and ``low`` = 32 more bits of the hash and the fingerprint."""
+    """Rows as three words each: ``high``; ``low`` = 32 more bits of the event's hash and 32 of the contribution;
+    ``mark`` = 16 more of the contribution, the block's names, the version, and whether it counts.
+    """
 
     high: UInt64s
     low: UInt64s
+    mark: UInt64s
 
     def __len__(self) -> int:
         return len(self.high)
 
     def take(self, where: npt.NDArray[np.intp]) -> Keys:
-        """The keys at these positions."""
-        return Keys(self.high[where], self.low[where])
+        """The rows at these positions."""
+        return Keys(self.high[where], self.low[where], self.mark[where])
 
 
-def keys_of(digests: Sequence[bytes], fingerprints: UInt64s) -> Keys:
-    """Keys from digests (16 bytes each) and 32-bit fingerprints."""
+NO_KEYS: Final = Keys(*(np.zeros(0, np.uint64) for _ in range(3)))
+
+
+def halves(digests: Sequence[bytes]) -> tuple[UInt64s, UInt64s]:
+    """The two words of each digest (16 bytes)."""
     words = np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
-    return Keys(words[:, 0].copy(), (words[:, 1] & _ID_BITS) | fingerprints)
+    return words[:, 0].copy(), words[:, 1].copy()
 
 
-def fingerprints(event_ms: npt.NDArray[np.int64], words: UInt64s, buys: npt.NDArray[np.bool_]) -> UInt64s:
-    """32 bits of each contribution: event time, amounts (``(n, 4)`` words of `cells.values_of`) and side.
+def counting_keys(high: UInt64s, low: UInt64s, contributions: UInt64s, blocks: UInt64s, numbers: UInt64s) -> Keys:
+    """Rows of events that are mentioned for the first time, by adds."""
+    mark = contributions << np.uint64(48) | blocks << np.uint64(30) | numbers << np.uint64(12) | np.uint64(1)
+    return Keys(high, (low & _ID_BITS) | contributions >> np.uint64(16), mark)
 
-    A multiply-xorshift chain with the constants of SplitMix64; it is part of the snapshot format.
-    """
-    h = event_ms.astype(np.uint64) * np.uint64(2) + buys
-    for column in (0, 1, 2, 3):
-        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9) + words[:, column]
-        h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (h ^ (h >> np.uint64(31))) >> _32
+
+def keys_of(digest: bytes, version: int, rows: Sequence[Row]) -> Keys:
+    """All the rows of one event."""
+    high, low = (int.from_bytes(digest[at : at + 8], "little") for at in (0, 8))
+    lows = [low >> 32 << 32 | row.contribution >> 16 for row in rows]
+    marks = [
+        (row.contribution & 0xFFFF) << 48 | row.block << 30 | row.number << 12 | version << 2 | row.counts
+        for row in rows
+    ]
+    return Keys(np.full(len(rows), high, np.uint64), np.array(lows, np.uint64), np.array(marks, np.uint64))
+
+
+def row_of(low: int, mark: int) -> tuple[int, Row]:
+    """A row's version and what it says; ``low`` may be without the event's bits."""
+    names = (1 << 18) - 1
+    contribution = (low & 0xFFFFFFFF) << 16 | mark >> 48
+    return mark >> 2 & 0x3FF, Row(contribution, mark >> 30 & names, mark >> 12 & names, bool(mark & 1))
 
 
 def _bloom_mask(high: UInt64s) -> UInt64s:
@@ -80,7 +104,7 @@ def _bloom_mask(high: UInt64s) -> UInt64s:
 
 @dataclass(slots=True, eq=False)
 class IdRun:
-    """An immutable set of identities, sorted by ``high``."""
+    """An immutable set of rows, sorted by ``high``."""
 
     keys: Keys
     bloom: UInt64s | None = None
@@ -102,16 +126,17 @@ class IdRun:
     def nbytes(self) -> int:
         """Memory in bytes."""
         bloom = 0 if self.bloom is None else self.bloom.nbytes
-        return self.keys.high.nbytes + self.keys.low.nbytes + bloom
+        return self.keys.high.nbytes + self.keys.low.nbytes + self.keys.mark.nbytes + bloom
 
 
 def run_of(parts: Iterable[Keys]) -> IdRun:
-    """One run of all the keys (which must differ in their identities)."""
-    kept = [part for part in parts if len(part)]
-    high = np.concatenate([part.high for part in kept] or [np.zeros(0, np.uint64)])
-    low = np.concatenate([part.low for part in kept] or [np.zeros(0, np.uint64)])
+    """One run of all the rows."""
+    kept = [part for part in parts if len(part)] or [NO_KEYS]
+    high = np.concatenate([part.high for part in kept])
+    low = np.concatenate([part.low for part in kept])
+    mark = np.concatenate([part.mark for part in kept])
     order = np.argsort(high, kind="stable")
-    run = IdRun(Keys(high[order], low[order]))
+    run = IdRun(Keys(high[order], low[order], mark[order]))
     run.index()
     return run
 
@@ -132,32 +157,40 @@ def _word(high: UInt64s, words: int) -> npt.NDArray[np.intp]:
 
 
 class Probe:
-    """A batch's keys, prepared to be tested against many runs."""
+    """A batch's events, prepared to be looked for in many runs."""
 
-    def __init__(self, keys: Keys) -> None:
-        self._keys = keys
-        self._mask = _bloom_mask(keys.high)
+    def __init__(self, high: UInt64s, low: UInt64s) -> None:
+        self._high = high
+        self._low = low & _ID_BITS
+        self._mask = _bloom_mask(high)
 
-    def hits(self, run: IdRun) -> list[tuple[int, int]]:
-        """``(position in the batch, fingerprint in the run)`` of every key of the batch that is in the run."""
+    def hits(self, run: IdRun) -> list[tuple[int, int, int]]:
+        """``(position in the batch, low, mark)`` of every row in the run that is of an event of the batch; of ``low``,
+        the contribution's bits.
+        """
         if not len(run):
             return []
         maybe = self._maybe(run.bloom)
-        found: list[tuple[int, int]] = []
-        high, low = self._keys.high[maybe], self._keys.low[maybe] & _ID_BITS
+        found: list[tuple[int, int, int]] = []
+        high, low = self._high[maybe], self._low[maybe]
         at = np.searchsorted(run.keys.high, high)
-        while len(maybe):  # once, and again only for keys that share 64 bits
+        while len(maybe):  # once, and again for the next row of the same event, and for events that share 64 bits
             candidate = at < len(run)
             candidate[candidate] = run.keys.high[at[candidate]] == high[candidate]
             maybe, high, low, at = maybe[candidate], high[candidate], low[candidate], at[candidate]
             stored = run.keys.low[at]
             equal = (stored & _ID_BITS) == low
-            found += zip(maybe[equal].tolist(), (stored[equal] & _FINGERPRINT_BITS).tolist(), strict=True)
-            maybe, high, low, at = maybe[~equal], high[~equal], low[~equal], at[~equal] + 1
+            found += zip(
+                maybe[equal].tolist(),
+                (stored[equal] & _FINGERPRINT_BITS).tolist(),
+                run.keys.mark[at[equal]].tolist(),
+                strict=True,
+            )
+            at = at + 1
         return found
 
     def _maybe(self, bloom: UInt64s | None) -> npt.NDArray[np.intp]:
         """Positions of the keys that must be searched."""
         if bloom is None:
-            return np.arange(len(self._keys))
-        return np.flatnonzero((bloom[_word(self._keys.high, len(bloom))] & self._mask) == self._mask)
+            return np.arange(len(self._high))
+        return np.flatnonzero((bloom[_word(self._high, len(bloom))] & self._mask) == self._mask)

@@ -124,15 +124,16 @@ def _other_spellings(add: Swap, mentions: Sequence[Swap]) -> list[Swap]:
 def _what_counts(mentions: Sequence[Swap]) -> Swap | None:
     adds = [m for m in mentions if not m.removed]
     removals = [m for m in mentions if m.removed]
+    highest = max((-1 if add.revision is None else add.revision for add in adds), default=-1)
     alive = [
         add
         for add in adds
-        if not any(_takes_back(removal, add, mentions) for removal in removals) and not _other_spellings(add, mentions)
+        if (-1 if add.revision is None else add.revision) == highest
+        and not any(_takes_back(removal, add, mentions) for removal in removals)
+        and not _other_spellings(add, mentions)
     ]
     if not alive:
         return None
-    highest = max(-1 if add.revision is None else add.revision for add in alive)
-    alive = [add for add in alive if (-1 if add.revision is None else add.revision) == highest]
 
     def number(add: Swap) -> int:
         if add.block_number is not None:

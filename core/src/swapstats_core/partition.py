@@ -11,11 +11,12 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final, Self
 
 import numpy as np
+import numpy.typing as npt
 
+from swapstats_core import events
 from swapstats_core.batch import Batch, TokenIndex
 from swapstats_core.cells import (
     VALUES,
@@ -23,13 +24,30 @@ from swapstats_core.cells import (
     Int64s,
     Sums,
     add_by_token,
+    late_rows,
     rows_of,
     to_sums,
     unordered,
+    values_of,
 )
-from swapstats_core.chunks import HEAD_LIMIT, REMOVED, Chunk, Head, Part, compact, localised, merge_candidates
+from swapstats_core.chunks import (
+    HEAD_LIMIT,
+    Chunk,
+    Compacted,
+    Head,
+    Part,
+    Sealed,
+    Seen,
+    compact,
+    ledger_candidates,
+    localised,
+    merge_candidates,
+)
+from swapstats_core.events import Contribution, Event, Mention, Outcome
 from swapstats_core.fields import HOUR_MS, MINUTE_MS
-from swapstats_core.identities import Keys, Probe
+from swapstats_core.identities import Probe, Row, keys_of, row_of
+from swapstats_core.keyed import KeyedHash
+from swapstats_core.ledger import Ledger, of_adds, of_events
 from swapstats_core.ranking import rank
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import FUTURE_MS, Swap
@@ -41,32 +59,26 @@ BATCH_LIMIT: Final = 8_192
 
 _PRUNE_FROM: Final = 1_024
 """With fewer tokens it isn't worth while to give numbers back."""
-
-
-class Outcome(StrEnum):
-    """What became of a swap (the table in ``docs/engine.md``)."""
-
-    APPLIED = "applied"
-    DUPLICATE = "duplicate"
-    LATE = "late"
-    REMOVED = "removed"
-    TOMBSTONE = "tombstone"
-    CONFLICT = "conflict"
+_UNSEEN: Final = -1
+_SEVERAL: Final = -2
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the engine takes from the resource: window lengths in minutes, ascending; grace and ttl in milliseconds."""
+    """What the engine takes from the resource: window lengths in minutes, ascending; grace, ttl and horizon in
+    milliseconds.
+    """
 
     window_names: tuple[str, ...]
     window_minutes: tuple[int, ...]
     grace_ms: int
     ttl_ms: int
+    horizon_ms: int
 
     @classmethod
     def of(cls, spec: SwapStatsSpec) -> Self:
         """The engine's part of a resource's spec."""
-        return cls(spec.window_names, spec.window_minutes, spec.grace, spec.dedupe.ttl)
+        return cls(spec.window_names, spec.window_minutes, spec.grace, spec.dedupe.ttl, spec.source.reorg_horizon)
 
     @property
     def longest_minutes(self) -> int:
@@ -81,34 +93,65 @@ class Config:
 
 @dataclass(slots=True)
 class Applied:
-    """What `PartitionState.apply` did: how many swaps had which outcome, and the positions of conflicting removals."""
+    """What `PartitionState.apply` did: how many swaps had which outcome, the positions and outcomes of those that are
+    dead letters, and the positions of late ones.
+    """
 
     outcomes: Counter[Outcome] = field(default_factory=Counter)
-    conflicts: list[int] = field(default_factory=list)
+    letters: list[tuple[int, Outcome]] = field(default_factory=list)
+    late: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRead:
-    """A known token: the sums of each window in the order of the config, and its watermark (Unix ms)."""
+    """A known token: the sums of each window in the order of the config, its watermark, and the newest event time that
+    was late (None: none in the longest window); Unix ms.
+    """
 
     windows: tuple[Sums, ...]
     watermark_ms: int
+    newest_late_ms: int | None
+
+
+@dataclass(slots=True)
+class _Step:
+    """What a run of swaps within one generation does, until it is written down."""
+
+    batch: Batch
+    added: list[int] = field(default_factory=list)
+    """Positions of events' first adds ..."""
+    changed: list[int] = field(default_factory=list)
+    """... and what was the newest event time then."""
+    late: list[int] = field(default_factory=list)
+    moved: list[int] = field(default_factory=list)
+    """Tokens whose newest event time rises although their windows stay."""
+    signed: list[tuple[int, int, Contribution]] = field(default_factory=list)
+    """Token, sign, contribution: what else begins (1) or ceases (-1) to count."""
+    opened: list[tuple[bytes, Event]] = field(default_factory=list)
+    sealed: list[tuple[bytes, Sealed]] = field(default_factory=list)
+    newest_ms: int = -1
 
 
 class PartitionState:
     """The state of one partition. Deterministic: the same swaps and times give the same state, however batched."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, key: int = 0) -> None:
         self.config = config
+        self.hashes = KeyedHash(key)
         self.now_ms = 0
         """The clock: windows end with its minute."""
         self.newest_ms = -1
         """Newest event time; -1 before the first swap."""
         self._index = TokenIndex()
         self._newest: list[int] = []
+        self._chain: list[int] = []
+        """The chain that a token was seen on, or `_SEVERAL`: then `_by_chain` has the newest of each."""
+        self._by_chain: dict[int, dict[int, int]] = {}
+        self._newest_late: dict[int, int] = {}
         self._totals = [np.zeros((0, VALUES), np.int64) for _ in config.window_minutes]
         self._changed = np.zeros(0, np.bool_)
         self._chunks: list[Chunk] = []
+        self._ledgers: list[Ledger] = []
         self._frozen: list[Head] = []
         self._head = Head(generation=-1)
         self._pruned = -1
@@ -125,50 +168,35 @@ class PartitionState:
 
     def _apply_batch(self, swaps: Sequence[Swap], start: int, applied: Applied) -> None:
         index = self._index
-        batch = Batch(swaps, [index[swap.token] for swap in swaps])
+        batch = Batch(swaps, [index[swap.token] for swap in swaps], self.hashes)
         self._make_room(len(index))
         at = 0
         while at < len(swaps):
-            if batch.times[at] >= self._generation_end_ms and self._enter_generation(batch, at):
-                applied.conflicts.append(start + at)
-                applied.outcomes[Outcome.CONFLICT] += 1
-                at += 1
-            else:
-                at = self._apply_within_generation(batch, at, start, applied)
+            if batch.times[at] >= (self._head.generation + 1) * HOUR_MS:
+                self._enter_generation(batch.times[at])
+            at = self._apply_within_generation(batch, at, start, applied)
         if len(self._head) >= HEAD_LIMIT:
             self.freeze()
 
-    @property
-    def _generation_end_ms(self) -> int:
-        return (self._head.generation + 1) * HOUR_MS
-
-    def _enter_generation(self, batch: Batch, at: int) -> bool:
-        """The swap at ``at`` opens a new hour of stream time. True: it doesn't, being a conflicting removal."""
-        time_ms = batch.times[at]
+    def _enter_generation(self, time_ms: int) -> None:
+        """A swap of this time opens a new hour of stream time."""
         oldest = time_ms // HOUR_MS - self.config.generations
-        if batch.swaps[at].removed:
-            known = self._head.recent.get(batch.digests[at]) if self._head.generation >= oldest else None
-            if known is None:
-                known = self._remembered(batch, at, at + 1, oldest).get(at)
-            if known is not None and known not in (REMOVED, batch.fingerprints[at]):
-                return True
         self.freeze()
         self._head.generation = time_ms // HOUR_MS
         self.newest_ms = time_ms
         self.advance(time_ms - FUTURE_MS)
-        pieces: tuple[Part, ...] = (*self._chunks, *self._frozen)
-        for part in pieces:
-            if part.generation < oldest:
-                self._carry_over(part)
+        pieces: tuple[Chunk | Head, ...] = (*self._chunks, *self._frozen)
+        for piece in pieces:
+            if piece.generation < oldest:
+                self._carry_over(piece)
         self._chunks = [chunk for chunk in self._chunks if chunk.generation >= oldest]
         self._frozen = [head for head in self._frozen if head.generation >= oldest]
-        return False
 
-    def _carry_over(self, expiring: Part) -> None:
+    def _carry_over(self, expiring: Chunk | Head) -> None:
         """Known tokens that were last seen in an expiring piece stay known: the head names them again."""
-        tokens = sorted(expiring.touched) if isinstance(expiring, Head) else expiring.tokens.tolist()
-        assert expiring.newest is not None, "only frozen pieces expire"
-        for token, newest in zip(tokens, expiring.newest.tolist(), strict=True):
+        seen = expiring.seen
+        assert seen is not None, "only frozen pieces expire"
+        for token, newest in zip(seen.tokens.tolist(), seen.newest.tolist(), strict=True):
             if self._newest[token] == newest and self._is_known(token):
                 self._head.touched.add(token)
 
@@ -176,114 +204,243 @@ class PartitionState:
         """Count swaps from ``begin`` on until the hour of stream time ends; returns the position of the first not
         counted.
         """
-        head, end_ms, newest_ms, grace_ms = self._head, self._generation_end_ms, self.newest_ms, self.config.grace_ms
-        oldest = head.generation - self.config.generations
-        remembered = self._remembered(batch, begin, len(batch.swaps), oldest)
-        recent, token_newest = head.recent, self._newest
+        head, newest_ms, grace_ms = self._head, self.newest_ms, self.config.grace_ms
+        end_ms = (head.generation + 1) * HOUR_MS
+        remembered = self._remembered(batch, begin, head.generation - self.config.generations)
+        recent, known_events, changed_at = head.recent, head.events, head.changed
+        token_newest, token_chain = self._newest, self._chain
         span_ms = (self.config.longest_minutes - 1) * MINUTE_MS
         floor_ms = newest_ms // MINUTE_MS * MINUTE_MS - span_ms
-        digests, times, prints, tokens, swaps = (
-            batch.digests,
-            batch.times,
-            batch.fingerprints,
-            batch.tokens,
-            batch.swaps,
-        )
-        moved: list[int] = []  # tokens whose watermark rises although their windows stay
-        added: list[int] = []
-        removed: list[int] = []
-        subtracted: list[int] = []
-        duplicates = late = conflicts = tombstones = 0
+        digests, times, tokens, chains, swaps = batch.digests, batch.times, batch.tokens, batch.chains, batch.swaps
+        step = _Step(batch)
+        added, changed, late, moved = step.added, step.changed, step.late, step.moved
+        outcomes, at = applied.outcomes, begin
         for at in range(begin, len(swaps)):
-            time_ms = times[at]
+            time_ms, token = times[at], tokens[at]
             if time_ms >= end_ms:
                 break
-            known = recent.get(digests[at])
-            if known is None and remembered:
-                known = remembered.get(at)
-            is_removal = swaps[at].removed
-            if is_removal and known is not None and known != REMOVED and known != prints[at]:
-                applied.conflicts.append(start + at)
-                conflicts += 1
-                continue
             if time_ms > newest_ms:
                 newest_ms = time_ms
                 floor_ms = time_ms // MINUTE_MS * MINUTE_MS - span_ms
-            token = tokens[at]
-            seen_ms = token_newest[token]
-            if time_ms > seen_ms:
-                token_newest[token] = time_ms
-            if is_removal:
+            if chains[at] == token_chain[token]:
+                seen_ms = token_newest[token]
                 if time_ms > seen_ms:
-                    moved.append(token)
-                if known == REMOVED:
-                    duplicates += 1
-                    continue
-                if known is None:
-                    tombstones += 1
-                elif time_ms >= floor_ms - MINUTE_MS:
-                    subtracted.append(at)
-                recent[digests[at]] = REMOVED
-                removed.append(at)
-            elif known is not None:
-                if time_ms > seen_ms:
-                    moved.append(token)
-                duplicates += 1
-            elif time_ms < seen_ms - grace_ms or time_ms < floor_ms:
-                late += 1
+                    token_newest[token] = time_ms
             else:
-                recent[digests[at]] = prints[at]
+                seen_ms = self._seen_on_another_chain(token, chains[at], time_ms)
+            is_late = time_ms < seen_ms - grace_ms or time_ms < floor_ms
+            place = recent.get(digests[at])
+            if place is None and at not in remembered and not swaps[at].removed:
+                if is_late:
+                    late.append(at)
+                    continue
+                recent[digests[at]] = len(known_events)
+                known_events.append(swaps[at])
+                changed_at.append(newest_ms)
                 added.append(at)
+                changed.append(newest_ms)
+                continue
+            if time_ms > seen_ms:
+                moved.append(token)
+            step.newest_ms = newest_ms
+            outcome = self._mentioned_again(step, at, remembered.get(at), is_late=is_late)
+            if outcome is Outcome.LATE:
+                late.append(at)
+                continue
+            outcomes[outcome] += 1
+            if outcome in events.LETTERS:
+                applied.letters.append((start + at, outcome))
         else:
             at = len(swaps)
         self.newest_ms = newest_ms
         head.touched.update(tokens[begin:at])
-        self._changed[moved] = True
-        outcomes = applied.outcomes
         outcomes[Outcome.APPLIED] += len(added)
-        outcomes[Outcome.DUPLICATE] += duplicates
-        outcomes[Outcome.LATE] += late
-        outcomes[Outcome.CONFLICT] += conflicts
-        outcomes[Outcome.TOMBSTONE] += tombstones
-        outcomes[Outcome.REMOVED] += len(removed) - tombstones
-        self._remember(batch, added, removed, subtracted)
+        outcomes[Outcome.LATE] += len(late)
+        applied.late += [start + each for each in late]
+        self._write_down(step)
         return at
 
-    def _remembered(self, batch: Batch, begin: int, end: int, oldest: int) -> dict[int, int]:
-        """Position -> fingerprint or `REMOVED`, for the batch's identities in frozen heads and chunks from
-        ``oldest`` on.
+    def _seen_on_another_chain(self, token: int, chain: int, time_ms: int) -> int:
+        """The newest event time of a token on this chain, -1 if there was none; raises it to ``time_ms``. This isn't
+        the only chain that the token was seen on.
         """
-        remembered: dict[int, int] = {}
-        probe = Probe(Keys(batch.keys.high[begin:end], batch.keys.low[begin:end]))
-        alive = [chunk for chunk in self._chunks if chunk.generation >= oldest]
-        for chunk in alive:
-            remembered.update((begin + at, print_) for at, print_ in probe.hits(chunk.applied))
-        recents = [head.recent for head in self._frozen if head.generation >= oldest and head.recent]
-        if recents:
+        if self._chain[token] == _UNSEEN:
+            self._chain[token] = chain
+            self._newest[token] = time_ms
+            return -1
+        if self._chain[token] != _SEVERAL:
+            self._by_chain[token] = {self._chain[token]: self._newest[token]}
+            self._chain[token] = _SEVERAL
+        newest = self._by_chain[token]
+        seen_ms = newest.get(chain, -1)
+        newest[chain] = max(seen_ms, time_ms)
+        self._newest[token] = max(self._newest[token], time_ms)
+        return seen_ms
+
+    # -- events that are mentioned again ----------------------------------------------------------------------------
+
+    def _remembered(self, batch: Batch, begin: int, oldest: int) -> dict[int, Sealed | Head]:
+        """What frozen heads and chunks from ``oldest`` on know of the batch's events, by position: the head that knows
+        the event best, or the rows of the chunks.
+        """
+        high, low = batch.high[begin:], batch.low[begin:]
+        probe = Probe(high, low)
+        rows: dict[int, list[tuple[int, Row]]] = defaultdict(list)
+        for chunk in self._chunks:
+            if chunk.generation >= oldest:
+                for at, stored, mark in probe.hits(chunk.ids):
+                    rows[begin + at].append(row_of(stored, mark))
+        remembered: dict[int, Sealed | Head] = {at: _newest_version(found) for at, found in rows.items()}
+        heads = [head for head in self._frozen if head.generation >= oldest and head.recent]
+        if heads:
             places: dict[bytes, list[int]] = defaultdict(list)
-            for at in range(begin, end):
+            for at in range(begin, len(batch.swaps)):
                 places[batch.digests[at]].append(at)
-            for recent in recents:  # oldest first, so that a removal comes after its add
-                for known in recent.keys() & places.keys():
-                    remembered.update(dict.fromkeys(places[known], recent[known]))
-        for chunk in alive:
-            remembered.update((begin + at, REMOVED) for at, _ in probe.hits(chunk.removed))
+            for head in heads:  # oldest first: the last one knows best
+                for known in head.recent.keys() & places.keys():
+                    remembered.update(dict.fromkeys(places[known], head))
         return remembered
 
-    def _remember(self, batch: Batch, added: list[int], removed: list[int], subtracted: list[int]) -> None:
+    def _mentioned_again(self, step: _Step, at: int, remembered: Sealed | Head | None, *, is_late: bool) -> Outcome:
+        """What becomes of a removal, or of an add whose event is remembered."""
+        batch, newest_ms = step.batch, step.newest_ms
+        digest, swap = batch.digests[at], batch.swaps[at]
+        known, changed_ms = self._latest(digest, remembered)
+        if isinstance(known, Swap):
+            if _says_the_same(known, swap):
+                return Outcome.DUPLICATE
+            known = events.first(self._mention_of(known), changed_ms)
+        elif isinstance(known, Sealed):
+            if not swap.removed and self._is_repeat(known, batch, at):
+                return Outcome.DUPLICATE
+            known = self._open_event(digest, known, newest_ms) or known
+        mention = batch.mention(at)
+        if known is None:
+            assert mention.removed, "an add of an event that isn't remembered is counted elsewhere"
+            return self._open(step, at, None, events.first(mention, newest_ms), Outcome.TOMBSTONE)
+        if isinstance(known, Event):
+            if newest_ms - known.changed_ms < self.config.horizon_ms:
+                outcome, after = events.mentioned_again(known, mention, newest_ms, is_late=is_late)
+                return outcome if after is known else self._open(step, at, known, after, outcome)
+            known = self._sealed(known)
+        outcome, rows = events.mentioned_later(
+            known.rows, self._row_of(mention), known.version, removed=mention.removed
+        )
+        if outcome is Outcome.APPLIED:
+            if is_late:
+                return Outcome.LATE
+            return self._open(step, at, None, events.first(mention, newest_ms, known.version + 1), outcome)
+        if rows is not None:
+            self._seal(step, at, Sealed(rows, known.version + 1), outcome, mention.contribution)
+        return outcome
+
+    def _latest(self, digest: bytes, remembered: Sealed | Head | None) -> tuple[Swap | Event | Sealed | None, int]:
+        """What is known of an event at last, and (in a head) when its last mention was accepted."""
+        head = self._head if digest in self._head.recent else remembered
+        if not isinstance(head, Head):
+            return head, -1
+        place = head.recent[digest]
+        return head.events[place], head.changed[place]
+
+    def _is_repeat(self, sealed: Sealed, batch: Batch, at: int) -> bool:
+        """Whether a swap without a revision says what the only mention of its event does."""
+        if len(sealed.rows) > 1 or batch.swaps[at].revision is not None:
+            return False
+        _, row = row_of(int(batch.keys.low[at]), int(batch.keys.mark[at]))
+        return row == sealed.rows[0]
+
+    def _open_event(self, digest: bytes, sealed: Sealed, newest_ms: int) -> Event | None:
+        """The event in the ledgers, if it is open."""
+        for ledger in reversed(self._ledgers):
+            event = ledger.find(digest)
+            if event is not None:
+                is_open = newest_ms - event.changed_ms < self.config.horizon_ms
+                return event if is_open and event.version == sealed.version else None
+        return None
+
+    def _open(self, step: _Step, at: int, before: Event | None, after: Event, outcome: Outcome) -> Outcome:
+        """Remember an event as it is now, open."""
+        token, was = step.batch.tokens[at], None if before is None else before.counted
+        if was != after.counted:
+            step.signed += [(token, sign, each) for sign, each in ((-1, was), (1, after.counted)) if each is not None]
+        step.opened.append((step.batch.digests[at], after))
+        self._remember(step, at, after)
+        return outcome
+
+    def _seal(self, step: _Step, at: int, sealed: Sealed, outcome: Outcome, contribution: Contribution) -> None:
+        """Remember a sealed event as it is now; a removal of what counted repeats what it takes back."""
+        if outcome is Outcome.REMOVED:
+            step.signed.append((step.batch.tokens[at], -1, contribution))
+        step.sealed.append((step.batch.digests[at], sealed))
+        self._remember(step, at, sealed)
+
+    def _remember(self, step: _Step, at: int, event: Event | Sealed) -> None:
         head = self._head
-        if added:
-            head.applied.append(batch.keys.take(np.array(added, np.intp)))
-        if removed:
-            head.removed.append(batch.keys.take(np.array(removed, np.intp)))
-        if not added and not subtracted:
+        head.recent[step.batch.digests[at]] = len(head.events)
+        head.events.append(event)
+        head.changed.append(step.newest_ms)
+
+    def _mention_of(self, swap: Swap) -> Mention:
+        contribution = Contribution(swap.event_ms, swap.usd_micros, swap.token_atto, swap.is_buy)
+        return Mention(swap.removed, self.hashes.block(swap.block_hash), swap.block_number, swap.revision, contribution)
+
+    def _row_of(self, mention: Mention, *, counts: bool = False) -> Row:
+        event_ms, usd_micros, token_atto, is_buy = mention.contribution
+        contribution = self.hashes.contribution(event_ms, usd_micros, token_atto, is_buy=is_buy)
+        return Row(contribution, *self.hashes.name(mention.block, mention.number), counts)
+
+    def _sealed(self, event: Event) -> Sealed:
+        rows = (self._row_of(mention, counts=at == event.counting) for at, mention in enumerate(event.mentions))
+        return Sealed(tuple(rows), event.version)
+
+    # -- writing down -----------------------------------------------------------------------------------------------
+
+    def _write_down(self, step: _Step) -> None:
+        """Put what a step did into the head and the windows."""
+        head, batch = self._head, step.batch
+        where = np.array(step.added, np.intp)
+        if step.added:
+            head.keys.append(batch.keys.take(where))
+            head.ledgers.append(of_adds(batch, where, step.changed))
+        if step.opened or step.sealed:
+            sealed = [*((digest, self._sealed(event)) for digest, event in step.opened), *step.sealed]
+            head.keys += [keys_of(digest, each.version, each.rows) for digest, each in sealed]
+            head.ledgers.append(of_events(step.opened))
+        self._changed[step.moved] = True
+        if step.added:
+            signs = np.ones(len(where), np.int64)
+            rows = rows_of(batch.words[where], batch.is_buy[where], signs)
+            self._count(batch.minutes[where], np.array(batch.tokens, np.int32)[where], rows)
+        if step.signed:
+            self._count_signed(step.signed)
+        if step.late:
+            self._count_late(step)
+
+    def _count_signed(self, signed: Sequence[tuple[int, int, Contribution]]) -> None:
+        first = self.newest_ms // MINUTE_MS - self.config.longest_minutes
+        visible = [each for each in signed if each[2].event_ms // MINUTE_MS >= first]
+        if not visible:
             return
-        where = np.array(added + subtracted, np.intp)
-        signs = np.ones(len(where), np.int64)
-        signs[len(added) :] = -1
-        rows = rows_of(batch.words[where], batch.is_buy[where], signs)
-        minutes, tokens = batch.minutes[where], np.array(batch.tokens, np.int32)[where]
-        head.cells.append(unordered(minutes, tokens, rows))
+        contributions = [contribution for *_, contribution in visible]
+        rows = rows_of(
+            values_of([(each.usd_micros, each.token_atto) for each in contributions]),
+            np.array([each.is_buy for each in contributions], np.bool_),
+            np.array([sign for _, sign, _ in visible], np.int64),
+        )
+        minutes = np.array([each.event_ms // MINUTE_MS for each in contributions], np.int32)
+        self._count(minutes, np.array([token for token, *_ in visible], np.int32), rows)
+
+    def _count_late(self, step: _Step) -> None:
+        batch, late = step.batch, self._newest_late
+        where = np.array(step.late, np.intp)
+        for at in step.late:
+            token = batch.tokens[at]
+            late[token] = max(late.get(token, -1), batch.times[at])
+        self._count(batch.minutes[where], np.array(batch.tokens, np.int32)[where], late_rows(len(where)))
+
+    def _count(self, minutes: npt.NDArray[np.int32], tokens: npt.NDArray[np.int32], rows: Int64s) -> None:
+        """Add rows to the head and to the windows that they are in."""
+        self._head.cells.append(unordered(minutes, tokens, rows))
         now = self.now_ms // MINUTE_MS
         for totals, length in zip(self._totals, self.config.window_minutes, strict=True):
             inside = (minutes > now - length) & (minutes <= now)
@@ -296,6 +453,7 @@ class PartitionState:
     def _make_room(self, tokens: int) -> None:
         if tokens > len(self._newest):
             self._newest.extend([-1] * (tokens - len(self._newest)))
+            self._chain.extend([_UNSEEN] * (tokens - len(self._chain)))
         if tokens > len(self._changed):
             more = max(64, tokens)
             self._changed = np.concatenate([self._changed, np.zeros(more, np.bool_)])
@@ -336,10 +494,24 @@ class PartitionState:
     def freeze(self) -> None:
         """End the head: what was read so far stands in immutable pieces from now on."""
         head = self._head
+        self._ledgers = [ledger for ledger in self._ledgers if ledger.last_changed_ms > self.closed_ms]
         if len(head):
-            head.newest = np.array([self._newest[token] for token in sorted(head.touched)], np.int64)
+            head.seen = self._seen(sorted(head.touched))
             self._frozen.append(head)
             self._head = Head(head.generation)
+
+    def _seen(self, tokens: Sequence[int]) -> Seen:
+        rows = [
+            (token, chain, newest, self._newest_late.get(token, -1))
+            for token in tokens
+            for chain, newest in (
+                self._by_chain[token].items()
+                if self._chain[token] == _SEVERAL
+                else ((self._chain[token], self._newest[token]),)
+            )
+        ]
+        columns = np.array(rows, np.int64).reshape(-1, 4)
+        return Seen(columns[:, 0].astype(np.int32), *(columns[:, at].copy() for at in (1, 2, 3)))
 
     @property
     def frozen(self) -> tuple[Head, ...]:
@@ -352,24 +524,50 @@ class PartitionState:
         return tuple(self._chunks)
 
     @property
+    def ledgers(self) -> tuple[Ledger, ...]:
+        """The mentions of events that may be open, but for those in heads; oldest first."""
+        return tuple(self._ledgers)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All pieces but the head: of each kind, the oldest first."""
+        return (*self._chunks, *self._ledgers, *self._frozen)
+
+    @property
     def first_minute(self) -> int:
         """The oldest minute that can still be seen."""
         return self.newest_ms // MINUTE_MS - self.config.longest_minutes
 
+    @property
+    def closed_ms(self) -> int:
+        """Events that didn't change after this are sealed."""
+        return self.newest_ms - self.config.horizon_ms
+
     def pending_compaction(self) -> tuple[Part, ...]:
         """Pieces to be given to `chunks.compact`, in any thread, and then to `replace`; one compaction at a time."""
-        return (self._frozen[0],) if self._frozen else merge_candidates(self._chunks, self._head.generation)
+        if self._frozen:
+            return (self._frozen[0],)
+        return merge_candidates(self._chunks, self._head.generation) or ledger_candidates(self._ledgers)
 
-    def replace(self, parts: Sequence[Part], merged: Chunk) -> None:
-        """Put the compacted chunk in the place of its parts, unless they have expired meanwhile."""
+    def replace(self, parts: Sequence[Part], compacted: Compacted) -> None:
+        """Put what was compacted in the place of its parts, unless they have expired meanwhile."""
         first = parts[0]
+        chunk, ledger = compacted
         if isinstance(first, Head):
             if first in self._frozen:
+                assert chunk is not None, "of a head"
                 self._frozen.remove(first)
-                self._chunks.append(merged)
+                self._chunks.append(chunk)
+                self._ledgers += [ledger] if ledger is not None and len(ledger) else []
+        elif isinstance(first, Ledger):
+            if first in self._ledgers:
+                assert ledger is not None, "of ledgers"
+                place = self._ledgers.index(first)
+                self._ledgers[place : place + len(parts)] = [ledger]
         elif first in self._chunks:
+            assert chunk is not None, "of chunks"
             place = self._chunks.index(first)
-            self._chunks[place : place + len(parts)] = [merged]
+            self._chunks[place : place + len(parts)] = [chunk]
 
     @property
     def token_names(self) -> Sequence[str]:
@@ -389,10 +587,13 @@ class PartitionState:
         if len(names) < _PRUNE_FROM or 2 * self.known_tokens > len(names):
             return
         self.freeze()
-        chunks = [*self._chunks, *(compact((head,), self.first_minute) for head in self._frozen)]
+        for head in self.frozen:
+            self.replace((head,), compact((head,), self.first_minute, self.closed_ms))
+        chunks = self._chunks
         known = np.array([self._is_known(token) for token in range(len(names))], np.bool_)
         now_ms = self.now_ms
-        self._index, self._newest, self._chunks, self._frozen = TokenIndex(), [], [], []
+        self._index, self._newest, self._chain, self._by_chain, self._newest_late = TokenIndex(), [], [], {}, {}
+        self._chunks = []
         self._totals = [np.zeros((0, VALUES), np.int64) for _ in self._totals]
         self._changed = np.zeros(0, np.bool_)
         for chunk in chunks:
@@ -405,11 +606,21 @@ class PartitionState:
         """Restore: take in a chunk whose token numbers index ``names``. Call `resume` after the last one."""
         numbers = np.array([self._index[name] for name in names], np.int32)
         self._make_room(len(self._index))
-        tokens = numbers[chunk.tokens]
-        for token, newest in zip(tokens.tolist(), chunk.newest.tolist(), strict=True):
-            self._newest[token] = max(self._newest[token], newest)
+        seen = dataclasses.replace(chunk.seen, tokens=numbers[chunk.seen.tokens])
+        columns = (seen.tokens.tolist(), seen.chains.tolist(), seen.newest.tolist(), seen.late.tolist())
+        for token, chain, newest, late in zip(*columns, strict=True):
+            if chain == self._chain[token]:
+                self._newest[token] = max(self._newest[token], newest)
+            else:
+                self._seen_on_another_chain(token, chain, newest)
+            if late >= 0:
+                self._newest_late[token] = max(self._newest_late.get(token, -1), late)
         cells = dataclasses.replace(chunk.cells, tokens=numbers[chunk.cells.tokens])
-        self._chunks.append(dataclasses.replace(chunk, cells=cells, tokens=tokens))
+        self._chunks.append(dataclasses.replace(chunk, cells=cells, seen=seen))
+
+    def adopt_ledger(self, ledger: Ledger) -> None:
+        """Restore: take in a ledger; the oldest first."""
+        self._ledgers.append(ledger)
 
     def resume(self, newest_ms: int, now_ms: int) -> None:
         """Restore: the clocks of the state whose chunks were adopted."""
@@ -435,10 +646,9 @@ class PartitionState:
         index = self._index.get(token)
         if index is None or not self._is_known(index):
             return None
-        return TokenRead(
-            tuple(to_sums(totals[index].tolist()) for totals in self._totals),
-            self._newest[index] - self.config.grace_ms,
-        )
+        windows = tuple(to_sums(totals[index].tolist()) for totals in self._totals)
+        late_ms = self._newest_late.get(index) if windows[-1].late else None
+        return TokenRead(windows, self._newest[index] - self.config.grace_ms, late_ms)
 
     def take_changed(self, among: Iterable[str]) -> list[str]:
         """Which of these tokens changed (windows or watermark) since the last call; clears the marks of all tokens."""
@@ -454,3 +664,25 @@ class PartitionState:
         """
         totals = self._totals[self.config.window_names.index(window)][: len(self._index)]
         return rank(totals, self.token_names, by, limit)
+
+
+def _newest_version(rows: Sequence[tuple[int, Row]]) -> Sealed:
+    if len(rows) == 1:
+        version, row = rows[0]
+        return Sealed((row,), version)
+    newest = max(version for version, _ in rows)
+    return Sealed(tuple(row for version, row in rows if version == newest), newest)
+
+
+def _says_the_same(one: Swap, other: Swap) -> bool:
+    """Of two records about one event."""
+    return (
+        one.event_ms == other.event_ms
+        and one.usd_micros == other.usd_micros
+        and one.token_atto == other.token_atto
+        and one.is_buy == other.is_buy
+        and one.removed == other.removed
+        and one.block_hash == other.block_hash
+        and one.block_number == other.block_number
+        and one.revision == other.revision
+    )

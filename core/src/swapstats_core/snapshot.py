@@ -2,17 +2,18 @@
 
 A snapshot of a partition is a `Manifest` and the chunks it names, each stored once under a name that is never reused.
 A chunk is stored in two parts, so that a reader of sums needs no identities: *cells* (token names, sums, newest
-event times) and *ids*. Both begin with 16 bytes: magic, version, a number, and an XXH3-64 of what follows, seeded with
-the number. Cells are a MessagePack map of little-endian arrays, compressed by Zstandard (number: 0). Ids are four such
-arrays as they are: ``high`` and ``low`` of the applied (number: how many), then of the removed. Hashes don't compress,
-and an array that lies in memory as it came costs a restart nothing. What an older reader doesn't know would change the
-version.
+event times) and *ids*. They and ledgers begin with 16 bytes: magic, version, a number, and an XXH3-64 of what follows,
+seeded with the number. Cells and ledgers are MessagePack maps of little-endian arrays, compressed by Zstandard (number:
+0). Ids are three such arrays as they are: ``high``, ``low`` and ``mark`` of the rows (number: how many). Hashes don't
+compress, and an array that lies in memory as it came costs a restart nothing. What an older reader doesn't know would
+change the version.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Final
 
 import msgspec
@@ -22,11 +23,12 @@ import zstandard
 from xxhash import xxh3_64_intdigest
 
 from swapstats_core.cells import Cells
-from swapstats_core.chunks import Chunk, localised
-from swapstats_core.identities import IdRun, Keys
+from swapstats_core.chunks import Chunk, Seen, localised
+from swapstats_core.identities import NO_KEYS, IdRun, Keys
+from swapstats_core.ledger import Ledger
 from swapstats_core.partition import Config, PartitionState
 
-VERSION: Final = 2
+VERSION: Final = 3
 _MAGIC: Final = b"SWS"
 _HEADER: Final = struct.Struct("<3sBIQ")
 _LEVEL: Final = 1
@@ -52,7 +54,8 @@ class Manifest(msgspec.Struct, frozen=True):
     ``first_offset`` where reading of it began; ``carried_until_ms`` is the newest event time of what the state holds
     from earlier incarnations (None: nothing). ``rebuild_until`` is an offset if the state was begun anew at
     ``first_offset`` in place of a lost one: before it is reached, windows lack records. ``now_ms`` is the engine's
-    clock, ``taken_at_ms`` the wall clock (Unix ms).
+    clock, ``taken_at_ms`` the wall clock (Unix ms). ``key`` is that of the state's hashes (`swapstats_core.keyed`, 32
+    hexadecimal digits), ``ledgers`` names the stored ledgers, oldest first.
     """
 
     partition: int
@@ -67,11 +70,13 @@ class Manifest(msgspec.Struct, frozen=True):
     taken_at_ms: int
     longest_minutes: int
     chunks: list[ChunkRef]
+    ledgers: list[str]
+    key: str
     rebuild_until: int | None = None
 
     def names(self) -> set[str]:
         """Names of all the stored parts."""
-        return {name for ref in self.chunks for name in (ref.cells, ref.ids) if name}
+        return {name for ref in self.chunks for name in (ref.cells, ref.ids) if name} | set(self.ledgers)
 
     @property
     def rebuilding(self) -> float | None:
@@ -101,17 +106,27 @@ def decode_manifest(stored: bytes) -> Manifest:
 class _Cells(msgspec.Struct):
     names: list[str]
     seen: bytes
-    """Numbers (into ``names``) of the tokens seen, and ..."""
+    """Numbers (into ``names``) of the tokens seen, and of each ..."""
+    chains: bytes
+    """... the chain that it was seen on,"""
     newest: bytes
-    """... the newest event time of each."""
+    """the newest event time there,"""
+    late: bytes
+    """and its newest late one anywhere."""
     minutes: bytes
     tokens: bytes
     columns: list[tuple[str, bytes] | None]
 
 
-_NO_IDS: Final = IdRun(Keys(np.zeros(0, np.uint64), np.zeros(0, np.uint64)))
+class _Column(msgspec.Struct, array_like=True):
+    kind: str
+    values: bytes
+
+
+_NO_IDS: Final = IdRun(NO_KEYS)
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_cells = msgspec.msgpack.Decoder(_Cells).decode
+_unpack_ledger = msgspec.msgpack.Decoder(dict[str, _Column]).decode
 
 
 def encode_cells(chunk: Chunk, names: Sequence[str]) -> bytes:
@@ -120,8 +135,10 @@ def encode_cells(chunk: Chunk, names: Sequence[str]) -> bytes:
     packed = _pack(
         _Cells(
             names=used,
-            seen=_bytes(local.tokens, "<i4"),
-            newest=_bytes(local.newest, "<i8"),
+            seen=_bytes(local.seen.tokens, "<i4"),
+            chains=_bytes(local.seen.chains, "<i8"),
+            newest=_bytes(local.seen.newest, "<i8"),
+            late=_bytes(local.seen.late, "<i8"),
             minutes=_bytes(local.cells.minutes, "<i4"),
             tokens=_bytes(local.cells.tokens, "<i4"),
             columns=[None if column is None else _column(column) for column in local.cells.columns],
@@ -133,11 +150,22 @@ def encode_cells(chunk: Chunk, names: Sequence[str]) -> bytes:
 
 def encode_ids(chunk: Chunk) -> bytes:
     """The identities of a chunk; empty if it has none."""
-    runs = (chunk.applied.keys, chunk.removed.keys)
-    if not any(map(len, runs)):
+    keys = chunk.ids.keys
+    if not len(keys):
         return b""
-    body = b"".join(_bytes(array, "<u8") for keys in runs for array in (keys.high, keys.low))
-    return _header(body, len(chunk.applied)) + body
+    body = b"".join(_bytes(array, "<u8") for array in (keys.high, keys.low, keys.mark))
+    return _header(body, len(keys)) + body
+
+
+def encode_ledger(ledger: Ledger) -> bytes:
+    """A ledger, self-contained."""
+    columns = {}
+    for field in fields(ledger):
+        column = getattr(ledger, field.name)
+        kind = column.dtype.newbyteorder("<").str
+        columns[field.name] = _Column(kind, _bytes(column, kind))
+    body = zstandard.compress(_pack(columns), _LEVEL)
+    return _header(body) + body
 
 
 def restore(config: Config, manifest: Manifest, parts: Mapping[str, bytes], *, with_ids: bool = True) -> PartitionState:
@@ -145,25 +173,27 @@ def restore(config: Config, manifest: Manifest, parts: Mapping[str, bytes], *, w
 
     ``with_ids=False`` needs only the cells and gives a state for reading. Raises UnreadableSnapshot.
     """
-    state = PartitionState(config)
+    state = PartitionState(config, int(manifest.key, 16))
     for ref in manifest.chunks:
         body, _ = _opened(ref.cells, parts.get(ref.cells))
         cells = _unpack_cells(zstandard.decompress(body))
-        applied, removed = _runs(ref.ids, parts) if ref.ids and with_ids else (_NO_IDS, _NO_IDS)
-        state.adopt(_chunk(ref.generation, cells, applied, removed), cells.names)
+        ids = _run(ref.ids, parts) if ref.ids and with_ids else _NO_IDS
+        state.adopt(_chunk(ref.generation, cells, ids), cells.names)
+    for name in manifest.ledgers if with_ids else ():
+        body, _ = _opened(name, parts.get(name))
+        state.adopt_ledger(_ledger(_unpack_ledger(zstandard.decompress(body))))
     state.resume(manifest.newest_ms, manifest.now_ms)
     return state
 
 
-def _runs(name: str, parts: Mapping[str, bytes]) -> tuple[IdRun, IdRun]:
-    """The applied and the removed identities of a part, without filters."""
-    body, count = _opened(name, parts.get(name))
-    words = np.frombuffer(body, "<u8")
-    applied, removed = words[: 2 * count].reshape(2, -1), words[2 * count :].reshape(2, -1)
-    return IdRun(Keys(applied[0], applied[1])), IdRun(Keys(removed[0], removed[1]))
+def _run(name: str, parts: Mapping[str, bytes]) -> IdRun:
+    """The identities of a part, without filters."""
+    body, _ = _opened(name, parts.get(name))
+    high, low, mark = np.frombuffer(body, "<u8").reshape(3, -1)
+    return IdRun(Keys(high, low, mark))
 
 
-def _chunk(generation: int, cells: _Cells, applied: IdRun, removed: IdRun) -> Chunk:
+def _chunk(generation: int, cells: _Cells, ids: IdRun) -> Chunk:
     return Chunk(
         generation=generation,
         cells=Cells(
@@ -172,11 +202,18 @@ def _chunk(generation: int, cells: _Cells, applied: IdRun, removed: IdRun) -> Ch
             tuple(None if column is None else np.frombuffer(column[1], column[0]) for column in cells.columns),
             ordered=True,
         ),
-        applied=applied,
-        removed=removed,
-        tokens=np.frombuffer(cells.seen, "<i4"),
-        newest=np.frombuffer(cells.newest, "<i8"),
+        ids=ids,
+        seen=Seen(
+            np.frombuffer(cells.seen, "<i4"),
+            *(np.frombuffer(column, "<i8") for column in (cells.chains, cells.newest, cells.late)),
+        ),
     )
+
+
+def _ledger(columns: Mapping[str, _Column]) -> Ledger:
+    arrays = {name: np.frombuffer(column.values, column.kind) for name, column in columns.items()}
+    arrays["words"] = arrays["words"].reshape(-1, 4)
+    return Ledger(**arrays)
 
 
 def _column(column: npt.NDArray[np.int64 | np.int32]) -> tuple[str, bytes]:
