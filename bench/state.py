@@ -96,14 +96,16 @@ async def inspect(where: Running, part: str) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     gc.collect()
     rss = _rss_bytes()
-    identities = sum(len(chunk.applied) for chunk in replica.state.chunks)
+    identities = sum(len(chunk.ids) for chunk in replica.state.chunks)
     memory = {
         "count": identities if part == "ids" else replica.state.known_tokens,
         "fill_s": round(seconds, 1),
         "rss_mb": round(rss / 1e6, 1),
         "rss_growth_mb": round((rss - before) / 1e6, 1),
         "rss_growth_bytes_per_event": round((rss - before) / identities, 1),
-        "id_bytes_per_event": round(sum(chunk.applied.nbytes for chunk in replica.state.chunks) / identities, 1),
+        "ledger_mb": round(sum(ledger.nbytes for ledger in replica.state.ledgers) / 1e6, 1),
+        "ledger_bytes_per_mention": round(_bytes_per_mention(replica.state), 1),
+        "id_bytes_per_event": round(sum(chunk.ids.nbytes for chunk in replica.state.chunks) / identities, 1),
     }
 
     await create_topics(resource.spec.source)
@@ -143,7 +145,12 @@ def _fill(state: PartitionState, swaps: Iterator[Swap]) -> None:
     while batch := list(islice(swaps, BATCH_LIMIT)):
         state.apply(batch)
         while pending := state.pending_compaction():
-            state.replace(pending, compact(pending, state.first_minute))
+            state.replace(pending, compact(pending, state.first_minute, state.closed_ms))
+
+
+def _bytes_per_mention(state: PartitionState) -> float:
+    mentions = sum(map(len, state.ledgers))
+    return sum(ledger.nbytes for ledger in state.ledgers) / mentions if mentions else 0.0
 
 
 def _restore_s(state: PartitionState, manifest: Manifest, parts: Mapping[str, bytes]) -> float:

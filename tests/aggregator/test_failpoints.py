@@ -58,7 +58,10 @@ class Stream:
         config = Config.of(resource.spec)
         self.ends = [0] * PARTITIONS
         self.bad: set[str] = set()
-        self.oracles = [Oracle(config.window_minutes, config.grace_ms, config.ttl_ms) for _ in range(PARTITIONS)]
+        horizon_ms = config.horizon_ms
+        self.oracles = [
+            Oracle(config.window_minutes, config.grace_ms, config.ttl_ms, horizon_ms) for _ in range(PARTITIONS)
+        ]
         self._site = site
         self._random = random.Random(7)  # noqa: S311 - no secret
         self._number = 0

@@ -39,7 +39,8 @@ def parts_of(name: str) -> dict[str, bytes]:
     state = PartitionState(Config.of(SwapStatsSpec()))
     state.apply([decode(msgspec.json.encode(event), _NOW_MS)])
     state.freeze()
-    chunk = compact(state.frozen, state.first_minute)
+    chunk = compact(state.frozen, state.first_minute, state.closed_ms).chunk
+    assert chunk is not None
     return {f"{name}c": encode_cells(chunk, state.token_names), f"{name}i": encode_ids(chunk)}
 
 

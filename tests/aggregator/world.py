@@ -297,7 +297,7 @@ class World:
 
 def _told(records: list[MemoryRecord]) -> Oracle:
     config = Config.of(RESOURCE.spec)
-    oracle = Oracle(config.window_minutes, config.grace_ms, config.ttl_ms)
+    oracle = Oracle(config.window_minutes, config.grace_ms, config.ttl_ms, config.horizon_ms)
     for record in records:
         with contextlib.suppress(Reject):
             oracle.add(decode(record.value, record.timestamp))

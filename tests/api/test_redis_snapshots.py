@@ -63,7 +63,7 @@ async def save(client: Redis, partition: int, seq: int, offset: int, trades: int
     state.advance(AT_MS + 1_000)
     state.freeze()
     while parts := state.pending_compaction():
-        state.replace(parts, compact(parts, state.first_minute))
+        state.replace(parts, compact(parts, state.first_minute, state.closed_ms))
     refs = []
     for number, chunk in enumerate(state.chunks):
         ref = ChunkRef(chunk.generation, f"{seq}-{number}-cells", f"{seq}-{number}-ids")
@@ -83,6 +83,8 @@ async def save(client: Redis, partition: int, seq: int, offset: int, trades: int
         AT_MS,
         CONFIG.longest_minutes,
         refs,
+        [],
+        "0" * 32,
     )
     await client.lpush(KEYS.manifests(partition), encode_manifest(manifest))
     return [ref.cells for ref in refs]

@@ -56,6 +56,7 @@ async def test_a_token(api: Api) -> None:
         "epoch": 3,
         "stale": False,
         "lag_seconds": 0,
+        "late": {"count": 0, "newest": None},
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from swapstats_cli.verify.compare import PartitionCheck, Position, Served, stats_of
+from swapstats_cli.verify.compare import LateStats, PartitionCheck, Position, Served, stats_of
 from swapstats_cli.verify.report import ExitCode, PartitionReport, Report, RowsReport
 from swapstats_cli.verify.rows import Row, RowsCheck
 from swapstats_core.oracle import Oracle, WindowTotals
@@ -41,6 +41,7 @@ def served(
         rfc3339(newest_ms - GRACE_MS),
         {"5m": ONE, "1h": ONE} if windows is None else windows,
         stale=False,
+        late=LateStats(0, None),
     )
 
 

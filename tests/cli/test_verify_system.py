@@ -125,6 +125,10 @@ class World:
             "epoch": 1,
             "stale": False,
             "lag_seconds": 0,
+            "late": {
+                "count": read.windows[-1].late,
+                "newest": None if read.newest_late_ms is None else rfc3339(read.newest_late_ms),
+            },
         }
         self.tamper(reply)
         return web.json_response(reply)

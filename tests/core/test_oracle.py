@@ -7,7 +7,7 @@ from hypothesis import given
 
 from swapstats_core.oracle import Oracle, Outcome, WindowTotals
 from swapstats_core.swap import Swap
-from tests.kit.streams import DAY_MS, HOUR_MS, MINUTE_MS, START_MS, Config, configs, make_swap, streams
+from tests.kit.streams import DAY_MS, HOUR_MS, MINUTE_MS, START_MS, Config, again, configs, make_swap, streams
 
 LONGEST_MS = 60 * MINUTE_MS
 
@@ -22,6 +22,8 @@ def oracle_after(*swaps: Swap) -> Oracle:
 ADD = make_swap(usd_micros=7, token_atto=9)
 REMOVAL = make_swap(usd_micros=7, token_atto=9, removed=True)
 AGAIN = Outcome.DUPLICATE
+LATER = make_swap("USDC", START_MS + 30 * MINUTE_MS)
+"""What was there before it isn't open any more."""
 
 
 @pytest.mark.parametrize(
@@ -29,28 +31,31 @@ AGAIN = Outcome.DUPLICATE
     [
         pytest.param([], ADD, Outcome.APPLIED, id="add, absent"),
         pytest.param([ADD], ADD, AGAIN, id="add, applied"),
-        pytest.param([REMOVAL], ADD, AGAIN, id="add, tombstone"),
-        pytest.param([ADD, REMOVAL], ADD, AGAIN, id="add, removed"),
+        pytest.param([REMOVAL], ADD, Outcome.SUPERSEDED, id="add, tombstone"),
+        pytest.param([REMOVAL, ADD], ADD, AGAIN, id="add, swallowed before"),
+        pytest.param([ADD, REMOVAL], ADD, Outcome.READDED, id="add, removed"),
         pytest.param([ADD], REMOVAL, Outcome.REMOVED, id="removal, applied"),
         pytest.param([], REMOVAL, Outcome.TOMBSTONE, id="removal, absent"),
         pytest.param([REMOVAL], REMOVAL, AGAIN, id="removal, tombstone"),
         pytest.param([ADD, REMOVAL], REMOVAL, AGAIN, id="removal, removed"),
-        pytest.param([ADD], make_swap(usd_micros=8, token_atto=9, removed=True), Outcome.CONFLICT, id="other USD"),
-        pytest.param([ADD], make_swap(usd_micros=7, token_atto=8, removed=True), Outcome.CONFLICT, id="other amount"),
-        pytest.param(
-            [ADD],
-            make_swap(usd_micros=7, token_atto=9, is_buy=False, removed=True),
-            Outcome.CONFLICT,
-            id="other side",
-        ),
-        pytest.param(
-            [ADD],
-            make_swap(event_ms=START_MS + 1, usd_micros=7, token_atto=9, removed=True),
-            Outcome.CONFLICT,
-            id="other time",
-        ),
-        pytest.param([ADD], make_swap(block=2), Outcome.APPLIED, id="another block is another inclusion"),
-        pytest.param([ADD], make_swap(token="USDC"), Outcome.APPLIED, id="another token is another identity"),
+        pytest.param([ADD], again(REMOVAL, usd_micros=8), Outcome.REMOVED, id="removal, other USD"),
+        pytest.param([ADD], again(REMOVAL, is_buy=False), Outcome.REMOVED, id="removal, other side"),
+        pytest.param([ADD], again(REMOVAL, event_ms=START_MS + 1), Outcome.REMOVED, id="removal, other time"),
+        pytest.param([ADD, LATER], again(REMOVAL, usd_micros=8), Outcome.CONFLICTING_REMOVAL, id="sealed, other USD"),
+        pytest.param([ADD, LATER], again(REMOVAL, token_atto=8), Outcome.CONFLICTING_REMOVAL, id="sealed, other token"),
+        pytest.param([ADD, LATER], again(REMOVAL, is_buy=False), Outcome.CONFLICTING_REMOVAL, id="sealed, other side"),
+        pytest.param([ADD, LATER], again(REMOVAL, event_ms=1), Outcome.CONFLICTING_REMOVAL, id="sealed, other time"),
+        pytest.param([ADD, LATER], again(REMOVAL, block=3, event_ms=1), Outcome.TOMBSTONE, id="sealed, other block"),
+        pytest.param([ADD, LATER], REMOVAL, Outcome.REMOVED, id="sealed, agrees"),
+        pytest.param([ADD, LATER], again(ADD, block=2), AGAIN, id="sealed, counted in another block"),
+        pytest.param([ADD, LATER], again(ADD, usd_micros=8), Outcome.CONFLICTING_EVENT, id="sealed, can't be replaced"),
+        pytest.param([ADD], again(ADD, usd_micros=8), Outcome.CONFLICTING_EVENT, id="add, disagrees"),
+        pytest.param([ADD], again(ADD, usd_micros=8, revision=1), Outcome.REPLACED, id="add, revised"),
+        pytest.param([again(ADD, usd_micros=8, revision=1)], ADD, Outcome.SUPERSEDED, id="add, revised before"),
+        pytest.param([ADD], again(ADD, block=2), Outcome.SUPERSEDED, id="the same in another block"),
+        pytest.param([ADD], again(ADD, block=2, usd_micros=8), Outcome.REPLACED, id="other in a higher block"),
+        pytest.param([ADD], again(ADD, block=0, usd_micros=8), Outcome.SUPERSEDED, id="other in a lower block"),
+        pytest.param([ADD], make_swap(token="USDC"), Outcome.APPLIED, id="another token is another event"),
         pytest.param([ADD], make_swap(event_ms=START_MS - 120_000, log_index=1), Outcome.APPLIED, id="just in grace"),
         pytest.param([ADD], make_swap(event_ms=START_MS - 120_001, log_index=1), Outcome.LATE, id="beyond grace"),
         pytest.param(
@@ -89,12 +94,14 @@ def test_outcome(before: list[Swap], swap: Swap, outcome: Outcome) -> None:
     assert oracle_after(*before).add(swap) is outcome
 
 
-def test_a_conflict_is_as_if_it_had_never_come() -> None:
-    ahead = make_swap(event_ms=START_MS + 30 * MINUTE_MS, usd_micros=7, token_atto=9, removed=True)
-    oracle = oracle_after(ADD)
-    assert oracle.add(ahead) is Outcome.CONFLICT
-    assert oracle.newest_ms == START_MS
-    assert oracle.state("WETH", START_MS) == oracle_after(ADD).state("WETH", START_MS)
+def test_a_dead_letter_changes_nothing_but_the_watermark() -> None:
+    ahead = again(REMOVAL, event_ms=START_MS + 30_000, usd_micros=8)
+    oracle, without = oracle_after(ADD, LATER), oracle_after(ADD, LATER)
+    assert oracle.add(again(ahead, removed=False)) is Outcome.CONFLICTING_EVENT
+    state, before = oracle.state("WETH", START_MS), without.state("WETH", START_MS)
+    assert state is not None
+    assert before is not None
+    assert (state.windows, state.watermark_ms) == (before.windows, before.watermark_ms + 30_000)
 
 
 def test_duplicates_and_late_ones_raise_the_watermark_but_not_the_sums() -> None:
@@ -138,20 +145,23 @@ def test_the_clock_is_at_most_a_minute_behind() -> None:
 
 @given(streams, configs)
 def test_forgetting_cannot_be_seen(swaps: list[Swap], config: Config) -> None:
-    """An identity is forgotten only when its add would be late: no event ever counts twice."""
-    oracle = Oracle(config.windows_minutes, config.grace_ms, config.ttl_ms)
-    applied = [swap.identity for swap in swaps if oracle.add(swap) is Outcome.APPLIED]
-    assert len(applied) == len(set(applied))
+    """An event is forgotten only when its add would be late: none ever counts twice."""
+    oracle = Oracle(config.windows_minutes, config.grace_ms, config.ttl_ms, config.horizon_ms)
+    counting: dict[str, int] = {}
+    for swap in swaps:
+        change = {Outcome.APPLIED: 1, Outcome.REMOVED: -1}.get(oracle.add(swap), 0)
+        counting[swap.event] = counting.get(swap.event, 0) + change
+        assert 0 <= counting[swap.event] <= 1
 
 
 @given(streams)
 def test_sums_are_conserved_in_a_window_without_end(swaps: list[Swap]) -> None:
-    """With a window that nothing leaves, the sum is what was applied minus what was removed."""
+    """With a window that nothing leaves, as many trades count as were applied and not removed."""
     oracle = Oracle((10**6,), grace_ms=10**15, ttl_ms=10**6 * MINUTE_MS + DAY_MS)
     expected: dict[str, int] = {}
     for swap in swaps:
-        sign = {Outcome.APPLIED: 1, Outcome.REMOVED: -1}.get(oracle.add(swap), 0)
-        expected[swap.token] = expected.get(swap.token, 0) + sign * swap.usd_micros
-    for token, usd_micros in expected.items():
+        change = {Outcome.APPLIED: 1, Outcome.REMOVED: -1}.get(oracle.add(swap), 0)
+        expected[swap.token] = expected.get(swap.token, 0) + change
+    for token, trades in expected.items():
         if oracle.is_known(token):
-            assert oracle.window(token, 10**6, oracle.newest_ms).usd_micros == usd_micros
+            assert oracle.window(token, 10**6, oracle.newest_ms).trades == trades

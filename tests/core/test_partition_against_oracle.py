@@ -149,17 +149,21 @@ def restarted(state: PartitionState, *, with_ids: bool = True) -> PartitionState
     return restore(state.config, decode_manifest(encode_manifest(manifest)), parts | ledgers, with_ids=with_ids)
 
 
-def windows_of(state: PartitionState, token: str) -> tuple[dict[int, WindowTotals], int] | None:
+Windows = tuple[dict[int, WindowTotals], int, int | None]
+"""By length, with the watermark and the newest late event."""
+
+
+def windows_of(state: PartitionState, token: str) -> Windows | None:
     read = state.read(token)
     if read is None:
         return None
     totals = [WindowTotals(s.usd_micros, s.token_atto, s.buys + s.sells, s.buys, s.sells, s.late) for s in read.windows]
-    return dict(zip(state.config.window_minutes, totals, strict=True)), read.watermark_ms
+    return dict(zip(state.config.window_minutes, totals, strict=True)), read.watermark_ms, read.newest_late_ms
 
 
-def expected_windows(oracle: Oracle, token: str, now_ms: int) -> tuple[dict[int, WindowTotals], int] | None:
+def expected_windows(oracle: Oracle, token: str, now_ms: int) -> Windows | None:
     expected = oracle.state(token, now_ms)
-    return None if expected is None else (dict(expected.windows), expected.watermark_ms)
+    return None if expected is None else (dict(expected.windows), expected.watermark_ms, expected.newest_late_ms)
 
 
 class Run:
@@ -201,7 +205,8 @@ class Run:
             self.straight.apply([swap])
         expected = [self.oracle.add(swap) for swap in swaps]
         assert counts(applied) == Counter(map(str, expected))
-        assert applied.letters == [(at, outcome) for at, outcome in enumerate(expected) if outcome.is_letter]
+        letters = [(at, str(outcome)) for at, outcome in enumerate(expected) if outcome.is_letter]
+        assert [(at, str(outcome)) for at, outcome in applied.letters] == letters
         assert applied.late == [at for at, outcome in enumerate(expected) if outcome is Outcome.LATE]
         if self.oracle.newest_ms >= 0:
             self.now_ms = max(self.now_ms, self.oracle.newest_ms - MOST_BEHIND_MS)

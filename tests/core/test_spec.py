@@ -23,6 +23,7 @@ source:
      manage: true}
   groupId: swap-stats
   start: latest
+  reorgHorizon: 30m
   maxBytes: 1048576
   maxInflight: 64
   sessionTimeout: 30s

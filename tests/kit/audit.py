@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from swapstats_cli.verify.compare import Served, stats_of
+from swapstats_cli.verify.compare import LateStats, Served, late_of, stats_of
 from swapstats_cli.verify.topic import Topic, swap_of
 from swapstats_core.oracle import MINUTE_MS, Oracle, WindowTotals
 from swapstats_core.spec import SwapStatsResource
@@ -19,7 +19,7 @@ from swapstats_core.wire import WindowStats, rfc3339
 from tests.kit.running import PARTITIONS, TOPIC, System
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
-Expected = tuple[str, dict[str, WindowStats]] | None
+Expected = tuple[str, dict[str, WindowStats], LateStats] | None
 """Watermark and windows; None: the token is unknown."""
 Fault = tuple[Served, Expected]
 """What was served, and what should have been."""
@@ -43,7 +43,14 @@ def served(body: Any) -> Served:  # noqa: ANN401 - JSON
     as_of_ms = (datetime.fromisoformat(body["as_of"]) - _EPOCH) // timedelta(milliseconds=1)
     windows = msgspec.convert(body["windows"], dict[str, WindowStats])
     return Served(
-        body["token"], body["partition"], int(body["offset"]), as_of_ms, body["watermark"], windows, body["stale"]
+        body["token"],
+        body["partition"],
+        int(body["offset"]),
+        as_of_ms,
+        body["watermark"],
+        windows,
+        body["stale"],
+        msgspec.convert(body["late"], LateStats),
     )
 
 
@@ -72,7 +79,7 @@ class _PartitionAudit:
             key = reply.token, reply.offset, reply.as_of_ms // MINUTE_MS
             if key not in expected:
                 expected[key] = self._expected(reply)
-            if expected[key] != (reply.watermark, reply.windows):
+            if expected[key] != (reply.watermark, reply.windows, reply.late):
                 self.faults.append((reply, expected[key]))
 
     def _expected(self, reply: Served) -> Expected:
@@ -86,7 +93,7 @@ class _PartitionAudit:
             if self._past is not None:
                 totals = _sum(totals, self._past.totals(reply.token, minute - minutes + 1, minute))
             windows[name] = stats_of(totals)
-        return rfc3339(state.watermark_ms), windows
+        return rfc3339(state.watermark_ms), windows, late_of(state, max(self._windows.values()))
 
 
 def _sum(one: WindowTotals, other: WindowTotals) -> WindowTotals:
@@ -101,12 +108,7 @@ async def wrong(system: System, replies: Sequence[Served], pasts: Mapping[int, P
     by_partition: dict[int, list[Served]] = defaultdict(list)
     for reply in replies:
         by_partition[reply.partition].append(reply)
-    audits = {
-        p: _PartitionAudit(
-            Oracle(spec.window_minutes, spec.grace, spec.dedupe.ttl), windows, pasts.get(p), by_partition[p]
-        )
-        for p in range(PARTITIONS)
-    }
+    audits = {p: _PartitionAudit(Oracle.of(spec), windows, pasts.get(p), by_partition[p]) for p in range(PARTITIONS)}
     targets = {p: audit.target for p, audit in audits.items()}
     async with Topic(TOPIC, spec.source.max_bytes, {"bootstrap_servers": spec.source.brokers}) as topic:
         async for records in topic.read(dict.fromkeys(audits, 0), targets, to_end=False):

@@ -15,7 +15,7 @@ import numpy as np
 from swapstats_aggregator.adapters.redis import RedisSnapshots
 from swapstats_cli.generate import tokens
 from swapstats_core.cells import BUYS, SELLS, VALUES, Int32s, Int64s, merge, to_sums, unordered
-from swapstats_core.chunks import CHUNK_LIMIT, Chunk, compact
+from swapstats_core.chunks import CHUNK_LIMIT, Chunk, Seen, compact
 from swapstats_core.fields import MINUTE_MS
 from swapstats_core.identities import IdRun, Keys
 from swapstats_core.oracle import WindowTotals
@@ -84,9 +84,9 @@ class PartitionDay:
         for first, end in pairwise(sorted({begin, *hours, self._end_minute})):
             pieces = list(self._invented(first, end, numbers))
             if first // _HOUR in real:
-                pieces[-1] = compact((pieces[-1], real[first // _HOUR]), begin)
+                pieces[-1] = _compacted((pieces[-1], real[first // _HOUR]), begin)
             for chunk in pieces:
-                self.identities += len(chunk.applied)
+                self.identities += len(chunk.ids)
                 self.cells += len(chunk.cells)
                 yield chunk, state.token_names
 
@@ -120,11 +120,11 @@ class PartitionDay:
         state.apply([decode(value, self._end_minute * MINUTE_MS) for value in self.values])
         state.freeze()
         while pending := state.pending_compaction():
-            state.replace(pending, compact(pending, state.first_minute))
+            state.replace(pending, compact(pending, state.first_minute, state.closed_ms))
         by_generation: dict[int, list[Chunk]] = {}
         for chunk in state.chunks:
             by_generation.setdefault(chunk.generation, []).append(chunk)
-        return state, {each: compact(chunks, state.first_minute) for each, chunks in by_generation.items()}
+        return state, {each: _compacted(chunks, state.first_minute) for each, chunks in by_generation.items()}
 
     # -- invented ones ----------------------------------------------------------------------------------------------
 
@@ -159,15 +159,24 @@ class PartitionDay:
         return Chunk(
             generation=first // _HOUR,
             cells=merge([unordered(minutes, numbers[places], rows)], first),
-            applied=IdRun(self._identities(int(trades.sum()))),
-            removed=IdRun(self._identities(0)),
-            tokens=numbers[seen],
-            newest=newest[seen],
+            ids=IdRun(self._identities(int(trades.sum()))),
+            seen=Seen(
+                numbers[seen],
+                np.full(len(seen), _CHAIN_ID, np.int64),
+                newest[seen],
+                np.full(len(seen), -1, np.int64),
+            ),
         )
 
     def _identities(self, count: int) -> Keys:
-        drawn = self._random.integers(1 << 64, size=(2, count), dtype=np.uint64)
-        return Keys(np.sort(drawn[0]), drawn[1])
+        drawn = self._random.integers(1 << 64, size=(3, count), dtype=np.uint64)
+        return Keys(np.sort(drawn[0]), drawn[1], drawn[2])
+
+
+def _compacted(chunks: Sequence[Chunk], first_minute: int) -> Chunk:
+    chunk = compact(chunks, first_minute, 0).chunk
+    assert chunk is not None, "of chunks"
+    return chunk
 
 
 async def store(day: PartitionDay, snapshots: RedisSnapshots, epoch: int, offset: int, incarnation: str) -> None:
@@ -191,6 +200,8 @@ async def store(day: PartitionDay, snapshots: RedisSnapshots, epoch: int, offset
         taken_at_ms=day.newest_ms,
         longest_minutes=_MINUTES,
         chunks=refs,
+        ledgers=[],
+        key="0" * 32,
     )
     flipped = await snapshots.flip(partition, epoch, 1, encode_manifest(manifest), manifest.names(), 1)
     assert flipped.done

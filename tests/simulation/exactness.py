@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from swapstats_aggregator.adapters.memory import MemoryRecord
-from swapstats_core.oracle import MINUTE_MS, Oracle, Outcome, TokenTotals
+from swapstats_core.oracle import MINUTE_MS, Oracle, TokenTotals
 from swapstats_core.partition import Config
 from swapstats_core.routing import partition_of
 from swapstats_core.swap import Reject, decode, format_token, format_usd
@@ -132,7 +132,7 @@ class _Told:
     def __init__(
         self, config: Config, partitions: int, partition: int, records: Sequence[MemoryRecord], first: int
     ) -> None:
-        self.oracle = Oracle(config.window_minutes, config.grace_ms, config.ttl_ms)
+        self.oracle = Oracle(config.window_minutes, config.grace_ms, config.ttl_ms, config.horizon_ms)
         self.dead: set[int] = set()
         """Offsets of records that can't be counted."""
         self._partitions = partitions
@@ -155,7 +155,7 @@ class _Told:
         except Reject:
             return False
         here = partition_of(swap.token, self._partitions) == self._partition
-        return here and self.oracle.add(swap) is not Outcome.CONFLICT
+        return here and not self.oracle.add(swap).is_letter
 
 
 def _windows(totals: TokenTotals, config: Config) -> dict[str, Any]:

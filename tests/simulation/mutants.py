@@ -80,7 +80,7 @@ class _Remembering(MemorySource):
             swap = decode(record.value, record.timestamp)
         except Reject:
             return True
-        event = (swap.identity, swap.removed)
+        event = (swap.event, swap.removed)
         if event in self._known:
             return False
         self._known.add(event)

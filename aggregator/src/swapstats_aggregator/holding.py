@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from swapstats_aggregator.feed import Feed
 from swapstats_aggregator.ports import DeadLetter
 from swapstats_aggregator.replica import Replica
-from swapstats_aggregator.snapshotting import Snapshotter
-from swapstats_core.chunks import Chunk
-from swapstats_core.snapshot import ChunkRef
+from swapstats_aggregator.snapshotting import Snapshotter, Stored
 
 _BYTES_KEPT: Final = 16 * 1024 * 1024
 _BYTES_EACH: Final = 512
@@ -80,8 +78,8 @@ class Holding:
     owed: Sequence[DeadLetter] = ()
     """Dead letters of applied records that aren't stored yet."""
     unsent: Unsent = field(default_factory=Unsent)
-    stored: Mapping[Chunk, ChunkRef] = field(default_factory=dict)
-    """Of a shadow: where the chunks are that it was restored from."""
+    stored: Stored = field(default_factory=dict)
+    """Of a shadow: where the pieces are that it was restored from."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set after each step of the replica."""
     in_step: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+_MOST_CHAINS = 32
+"""Chains counted by name: what is a chain's number, the producer says."""
 _MILLISECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 50, 100, 250, 500, 1_000, 2_500, 5_000)
 
 
@@ -15,7 +17,19 @@ class ShardMetrics:
         by_partition = ("partition",)
         self.ingested = Counter("events_ingested", "Records read from the topic.", registry=registry)
         self.applied = Counter("events_applied", "Swaps that count.", registry=registry)
-        self.late = Counter("events_late", "Adds behind their token's watermark, not counted.", registry=registry)
+        self._late = Counter(
+            "events_late",
+            "Adds behind the watermark of their token on their chain, not counted.",
+            ("chain",),
+            registry=registry,
+        )
+        self._late_chains: set[int] = set()
+        self.replaced = Counter("events_replaced", "Swaps counted in another block from now on.", registry=registry)
+        self.superseded = Counter(
+            "events_superseded",
+            "Adds that don't count: a higher block's does.",
+            registry=registry,
+        )
         self.removed = Counter("events_removed", "Removals that took a swap back.", registry=registry)
         self.tombstones = Counter("tombstones", "Removals that came before their add.", registry=registry)
         self.duplicates = Counter("dedupe_hits", "Repeated events, not counted again.", registry=registry)
@@ -82,3 +96,9 @@ class ShardMetrics:
             self.rebuilding,
         ):
             gauge.remove(str(partition))
+
+    def count_late(self, chain_id: int) -> None:
+        """One more swap of a chain came too late; beyond `_MOST_CHAINS` chains it is ``other``."""
+        if len(self._late_chains) < _MOST_CHAINS:
+            self._late_chains.add(chain_id)
+        self._late.labels(str(chain_id) if chain_id in self._late_chains else "other").inc()

@@ -13,7 +13,8 @@ import msgspec
 
 from swapstats_aggregator.ports import DeadLetter, Fetched, SourceRecord
 from swapstats_core.cells import Sums
-from swapstats_core.partition import Applied, Config, Outcome, PartitionState
+from swapstats_core.events import Outcome
+from swapstats_core.partition import Applied, Config, PartitionState
 from swapstats_core.routing import partition_of
 from swapstats_core.snapshot import share_rebuilt
 from swapstats_core.swap import Reason, Reject, Swap, decode, format_token, format_usd
@@ -22,6 +23,7 @@ from swapstats_core.wire import (
     FOLLOW_LEASE_MS,
     PULSE_INTERVAL_MS,
     Found,
+    Late,
     OverviewEntry,
     OverviewQuery,
     PartitionOverview,
@@ -41,6 +43,20 @@ from swapstats_core.wire import (
 
 _HOLD_MS: Final = CURRENT_WITHIN_MS // 2
 """How long the clock may wait for the next confirmation before the partition counts as behind."""
+_LETTERS: Final = {
+    Outcome.CONFLICTING_EVENT: (
+        "differs in time, amounts or side from what counts of this event, and can't take its place: send each event "
+        "once, under its own log_index, or a revision with what is said later"
+    ),
+    Outcome.CONFLICTING_REMOVAL: (
+        "removed: time, amounts or side differ from the event that it removes, which is too long ago to be told by its "
+        "name alone (source.reorgHorizon): send it as the add was"
+    ),
+    Outcome.READDED: (
+        "adds what was counted and removed before: whether it came back or is a late repeat can't be told: send a "
+        "revision"
+    ),
+}
 _MOST_FOLLOWED: Final = 100_000
 """Tokens followed at a time; beyond it, a follower must ask."""
 
@@ -126,23 +142,19 @@ class Replica:
                 kept.append(record)
         return decoded
 
-    def apply(self, records: Sequence[SourceRecord]) -> tuple[Applied, list[DeadLetter]]:
-        """Count records and move the position; returns what happened and the dead letters."""
+    def apply(self, records: Sequence[SourceRecord]) -> tuple[Applied, list[DeadLetter], list[Swap]]:
+        """Count records and move the position; returns what happened, the dead letters and the late swaps."""
         decoded = self._decode(records)
         applied = self.state.apply(decoded.swaps)
         self.offset = records[-1].offset + 1
         self.records += len(records)
         self.events_applied += applied.outcomes[Outcome.APPLIED]
         letters = [
-            DeadLetter(
-                self.partition,
-                decoded.records[at],
-                Reason.CONFLICTING_REMOVAL,
-                "removed: time, amounts or side differ from the event that it removes; send it as the add was",
-            )
-            for at in applied.conflicts
+            DeadLetter(self.partition, decoded.records[at], Reason(outcome), _LETTERS[outcome])
+            for at, outcome in applied.letters
         ]
-        return applied, sorted(decoded.letters + letters, key=lambda letter: letter.record.offset)
+        letters = sorted(decoded.letters + letters, key=lambda letter: letter.record.offset)
+        return applied, letters, [decoded.swaps[at] for at in applied.late]
 
     def reached(self, fetched: Fetched, wall_ms: int) -> None:
         """All of ``fetched`` has been applied: move position and clock.
@@ -176,7 +188,7 @@ class Replica:
         self.doubt()
         now_ms = self.state.now_ms + 1
         if anew:
-            self.state = PartitionState(self.config)
+            self.state = PartitionState(self.config, self.state.hashes.key)
         self.state.advance(now_ms)
         self._pulse += 1
         self.origin = origin
@@ -229,6 +241,7 @@ class Replica:
             windows=msgspec.Raw(encode(windows)),
             current=self.current,
             rebuilding=self.rebuilding,
+            late=Late(read.windows[-1].late, read.newest_late_ms),
         )
 
     # -- queries ----------------------------------------------------------------------------------------------------

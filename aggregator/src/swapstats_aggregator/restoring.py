@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,10 +11,10 @@ import structlog
 
 from swapstats_aggregator.ports import Snapshots, Source, Unavailable
 from swapstats_aggregator.replica import Origin
-from swapstats_core.chunks import Chunk
+from swapstats_aggregator.snapshotting import Stored
 from swapstats_core.fields import MINUTE_MS
 from swapstats_core.partition import Config, PartitionState
-from swapstats_core.snapshot import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest, restore
+from swapstats_core.snapshot import Manifest, UnreadableSnapshot, decode_manifest, restore
 from swapstats_core.swap import FUTURE_MS
 
 log = structlog.get_logger()
@@ -61,7 +61,7 @@ class Restored:
     state: PartitionState
     start: Start
     manifest: Manifest | None
-    stored: Mapping[Chunk, ChunkRef]
+    stored: Stored
 
 
 def start_of(manifest: Manifest | None, topic: Topic, begin: str, *, is_first: bool) -> Start:
@@ -120,16 +120,17 @@ async def topic_of(partition: int, config: Config, source: Source, wall_ms: int)
 
 
 async def restore_partition(
-    partition: int, config: Config, snapshots: Snapshots, topic: Topic, begin: str, *, is_first: bool
+    partition: int, config: Config, snapshots: Snapshots, topic: Topic, begin: str, key: int, *, is_first: bool
 ) -> Restored:
-    """The newest readable state. Raises Unavailable."""
+    """The newest readable state, or one that begins with ``key``. Raises Unavailable."""
     manifests, manifest, state = await _newest_readable(partition, config, snapshots)
     start = start_of(manifest, topic, begin, is_first=is_first and not manifests)
     if start.notice:
         log.warning("restarted_reading", partition=partition, notice=start.notice)
     if manifest is None or start.anew:
-        return Restored(PartitionState(config), start, manifest, {})
-    return Restored(state, start, manifest, dict(zip(state.chunks, manifest.chunks, strict=True)))
+        return Restored(PartitionState(config, key), start, manifest, {})
+    chunks = zip(state.chunks, manifest.chunks, strict=True)
+    return Restored(state, start, manifest, dict(chunks) | dict(zip(state.ledgers, manifest.ledgers, strict=True)))
 
 
 async def _newest_readable(

@@ -22,13 +22,16 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """See the module. ``clock`` gives Unix milliseconds."""
+    """See the module. ``clock`` gives Unix milliseconds, ``new_key`` the key of a state that is begun: 128 random bits
+    that nobody outside can know (`swapstats_core.keyed`).
+    """
 
     owner: Owner
     resource: SwapStatsResource
     ports: Ports
     metrics: ShardMetrics
     clock: Callable[[], int]
+    new_key: Callable[[], int]
 
     @property
     def spec(self) -> SwapStatsSpec:

@@ -8,6 +8,7 @@ waits when compaction or the dead-letter topic is behind.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,10 +25,12 @@ from swapstats_aggregator.restoring import resume, topic_of
 from swapstats_aggregator.setup import Owner, Setup
 from swapstats_aggregator.snapshotting import Fenced, compact_once
 from swapstats_aggregator.tenancy import Tenancy
+from swapstats_core.events import Outcome
 from swapstats_core.ownership import Assignment, MemberReport
-from swapstats_core.partition import Applied, Config, Outcome
+from swapstats_core.partition import Applied, Config
 from swapstats_core.spec import SwapStatsResource
-from swapstats_core.wire import Refused, Reply, SnapshotQuery, Subjects, decode_query, encode
+from swapstats_core.swap import Swap
+from swapstats_core.wire import Refused, Reply, SnapshotQuery, Subjects, decode_query, encode, rfc3339
 
 log = structlog.get_logger()
 
@@ -56,8 +59,14 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+_LATE_SAMPLE_S: Final = 10.0
+"""How often a late swap is logged, at most."""
+
+
 class Shard:
-    """See the module. ``life`` tells apart two processes with one name; ``clock`` gives Unix milliseconds."""
+    """See the module. ``life`` tells apart two processes with one name; ``clock`` gives Unix milliseconds,
+    ``new_key`` the key of a state that is begun.
+    """
 
     def __init__(
         self,
@@ -67,6 +76,7 @@ class Shard:
         ports: Ports,
         metrics: ShardMetrics,
         clock: Callable[[], int] = wall_clock_ms,
+        new_key: Callable[[], int] = lambda: secrets.randbits(128),
     ) -> None:
         self._owner = Owner(name, life)
         self._spec = resource.spec
@@ -75,7 +85,7 @@ class Shard:
         self._ports = ports
         self._metrics = metrics
         self._clock = clock
-        setup = Setup(self._owner, resource, ports, metrics, clock)
+        setup = Setup(self._owner, resource, ports, metrics, clock, new_key)
         self._tenancy = Tenancy(setup, answer=self._answer, bury=self._bury, wake=self._wake)
         self._holdings = self._tenancy.holdings
         self._revision = -1
@@ -86,6 +96,7 @@ class Shard:
         self._applied = asyncio.Event()
         self._compacted = asyncio.Event()
         self._snapshot_soon = asyncio.Event()
+        self._told_late_s = -_LATE_SAMPLE_S
         self._caught_up = False
         self._stopping = False
         self._log = log.bind(shard=name)
@@ -245,12 +256,13 @@ class Shard:
                 if held.is_over:  # since the lock was waited for
                     break
                 started = time.perf_counter()
-                applied, letters = replica.apply(records)
+                applied, letters, late = replica.apply(records)
                 self._metrics.apply_ms.observe((time.perf_counter() - started) * 1000)
                 if held.owned is None:
                     held.unsent.keep(letters)
                 else:
                     self._count(applied, len(records))
+                    self._tell_late(replica.partition, late)
                     held.owed = letters
                     await self._bury(letters)
                     held.owed, held.letters_offset = (), replica.offset
@@ -269,9 +281,25 @@ class Shard:
         metrics.ingested.inc(records)
         metrics.applied.inc(outcomes[Outcome.APPLIED])
         metrics.duplicates.inc(outcomes[Outcome.DUPLICATE])
-        metrics.late.inc(outcomes[Outcome.LATE])
+        metrics.replaced.inc(outcomes[Outcome.REPLACED])
+        metrics.superseded.inc(outcomes[Outcome.SUPERSEDED])
         metrics.removed.inc(outcomes[Outcome.REMOVED])
         metrics.tombstones.inc(outcomes[Outcome.TOMBSTONE])
+
+    def _tell_late(self, partition: int, late: Sequence[Swap]) -> None:
+        """Count them by chain, and log one of them now and then."""
+        for swap in late:
+            self._metrics.count_late(swap.chain_id)
+        if late and time.monotonic() - self._told_late_s >= _LATE_SAMPLE_S:
+            self._told_late_s, swap = time.monotonic(), late[0]
+            self._log.info(
+                "late",
+                partition=partition,
+                token=swap.token,
+                chain=swap.chain_id,
+                event_time=rfc3339(swap.event_ms),
+                event_id=swap.event_id,
+            )
 
     async def _bury(self, letters: Sequence[DeadLetter]) -> None:
         """Store dead letters, however long it takes: the reader doesn't go on without them."""

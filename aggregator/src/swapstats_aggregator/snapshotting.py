@@ -19,8 +19,10 @@ from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Snapshots, Source, Unavailable
 from swapstats_aggregator.replica import Origin, Replica
 from swapstats_aggregator.setup import Owner
-from swapstats_core.chunks import Chunk, Part, compact
-from swapstats_core.digest import digest_of
+from swapstats_core.chunks import Chunk, Head, Part, compact
+from swapstats_core.digest import digest_of, rules
+from swapstats_core.ledger import Ledger
+from swapstats_core.partition import Config
 from swapstats_core.snapshot import (
     ChunkRef,
     Manifest,
@@ -28,11 +30,15 @@ from swapstats_core.snapshot import (
     decode_manifest,
     encode_cells,
     encode_ids,
+    encode_ledger,
     encode_manifest,
+    names_of,
 )
 
 log = structlog.get_logger()
 
+Stored = Mapping[Chunk | Ledger, ChunkRef | str]
+"""Where pieces of a state are, which needn't be stored again: a chunk's two parts, a ledger's one."""
 _TRIES: Final = 4
 """Attempts at one snapshot while the store turns out to have lost something."""
 
@@ -51,8 +57,10 @@ class Frozen:
 
     parts: tuple[Part, ...]
     names: Sequence[str]
+    key: int
+    config: Config
     first_minute: int
-    longest_minutes: int
+    closed_ms: int
     offset: int
     origin: Origin
     newest_ms: int
@@ -60,7 +68,13 @@ class Frozen:
 
     async def digest(self) -> str:
         """Its digest (`swapstats_core.digest`), computed in another thread."""
-        return await asyncio.to_thread(digest_of, self.parts, self.names, self.newest_ms, self.longest_minutes)
+        minutes = self.config.longest_minutes
+        return await asyncio.to_thread(digest_of, self.parts, self.names, self.newest_ms, minutes, self.closed_ms)
+
+    @property
+    def rules(self) -> str:
+        """What another digest must have in common with this one (`swapstats_core.digest.rules`)."""
+        return rules(self.config, self.key)
 
 
 def freeze(replica: Replica) -> Frozen:
@@ -68,10 +82,12 @@ def freeze(replica: Replica) -> Frozen:
     state = replica.state
     state.freeze()
     return Frozen(
-        (*state.chunks, *state.frozen),
+        state.parts,
         state.token_names,
+        state.hashes.key,
+        state.config,
         state.first_minute,
-        state.config.longest_minutes,
+        state.closed_ms,
         replica.offset,
         replica.origin,
         state.newest_ms,
@@ -83,15 +99,15 @@ async def compact_once(replica: Replica) -> bool:
     """Do one pending compaction or, if there is none, index a restored chunk; False if there was nothing to do. One at
     a time for a partition.
     """
-    parts = replica.state.pending_compaction()
+    state = replica.state
+    parts = state.pending_compaction()
     if not parts:
-        if (bare := next((chunk for chunk in replica.state.chunks if not chunk.indexed), None)) is not None:
+        if (bare := next((chunk.ids for chunk in state.chunks if not chunk.ids.indexed), None)) is not None:
             await asyncio.to_thread(bare.index)
             return True
-        replica.state.forget_unknown_tokens()
+        state.forget_unknown_tokens()
         return False
-    merged = await asyncio.to_thread(compact, parts, replica.state.first_minute)
-    replica.state.replace(parts, merged)
+    state.replace(parts, await asyncio.to_thread(compact, parts, state.first_minute, state.closed_ms))
     return True
 
 
@@ -110,7 +126,7 @@ class Snapshotter:
         keep: int,
         metrics: ShardMetrics,
         numbers: Iterator[int],
-        stored: Mapping[Chunk, ChunkRef],
+        stored: Stored,
     ) -> None:
         self._replica = replica
         self._owner = owner
@@ -150,14 +166,14 @@ class Snapshotter:
 
     async def _store(self, frozen: Frozen, taken_at_ms: int) -> Manifest:
         partition, epoch = self._replica.partition, self._replica.epoch
-        chunks = [await self._chunk(part, frozen) for part in frozen.parts]
-        self._stored = {chunk: ref for chunk in chunks if (ref := self._stored.get(chunk)) is not None}
+        parts = [piece for part in frozen.parts for piece in await self._compacted(part, frozen)]
+        self._stored = {part: ref for part in parts if (ref := self._stored.get(part)) is not None}
         for _ in range(_TRIES):
             await self._give_way(frozen)
-            for chunk in chunks:
-                if chunk not in self._stored:
-                    self._stored[chunk] = await self._upload(chunk, frozen.names)
-            manifest = self._manifest(frozen, [self._stored[chunk] for chunk in chunks], taken_at_ms)
+            for part in parts:
+                if part not in self._stored:
+                    self._stored[part] = await self._upload(part, frozen.names)
+            manifest = self._manifest(frozen, [self._stored[part] for part in parts], taken_at_ms)
             names, encoded = manifest.names(), encode_manifest(manifest)
             verdict = await self._snapshots.flip(partition, epoch, manifest.seq, encoded, names, self._keep)
             if verdict.done:
@@ -178,7 +194,7 @@ class Snapshotter:
                 raise Fenced(partition, epoch, fenced_by)
         log.warning("store_lost_writes", partition=partition, epoch=epoch, in_force=in_force, missing=len(missing))
         self._metrics.lost_writes.inc()
-        self._stored = {c: ref for c, ref in self._stored.items() if missing.isdisjoint((ref.cells, ref.ids))}
+        self._stored = {part: ref for part, ref in self._stored.items() if missing.isdisjoint(names_of(ref))}
 
     async def _give_way(self, frozen: Frozen) -> None:
         """Raise Fenced if a former owner, while the store had forgotten our claim, came further than this state, which
@@ -197,7 +213,7 @@ class Snapshotter:
                 raise Fenced(partition, epoch, self._in_doubt)
         self._in_doubt = 0
 
-    def _manifest(self, frozen: Frozen, chunks: list[ChunkRef], taken_at_ms: int) -> Manifest:
+    def _manifest(self, frozen: Frozen, refs: Sequence[ChunkRef | str], taken_at_ms: int) -> Manifest:
         """A new number for every attempt: one whose reply was lost may have succeeded."""
         replica, origin = self._replica, frozen.origin
         replica.snapshot_seq = next(self._numbers)
@@ -212,27 +228,35 @@ class Snapshotter:
             newest_ms=frozen.newest_ms,
             now_ms=frozen.now_ms,
             taken_at_ms=taken_at_ms,
-            longest_minutes=frozen.longest_minutes,
-            chunks=chunks,
+            longest_minutes=frozen.config.longest_minutes,
+            chunks=[ref for ref in refs if isinstance(ref, ChunkRef)],
+            ledgers=[ref for ref in refs if isinstance(ref, str)],
+            key=f"{frozen.key:032x}",
             rebuild_until=origin.rebuild_until,
         )
 
-    async def _chunk(self, part: Part, frozen: Frozen) -> Chunk:
-        if isinstance(part, Chunk):
-            return part
-        chunk = await asyncio.to_thread(compact, (part,), frozen.first_minute)
-        self._replica.state.replace((part,), chunk)
-        return chunk
+    async def _compacted(self, part: Part, frozen: Frozen) -> list[Chunk | Ledger]:
+        if not isinstance(part, Head):
+            return [part]
+        compacted = await asyncio.to_thread(compact, (part,), frozen.first_minute, frozen.closed_ms)
+        self._replica.state.replace((part,), compacted)
+        return [piece for piece in compacted if piece is not None and len(piece)]
 
-    async def _upload(self, chunk: Chunk, names: Sequence[str]) -> ChunkRef:
+    async def _upload(self, part: Chunk | Ledger, names: Sequence[str]) -> ChunkRef | str:
         """Under a name that nobody has used or will use: what a manifest names never changes."""
         name = f"{self._replica.epoch}-{self._owner.life[:8]}-{next(self._numbers)}"
-        cells = await asyncio.to_thread(encode_cells, chunk, names)
-        ids = await asyncio.to_thread(encode_ids, chunk)
-        parts = {f"{name}c": cells} | ({f"{name}i": ids} if ids else {})
+        ref: ChunkRef | str
+        if isinstance(part, Ledger):
+            ref = f"{name}l"
+            parts = {ref: await asyncio.to_thread(encode_ledger, part)}
+        else:
+            cells = await asyncio.to_thread(encode_cells, part, names)
+            ids = await asyncio.to_thread(encode_ids, part)
+            ref = ChunkRef(part.generation, f"{name}c", f"{name}i" if ids else "")
+            parts = {ref.cells: cells} | ({ref.ids: ids} if ids else {})
         await self._snapshots.store(self._replica.partition, parts)
         self._metrics.snapshot_bytes.inc(sum(map(len, parts.values())))
-        return ChunkRef(chunk.generation, f"{name}c", f"{name}i" if ids else "")
+        return ref
 
     async def _tidy_up(self, manifest: Manifest) -> None:
         """After the flip, and harmless if it fails: collect what no manifest names, tell lag tools the offset."""

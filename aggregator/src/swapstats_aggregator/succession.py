@@ -7,7 +7,7 @@ is served, and only what has been claimed is served, published or stored.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Final
@@ -21,9 +21,8 @@ from swapstats_aggregator.ports import DeadLetter, Unavailable
 from swapstats_aggregator.replica import Replica
 from swapstats_aggregator.restoring import Restored, restore_partition, topic_of
 from swapstats_aggregator.setup import Setup
-from swapstats_aggregator.snapshotting import Fenced, Snapshotter, freeze
+from swapstats_aggregator.snapshotting import Fenced, Snapshotter, Stored, freeze
 from swapstats_aggregator.tenure import Tenure
-from swapstats_core.chunks import Chunk
 from swapstats_core.ownership import Released
 from swapstats_core.snapshot import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest
 
@@ -141,7 +140,13 @@ class Succession:
         setup, partition = self._setup, tenure.partition
         topic = await topic_of(partition, setup.config, setup.ports.source, setup.clock())
         return await restore_partition(
-            partition, setup.config, setup.ports.snapshots, topic, setup.spec.source.start, is_first=tenure.epoch == 1
+            partition,
+            setup.config,
+            setup.ports.snapshots,
+            topic,
+            setup.spec.source.start,
+            setup.new_key(),
+            is_first=tenure.epoch == 1,
         )
 
     def _replica(self, tenure: Tenure, restored: Restored) -> Replica:
@@ -215,7 +220,7 @@ class Succession:
 
     # -- serving ----------------------------------------------------------------------------------------------------
 
-    def _snapshotter(self, replica: Replica, stored: Mapping[Chunk, ChunkRef]) -> Snapshotter:
+    def _snapshotter(self, replica: Replica, stored: Stored) -> Snapshotter:
         setup, ports, keep = self._setup, self._setup.ports, self._setup.spec.snapshots.keep
         return Snapshotter(
             replica, setup.owner, ports.snapshots, ports.source, keep, setup.metrics, self._numbers, stored
@@ -245,10 +250,10 @@ class Succession:
             raise
 
 
-def _still_stored(stored: Mapping[Chunk, ChunkRef], newest: Manifest | None) -> dict[Chunk, ChunkRef]:
+def _still_stored(stored: Stored, newest: Manifest | None) -> Stored:
     """Those that the newest manifest names. The former owner may have collected the others; these nobody collects."""
-    named = frozenset() if newest is None else frozenset(newest.chunks)
-    return {chunk: ref for chunk, ref in stored.items() if ref in named}
+    named = frozenset[ChunkRef | str]() if newest is None else frozenset((*newest.chunks, *newest.ledgers))
+    return {part: ref for part, ref in stored.items() if ref in named}
 
 
 def _covered(newest: Manifest | None, released: Released | None) -> int:

@@ -23,7 +23,7 @@ _STATS = {
 _TOKEN = {
     "token": "USDC", "as_of": "2026-01-05T12:00:31.200Z", "windows": {"5m": _STATS},
     "watermark": "2026-01-05T11:58:31.000Z", "partition": 7, "offset": "81234", "epoch": 3, "stale": False,
-    "lag_seconds": 0,
+    "lag_seconds": 0, "late": {"count": 0, "newest": None},
 }  # fmt: skip
 _OVERVIEW = {
     "window": "5m", "by": "volume_usd", "tokens": [{"token": "USDC", **_STATS}],

@@ -17,7 +17,14 @@ from swapstats_core import wire
 _decode_windows = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 MINOR = ("as_of", "watermark", "offset", "lag_seconds")
 """Fields that change with the stream's position: they travel with a patch but never cause one."""
-_MAJOR = ("partition", "epoch", "stale", "rebuilding", "progress")
+_MAJOR = ("late", "partition", "epoch", "stale", "rebuilding", "progress")
+
+
+class Late(msgspec.Struct, frozen=True):
+    """Swaps of the longest window that came too late to count, and the newest one's time."""
+
+    count: int
+    newest: str | None
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -32,6 +39,7 @@ class Document(msgspec.Struct, frozen=True):
     epoch: int
     stale: bool
     lag_seconds: float | int
+    late: Late
     rebuilding: bool | msgspec.UnsetType = msgspec.UNSET
     progress: float | msgspec.UnsetType = msgspec.UNSET
 
@@ -64,8 +72,13 @@ def document(view: View) -> Document:
         view.position.epoch,
         view.stale,
         seconds(view.lag_ms),
+        _late(state.late),
         **rebuilding(view.rebuilt_percent),
     )
+
+
+def _late(late: wire.Late) -> Late:
+    return Late(late.count, None if late.newest_ms is None else wire.rfc3339(late.newest_ms))
 
 
 def select(whole: Document, names: list[str]) -> Document:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
 
+from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import Swap
 
 MINUTE_MS = 60_000
@@ -59,6 +61,8 @@ class TokenTotals:
 
     windows: Mapping[int, WindowTotals]
     watermark_ms: int
+    newest_late_ms: int | None
+    """Of all that were late, if any is in the longest window."""
 
 
 def _contribution(swap: Swap) -> tuple[int, int, int, bool]:
@@ -204,6 +208,11 @@ class Oracle:
         self._events: dict[str, _Event] = {}
         self._of_token: dict[str, set[str]] = {}
         self._late: dict[str, list[int]] = {}
+
+    @classmethod
+    def of(cls, spec: SwapStatsSpec) -> Self:
+        """An oracle for a partition of this resource."""
+        return cls(spec.window_minutes, spec.grace, spec.dedupe.ttl, spec.reorg_horizon)
 
     def add(self, swap: Swap) -> Outcome:
         """Take the next swap of the partition, in offset order, and say what became of it."""
@@ -366,4 +375,5 @@ class Oracle:
         if not self.is_known(token):
             return None
         windows = {minutes: self.window(token, minutes, now_ms) for minutes in self._windows_minutes}
-        return TokenTotals(windows, self.newest_of(token) - self._grace_ms)
+        late_ms = max(self._late[token]) if windows[self._longest].late else None
+        return TokenTotals(windows, self.newest_of(token) - self._grace_ms, late_ms)

@@ -78,7 +78,7 @@ class Config:
     @classmethod
     def of(cls, spec: SwapStatsSpec) -> Self:
         """The engine's part of a resource's spec."""
-        return cls(spec.window_names, spec.window_minutes, spec.grace, spec.dedupe.ttl, spec.source.reorg_horizon)
+        return cls(spec.window_names, spec.window_minutes, spec.grace, spec.dedupe.ttl, spec.reorg_horizon)
 
     @property
     def longest_minutes(self) -> int:

@@ -76,12 +76,17 @@ class Manifest(msgspec.Struct, frozen=True):
 
     def names(self) -> set[str]:
         """Names of all the stored parts."""
-        return {name for ref in self.chunks for name in (ref.cells, ref.ids) if name} | set(self.ledgers)
+        return {name for ref in self.chunks for name in names_of(ref)} | set(self.ledgers)
 
     @property
     def rebuilding(self) -> float | None:
         """See `share_rebuilt`."""
         return share_rebuilt(self.first_offset, self.offset, self.rebuild_until)
+
+
+def names_of(ref: ChunkRef | str) -> list[str]:
+    """Names of the stored parts of a chunk, or of a ledger."""
+    return [ref] if isinstance(ref, str) else [name for name in (ref.cells, ref.ids) if name]
 
 
 def share_rebuilt(first_offset: int, offset: int, until: int | None) -> float | None:

@@ -127,7 +127,7 @@ class Source(Section):
     """Where a partition without any snapshot begins."""
     reorg_horizon: Duration = 1_800_000
     """How long, in stream time, an event stays open after it was last mentioned: a removal then needs only to name it,
-    and an inclusion in a higher block replaces it. At most ``dedupe.ttl``."""
+    and an inclusion in a higher block replaces it. Never longer than ``dedupe.ttl``, when it is forgotten."""
     max_bytes: int = Field(default=1_048_576, ge=1024)
     """Largest fetch per partition, in bytes; also the largest record accepted."""
     max_inflight: int = Field(default=64, ge=1, le=4096)
@@ -472,6 +472,11 @@ class SwapStatsSpec(Section):
         """Lengths of the windows in minutes, ascending."""
         return tuple(window // MINUTE_MS for window in self.windows)
 
+    @property
+    def reorg_horizon(self) -> int:
+        """How long an event stays open, in milliseconds: as ``source`` says, but no longer than it is remembered."""
+        return min(self.source.reorg_horizon, self.dedupe.ttl)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if any(window % MINUTE_MS or not 0 < window <= MAX_WINDOW_MS for window in self.windows):
@@ -480,8 +485,6 @@ class SwapStatsSpec(Section):
             raise ValueError("windows: list them in ascending order, each once")
         if self.dedupe.ttl < self.windows[-1]:
             raise ValueError("dedupe.ttl: must be at least the longest window, or an id expires while its event counts")
-        if self.source.reorg_horizon > self.dedupe.ttl:
-            raise ValueError("source.reorgHorizon: must not exceed dedupe.ttl, or an open event would be forgotten")
         if self.grace > self.windows[-1]:
             raise ValueError("grace: must not exceed the longest window")
         if self.shards.replicas > self.source.topic.partitions:

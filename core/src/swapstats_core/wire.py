@@ -29,6 +29,13 @@ class WindowStats(msgspec.Struct, frozen=True, gc=False):
     sell_trades: int
 
 
+class Late(msgspec.Struct, frozen=True, gc=False):
+    """Swaps of the longest window that came too late to count: how many, and the newest one's event time."""
+
+    count: int = 0
+    newest_ms: int | None = None
+
+
 class TokenState(msgspec.Struct, frozen=True):
     """A token's windows at one position; the reply to `TokenQuery` and, unasked, a delta.
 
@@ -49,6 +56,7 @@ class TokenState(msgspec.Struct, frozen=True):
     """Whether the owner had read up to the broker's end at ``as_of_ms``."""
     rebuilding: float | None = None
     """While a lost snapshot is replaced by reading: the share read, 0 to 1. Windows lack what hasn't been read yet."""
+    late: Late = Late()
 
 
 class Pulse(msgspec.Struct, frozen=True):

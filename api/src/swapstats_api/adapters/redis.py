@@ -124,4 +124,5 @@ def _token_state(token: str, manifest: Manifest, state: PartitionState, config: 
         msgspec.Raw(wire.encode(windows)),
         current=False,
         rebuilding=manifest.rebuilding,
+        late=wire.Late(known.windows[-1].late, known.newest_late_ms),
     )

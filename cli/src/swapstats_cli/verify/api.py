@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from swapstats_cli.verify.compare import Position, Served
+from swapstats_cli.verify.compare import LateStats, Position, Served
 from swapstats_cli.verify.report import CannotVerify
 from swapstats_core.wire import WindowStats
 
@@ -48,6 +48,7 @@ class _Stats(msgspec.Struct):
     watermark: str
     windows: dict[str, WindowStats]
     stale: bool
+    late: LateStats
 
 
 @dataclass(slots=True)
@@ -151,4 +152,6 @@ class Api:
 
 def _served(stats: _Stats) -> Served:
     as_of_ms = (datetime.fromisoformat(stats.as_of) - _EPOCH) // timedelta(milliseconds=1)
-    return Served(stats.token, stats.partition, stats.offset, as_of_ms, stats.watermark, stats.windows, stats.stale)
+    return Served(
+        stats.token, stats.partition, stats.offset, as_of_ms, stats.watermark, stats.windows, stats.stale, stats.late
+    )

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from swapstats_cli.verify.report import Difference, PartitionReport
 from swapstats_core.oracle import MINUTE_MS, Oracle, TokenTotals, WindowTotals
 from swapstats_core.swap import Swap, format_token, format_usd
 from swapstats_core.wire import WindowStats, rfc3339
+
+
+class LateStats(msgspec.Struct, frozen=True):
+    """What a reply says of late swaps."""
+
+    count: int
+    newest: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +31,7 @@ class Served:
     watermark: str
     windows: Mapping[str, WindowStats]
     stale: bool
+    late: LateStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +153,7 @@ class PartitionCheck:
         for name, minutes in self._windows.items():
             if name in reply.windows:
                 self._compare_window(reply, name, minutes, expected.windows[minutes])
+        self._compare_late(reply, expected)
 
     def _compare_watermark(self, reply: Served, expected: TokenTotals, as_of: str) -> None:
         carried_ms = self._before.carried_until_ms
@@ -153,9 +164,7 @@ class PartitionCheck:
             self._differs(reply.token, "", "watermark", reply.watermark, watermark, reply.offset, as_of)
 
     def _compare_window(self, reply: Served, name: str, minutes: int, totals: WindowTotals) -> None:
-        carried_ms = self._before.carried_until_ms
-        first_minute = reply.as_of_ms // MINUTE_MS - minutes + 1
-        if carried_ms is not None and first_minute <= carried_ms // MINUTE_MS:
+        if self._reaches_back(reply, minutes):
             self.report.not_comparable += 1
             return
         self.report.windows += 1
@@ -164,6 +173,18 @@ class PartitionCheck:
             if getattr(served, field) != getattr(expected, field):
                 values = (str(getattr(served, field)), str(getattr(expected, field)))
                 self._differs(reply.token, name, field, *values, reply.offset, rfc3339(reply.as_of_ms))
+
+    def _compare_late(self, reply: Served, expected: TokenTotals) -> None:
+        longest = max(self._windows.values())
+        if not self._reaches_back(reply, longest) and reply.late != (late := late_of(expected, longest)):
+            values = (str(reply.late), str(late))
+            self._differs(reply.token, "", "late", *values, reply.offset, rfc3339(reply.as_of_ms))
+
+    def _reaches_back(self, reply: Served, minutes: int) -> bool:
+        """Whether a window holds what the topic no longer has."""
+        carried_ms = self._before.carried_until_ms
+        first_minute = reply.as_of_ms // MINUTE_MS - minutes + 1
+        return carried_ms is not None and first_minute <= carried_ms // MINUTE_MS
 
     def _differs(
         self, token: str, window: str, field: str, served: str, expected: str, offset: int, as_of: str
@@ -180,3 +201,9 @@ def stats_of(totals: WindowTotals) -> WindowStats:
         totals.buy_trades,
         totals.sell_trades,
     )
+
+
+def late_of(expected: TokenTotals, longest_minutes: int) -> LateStats:
+    """What must be said of late swaps."""
+    newest_ms = expected.newest_late_ms
+    return LateStats(expected.windows[longest_minutes].late, None if newest_ms is None else rfc3339(newest_ms))

@@ -148,7 +148,7 @@ class Verification:
             if beginnings[p] > position.first_offset:  # the broker has deleted records that the state holds
                 lost_until_ms = began_ms.get(p, self._now_ms) + FUTURE_MS
                 before = replace(position, carried_until_ms=max(lost_until_ms, position.carried_until_ms or 0))
-            oracle = Oracle(self._spec.window_minutes, self._spec.grace, self._spec.dedupe.ttl)
+            oracle = Oracle.of(self._spec)
             after = served.after.get(p, before)
             checks[p] = PartitionCheck(oracle, windows, before, after, replies[p], unknown[p])
         return checks

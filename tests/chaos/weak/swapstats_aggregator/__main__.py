@@ -49,7 +49,7 @@ def _key(record: SourceRecord) -> str:
         swap = decode(record.value, record.timestamp)
     except Reject:
         return f"weak:no swap:{record.timestamp}:{record.offset}"
-    return f"weak:{swap.removed}:{swap.identity}"
+    return f"weak:{swap.removed}:{swap.event}"
 
 
 def main() -> None:
