@@ -10,7 +10,7 @@ from swapstats_core.cells import values_of
 from swapstats_core.events import Contribution, Mention
 from swapstats_core.fields import MINUTE_MS
 from swapstats_core.identities import counting_keys, halves
-from swapstats_core.keyed import KeyedHash
+from swapstats_core.keyed import Int64s, KeyedHash
 from swapstats_core.swap import Swap
 
 
@@ -39,16 +39,15 @@ class Batch:
         self.swaps = swaps
         self.tokens = tokens
         self.chains = [swap.chain_id for swap in swaps]
-        event = hashes.event
-        self.digests = [event(swap.event) for swap in swaps]
+        self.digests = hashes.events([swap.event for swap in swaps])
         self.times = [swap.event_ms for swap in swaps]
         self.event_ms = np.array(self.times, np.int64)
         self.minutes = (self.event_ms // MINUTE_MS).astype(np.int32)
         self.words = values_of([(swap.usd_micros, swap.token_atto) for swap in swaps])
         self.is_buy = np.array([swap.is_buy for swap in swaps], np.bool_)
         self.blocks = hashes.blocks([swap.block_hash for swap in swaps])
-        self.numbers = np.array([-1 if (n := swap.block_number) is None else n for swap in swaps], np.int64)
-        self.revisions = np.array([-1 if (n := swap.revision) is None else n for swap in swaps], np.int64)
+        self.numbers = _optional([swap.block_number for swap in swaps])
+        self.revisions = _optional([swap.revision for swap in swaps])
         self.high, self.low = halves(self.digests)
         contributions = hashes.contributions(self.event_ms, self.words, self.is_buy)
         self.keys = counting_keys(self.high, self.low, contributions, *hashes.names(self.blocks, self.numbers))
@@ -71,3 +70,11 @@ class TokenIndex(dict[str, int]):
         index = self[token] = len(self)
         self.names.append(token)
         return index
+
+
+def _optional(numbers: list[int | None]) -> Int64s:
+    """Numbers, -1 where there is none."""
+    lacking = numbers.count(None)
+    if lacking == len(numbers):
+        return np.full(len(numbers), -1, np.int64)
+    return np.array([-1 if number is None else number for number in numbers] if lacking else numbers, np.int64)

@@ -9,6 +9,7 @@ once, since they never change.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
@@ -19,8 +20,7 @@ import numpy.typing as npt
 from swapstats_core.cells import Cells, Int32s, Int64s, merge
 from swapstats_core.events import Event
 from swapstats_core.identities import IdRun, Keys, Row, run_of
-from swapstats_core.ledger import EMPTY, Ledger, merged
-from swapstats_core.swap import Swap
+from swapstats_core.ledger import Ledger, merged
 
 HEAD_LIMIT: Final = 1 << 14
 """A head with this many identities or rows is frozen."""
@@ -77,17 +77,25 @@ def seen_of(pieces: Sequence[Seen]) -> Seen:
     return seen.take(np.append(begins, True)[: len(seen)])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Adds:
+    """Events that were mentioned once, by adds: their rows, and their mentions; numbered from ``first_number`` on."""
+
+    first_number: int
+    keys: Keys
+    ledger: Ledger
+
+
 @dataclass(slots=True, eq=False)
 class Head:
     """The mutable end of a partition's memory; immutable once it is frozen."""
 
     generation: int
     recent: dict[bytes, int] = field(default_factory=dict)
-    """Digest of an event -> its place in ``events`` and ``changed``."""
-    events: list[Swap | Event | Sealed] = field(default_factory=list)
-    """A swap is an event that was mentioned once, by this add."""
-    changed: list[int] = field(default_factory=list)
-    """When the last mention was accepted, in stream time."""
+    """Digest of an event -> its number, if it was mentioned once, by an add; else ``~`` its place in ``others``."""
+    adds: list[Adds] = field(default_factory=list)
+    """Events that were mentioned once, as they came."""
+    others: list[Event | Sealed] = field(default_factory=list)
     cells: list[Cells] = field(default_factory=list)
     keys: list[Keys] = field(default_factory=list)
     ledgers: list[Ledger] = field(default_factory=list)
@@ -98,6 +106,16 @@ class Head:
 
     def __len__(self) -> int:
         return max(len(self.recent), sum(map(len, self.cells)), len(self.touched))
+
+    @property
+    def next_number(self) -> int:
+        """Of an event that is mentioned once."""
+        return self.adds[-1].first_number + len(self.adds[-1].keys) if self.adds else 0
+
+    def add(self, number: int) -> tuple[Adds, int]:
+        """An event that was mentioned once, by its number: where its columns are, and its place in them."""
+        adds = self.adds[bisect_right(self.adds, number, key=lambda each: each.first_number) - 1]
+        return adds, number - adds.first_number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,12 +197,12 @@ def _cells(piece: Head | Chunk) -> Sequence[Cells]:
 
 
 def _keys(piece: Head | Chunk) -> list[Keys]:
-    return piece.keys if isinstance(piece, Head) else [piece.ids.keys]
+    return [*(adds.keys for adds in piece.adds), *piece.keys] if isinstance(piece, Head) else [piece.ids.keys]
 
 
 def _ledgers(part: Part) -> list[Ledger]:
     if isinstance(part, Head):
-        return part.ledgers or [EMPTY]
+        return [*(adds.ledger for adds in part.adds), *part.ledgers]
     return [part] if isinstance(part, Ledger) else []
 
 

@@ -9,7 +9,7 @@ known to aim at it, and the texts are short and their characters checked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -56,9 +56,10 @@ class KeyedHash:
         self._factors = np.array(rest[2 : 2 + 2 * _HALVES], np.uint64).reshape(_HALVES, 2)
         self._blocks = _Blocks(block_seed)
 
-    def event(self, event: str) -> bytes:
-        """16 bytes that stand for an event."""
-        return xxh3_128_digest(event.encode(), self._seed)
+    def events(self, events: Iterable[str]) -> list[bytes]:
+        """16 bytes that stand for each event."""
+        seed = self._seed
+        return [xxh3_128_digest(event.encode(), seed) for event in events]
 
     def block(self, block_hash: str | None) -> int:
         """64 bits that stand for a block's hash; 0: none."""

@@ -71,9 +71,10 @@ class Ledger:
                 where.append(at)
             at += 1
         version = max((self.versions[at] for at in where), default=0)
-        return self._event([at for at in where if self.versions[at] == version]) if where else None
+        return self.event([at for at in where if self.versions[at] == version]) if where else None
 
-    def _event(self, where: Sequence[int]) -> Event:
+    def event(self, where: Sequence[int]) -> Event:
+        """The event whose mentions are at these positions."""
         mentions: list[Mention] = []
         counting = None
         for at in where:
@@ -103,13 +104,13 @@ def _optional(number: np.int64) -> int | None:
     return None if number < 0 else int(number)
 
 
-def of_adds(batch: Batch, where: npt.NDArray[np.intp], changed_ms: Sequence[int]) -> Ledger:
+def of_adds(batch: Batch, where: npt.NDArray[np.intp], changed_ms: Int64s) -> Ledger:
     """Events that are mentioned for the first time, by the adds at these positions of a batch."""
     return Ledger(
         high=batch.high[where],
         low=batch.low[where],
         versions=np.zeros(len(where), np.uint16),
-        changed_ms=np.array(changed_ms, np.int64),
+        changed_ms=changed_ms,
         event_ms=batch.event_ms[where],
         words=batch.words[where],
         flags=batch.is_buy[where] * np.uint8(_BUY) | np.uint8(_HAS_COUNTED | _COUNTING),

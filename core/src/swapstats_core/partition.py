@@ -11,7 +11,7 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from swapstats_core.cells import (
 )
 from swapstats_core.chunks import (
     HEAD_LIMIT,
+    Adds,
     Chunk,
     Compacted,
     Head,
@@ -59,6 +60,9 @@ BATCH_LIMIT: Final = 8_192
 
 _PRUNE_FROM: Final = 1_024
 """With fewer tokens it isn't worth while to give numbers back."""
+_HALF: Final = 0xFFFFFFFF
+_Rows = Sequence[tuple[int, int]]
+"""Rows of an event, of any version, as ``low`` and ``mark`` of `identities.Keys`."""
 _UNSEEN: Final = -1
 _SEVERAL: Final = -2
 
@@ -118,10 +122,10 @@ class _Step:
     """What a run of swaps within one generation does, until it is written down."""
 
     batch: Batch
+    first_number: int
+    """Of the events that are added."""
     added: list[int] = field(default_factory=list)
-    """Positions of events' first adds ..."""
-    changed: list[int] = field(default_factory=list)
-    """... and what was the newest event time then."""
+    """Positions of events' first adds."""
     late: list[int] = field(default_factory=list)
     moved: list[int] = field(default_factory=list)
     """Tokens whose newest event time rises although their windows stay."""
@@ -207,13 +211,13 @@ class PartitionState:
         head, newest_ms, grace_ms = self._head, self.newest_ms, self.config.grace_ms
         end_ms = (head.generation + 1) * HOUR_MS
         remembered = self._remembered(batch, begin, head.generation - self.config.generations)
-        recent, known_events, changed_at = head.recent, head.events, head.changed
+        recent, number = head.recent, head.next_number
         token_newest, token_chain = self._newest, self._chain
         span_ms = (self.config.longest_minutes - 1) * MINUTE_MS
         floor_ms = newest_ms // MINUTE_MS * MINUTE_MS - span_ms
         digests, times, tokens, chains, swaps = batch.digests, batch.times, batch.tokens, batch.chains, batch.swaps
-        step = _Step(batch)
-        added, changed, late, moved = step.added, step.changed, step.late, step.moved
+        step = _Step(batch, number)
+        added, late, moved = step.added, step.late, step.moved
         outcomes, at = applied.outcomes, begin
         for at in range(begin, len(swaps)):
             time_ms, token = times[at], tokens[at]
@@ -234,11 +238,9 @@ class PartitionState:
                 if is_late:
                     late.append(at)
                     continue
-                recent[digests[at]] = len(known_events)
-                known_events.append(swaps[at])
-                changed_at.append(newest_ms)
+                recent[digests[at]] = number
+                number += 1
                 added.append(at)
-                changed.append(newest_ms)
                 continue
             if time_ms > seen_ms:
                 moved.append(token)
@@ -252,12 +254,12 @@ class PartitionState:
                 applied.letters.append((start + at, outcome))
         else:
             at = len(swaps)
-        self.newest_ms = newest_ms
+        newest_before_ms, self.newest_ms = self.newest_ms, newest_ms
         head.touched.update(tokens[begin:at])
         outcomes[Outcome.APPLIED] += len(added)
         outcomes[Outcome.LATE] += len(late)
         applied.late += [start + each for each in late]
-        self._write_down(step)
+        self._write_down(step, newest_before_ms)
         return at
 
     def _seen_on_another_chain(self, token: int, chain: int, time_ms: int) -> int:
@@ -279,18 +281,18 @@ class PartitionState:
 
     # -- events that are mentioned again ----------------------------------------------------------------------------
 
-    def _remembered(self, batch: Batch, begin: int, oldest: int) -> dict[int, Sealed | Head]:
+    def _remembered(self, batch: Batch, begin: int, oldest: int) -> dict[int, _Rows | Head]:
         """What frozen heads and chunks from ``oldest`` on know of the batch's events, by position: the head that knows
         the event best, or the rows of the chunks.
         """
         high, low = batch.high[begin:], batch.low[begin:]
         probe = Probe(high, low)
-        rows: dict[int, list[tuple[int, Row]]] = defaultdict(list)
+        rows: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for chunk in self._chunks:
             if chunk.generation >= oldest:
                 for at, stored, mark in probe.hits(chunk.ids):
-                    rows[begin + at].append(row_of(stored, mark))
-        remembered: dict[int, Sealed | Head] = {at: _newest_version(found) for at, found in rows.items()}
+                    rows[begin + at].append((stored, mark))
+        remembered: dict[int, _Rows | Head] = {**rows}
         heads = [head for head in self._frozen if head.generation >= oldest and head.recent]
         if heads:
             places: dict[bytes, list[int]] = defaultdict(list)
@@ -301,18 +303,21 @@ class PartitionState:
                     remembered.update(dict.fromkeys(places[known], head))
         return remembered
 
-    def _mentioned_again(self, step: _Step, at: int, remembered: Sealed | Head | None, *, is_late: bool) -> Outcome:
+    def _mentioned_again(self, step: _Step, at: int, remembered: _Rows | Head | None, *, is_late: bool) -> Outcome:
         """What becomes of a removal, or of an add whose event is remembered."""
         batch, newest_ms = step.batch, step.newest_ms
-        digest, swap = batch.digests[at], batch.swaps[at]
-        known, changed_ms = self._latest(digest, remembered)
-        if isinstance(known, Swap):
-            if _says_the_same(known, swap):
+        digest = batch.digests[at]
+        head = self._head if digest in self._head.recent else remembered
+        known: Event | Sealed | None = None
+        if isinstance(head, Head):
+            if (found := self._in_head(head, step, at)) is Outcome.DUPLICATE:
                 return Outcome.DUPLICATE
-            known = events.first(self._mention_of(known), changed_ms)
-        elif isinstance(known, Sealed):
-            if not swap.removed and self._is_repeat(known, batch, at):
+            known = found
+        elif head is not None:
+            if _is_repeat(batch, at, head):
                 return Outcome.DUPLICATE
+            known = _newest_version(head)
+        if isinstance(known, Sealed):
             known = self._open_event(digest, known, newest_ms) or known
         mention = batch.mention(at)
         if known is None:
@@ -334,20 +339,23 @@ class PartitionState:
             self._seal(step, at, Sealed(rows, known.version + 1), outcome, mention.contribution)
         return outcome
 
-    def _latest(self, digest: bytes, remembered: Sealed | Head | None) -> tuple[Swap | Event | Sealed | None, int]:
-        """What is known of an event at last, and (in a head) when its last mention was accepted."""
-        head = self._head if digest in self._head.recent else remembered
-        if not isinstance(head, Head):
-            return head, -1
-        place = head.recent[digest]
-        return head.events[place], head.changed[place]
-
-    def _is_repeat(self, sealed: Sealed, batch: Batch, at: int) -> bool:
-        """Whether a swap without a revision says what the only mention of its event does."""
-        if len(sealed.rows) > 1 or batch.swaps[at].revision is not None:
-            return False
-        _, row = row_of(int(batch.keys.low[at]), int(batch.keys.mark[at]))
-        return row == sealed.rows[0]
+    def _in_head(self, head: Head, step: _Step, at: int) -> Event | Sealed | Literal[Outcome.DUPLICATE]:
+        """What a head knows of a swap's event; `DUPLICATE`: it was mentioned once, by an add that says the same."""
+        batch = step.batch
+        number = head.recent[batch.digests[at]]
+        if number < 0:
+            return head.others[~number]
+        if head is self._head and number >= step.first_number:
+            first = step.added[number - step.first_number]
+            if _says_the_same(batch.swaps[first], batch.swaps[at]):
+                return Outcome.DUPLICATE
+            newest_ms = max(self.newest_ms, int(batch.event_ms[: first + 1].max()))
+            return events.first(batch.mention(first), newest_ms)
+        adds, place = head.add(number)
+        row = (int(adds.keys.low[place]), int(adds.keys.mark[place]))
+        if adds.ledger.revisions[place] < 0 and _is_repeat(batch, at, [row]):
+            return Outcome.DUPLICATE
+        return adds.ledger.event([place])
 
     def _open_event(self, digest: bytes, sealed: Sealed, newest_ms: int) -> Event | None:
         """The event in the ledgers, if it is open."""
@@ -376,13 +384,8 @@ class PartitionState:
 
     def _remember(self, step: _Step, at: int, event: Event | Sealed) -> None:
         head = self._head
-        head.recent[step.batch.digests[at]] = len(head.events)
-        head.events.append(event)
-        head.changed.append(step.newest_ms)
-
-    def _mention_of(self, swap: Swap) -> Mention:
-        contribution = Contribution(swap.event_ms, swap.usd_micros, swap.token_atto, swap.is_buy)
-        return Mention(swap.removed, self.hashes.block(swap.block_hash), swap.block_number, swap.revision, contribution)
+        head.recent[step.batch.digests[at]] = ~len(head.others)
+        head.others.append(event)
 
     def _row_of(self, mention: Mention, *, counts: bool = False) -> Row:
         event_ms, usd_micros, token_atto, is_buy = mention.contribution
@@ -395,13 +398,14 @@ class PartitionState:
 
     # -- writing down -----------------------------------------------------------------------------------------------
 
-    def _write_down(self, step: _Step) -> None:
-        """Put what a step did into the head and the windows."""
+    def _write_down(self, step: _Step, newest_before_ms: int) -> None:
+        """Put what a step did into the head and the windows; ``newest_before_ms``: the newest event time before it."""
         head, batch = self._head, step.batch
         where = np.array(step.added, np.intp)
         if step.added:
-            head.keys.append(batch.keys.take(where))
-            head.ledgers.append(of_adds(batch, where, step.changed))
+            newest_ms = np.maximum(np.maximum.accumulate(batch.event_ms[: step.added[-1] + 1]), newest_before_ms)
+            ledger = of_adds(batch, where, newest_ms[where])
+            head.adds.append(Adds(step.first_number, batch.keys.take(where), ledger))
         if step.opened or step.sealed:
             sealed = [*((digest, self._sealed(event)) for digest, event in step.opened), *step.sealed]
             head.keys += [keys_of(digest, each.version, each.rows) for digest, each in sealed]
@@ -666,12 +670,18 @@ class PartitionState:
         return rank(totals, self.token_names, by, limit)
 
 
-def _newest_version(rows: Sequence[tuple[int, Row]]) -> Sealed:
-    if len(rows) == 1:
-        version, row = rows[0]
-        return Sealed((row,), version)
-    newest = max(version for version, _ in rows)
-    return Sealed(tuple(row for version, row in rows if version == newest), newest)
+def _is_repeat(batch: Batch, at: int, rows: _Rows) -> bool:
+    """Whether a swap is an add without a revision that says what the only mention of its event does."""
+    if len(rows) > 1 or batch.swaps[at].removed or batch.swaps[at].revision is not None:
+        return False
+    low, mark = rows[0]
+    return mark == batch.keys.mark[at] and low & _HALF == int(batch.keys.low[at]) & _HALF
+
+
+def _newest_version(rows: _Rows) -> Sealed:
+    said = [row_of(low, mark) for low, mark in rows]
+    newest = max(version for version, _ in said)
+    return Sealed(tuple(row for version, row in said if version == newest), newest)
 
 
 def _says_the_same(one: Swap, other: Swap) -> bool:
