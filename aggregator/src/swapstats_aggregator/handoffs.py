@@ -15,7 +15,6 @@ from swapstats_aggregator.holding import Holding
 from swapstats_aggregator.setup import Setup
 from swapstats_aggregator.snapshotting import Frozen, freeze
 from swapstats_aggregator.tenure import Tenure
-from swapstats_core.digest import rules
 from swapstats_core.ownership import Digested, Handoff, Prove, Released, encode
 
 log = structlog.get_logger()
@@ -94,7 +93,7 @@ class Handoffs:
         word = await self._digest_of_owner(tenure, frozen, _ANSWER_S)
         if word is None or tenure.followed_epoch != epoch:
             return
-        if word.rules != rules(self._setup.config):
+        if word.rules != self._setup.rules:
             tenure.proof = "incomparable"
             return
         tenure.proof = "equal" if word.digest == ours else "different"
@@ -108,7 +107,7 @@ class Handoffs:
         ours = await frozen.digest()
         self._amend(tenure, digest_owner=ours)
         word = await self._digest_of_owner(tenure, frozen, _DIGEST_S)
-        if word is None or word.rules != rules(self._setup.config):
+        if word is None or word.rules != self._setup.rules:
             return
         self._amend(tenure, digest_former=word.digest)
         if word.digest != ours:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports
+from swapstats_core.digest import rules
 from swapstats_core.partition import Config
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
+from swapstats_core.swap import Inlet
 from swapstats_core.wire import Subjects
 
 
@@ -39,6 +41,11 @@ class Setup:
     def config(self) -> Config:
         """The engine's part of it."""
         return Config.of(self.spec)
+
+    @property
+    def rules(self) -> str:
+        """What two shards must have in common for their states of the same records to be compared."""
+        return f"{rules(self.config)}/{Inlet.of(self.spec).rules}"
 
     @property
     def subjects(self) -> Subjects:

@@ -21,7 +21,6 @@ from swapstats_aggregator.setup import Setup
 from swapstats_aggregator.snapshotting import Fenced, Frozen, freeze
 from swapstats_aggregator.succession import Answer, Bury, Succession
 from swapstats_aggregator.tenure import Have, Step, Tenure, Want, Wanted, step, wanted
-from swapstats_core.digest import rules
 from swapstats_core.ownership import (
     Assignment,
     Digested,
@@ -207,7 +206,7 @@ class Tenancy:
             incarnation=frozen.origin.incarnation,
             first_offset=frozen.origin.first_offset,
             digest=await frozen.digest(),
-            rules=rules(replica.config),
+            rules=self._setup.rules,
         )
         await self._setup.ports.bus.publish(self._setup.subjects.handoff(replica.partition), encode(digested))
 

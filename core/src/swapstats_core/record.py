@@ -101,6 +101,7 @@ def read_slowly(value: bytes | None, noted: Noted) -> Record:
     if not value:
         raise Reject(Reason.EMPTY, "the record has no value: produce one JSON object per record")
     try:
+        value.decode()  # a `Raw`'s characters aren't checked
         raws = _decode_raws(value)
     except msgspec.ValidationError:
         raise Reject(Reason.WRONG_TYPE, "the record is no JSON object: produce one per record") from None

@@ -56,6 +56,8 @@ __all__ = [
 FUTURE_MS = 60_000
 """How far an event may be ahead of its record's timestamp."""
 
+_VERSION = 2
+"""Of what is decided here: raise it when a record is decided otherwise than before."""
 _HEX_DIGITS = b"0123456789abcdef"
 _TOKEN = re.compile(r"[^\x00-\x20\x7f-\xa0\ud800-\udfff]{1,128}")
 
@@ -109,9 +111,10 @@ class Inlet:
     ``noted`` is an account of what was read, not a part of the decision.
     """
 
-    __slots__ = ("_most_usd_micros", "_read_token", "_read_usd", "noted")
+    __slots__ = ("_most_usd_micros", "_read_token", "_read_usd", "_rounds", "noted")
 
     def __init__(self, *, rounds: bool = True, most_usd_micros: int | None = None) -> None:
+        self._rounds = rounds
         on_rounded = self._note_rounded if rounds else refuse_rounding
         self._read_usd, self._read_token = USD.reader(on_rounded), TOKEN.reader(on_rounded)
         self._most_usd_micros = USD_LIMIT if most_usd_micros is None else most_usd_micros
@@ -121,6 +124,11 @@ class Inlet:
     def of(cls, spec: SwapStatsSpec) -> Inlet:
         """The inlet of a resource."""
         return cls(rounds=spec.source.amounts == "round", most_usd_micros=spec.limits.max_trade_usd)
+
+    @property
+    def rules(self) -> str:
+        """What two readers of a topic must have in common to decide alike."""
+        return f"{_VERSION}/{'round' if self._rounds else 'refuse'}/{self._most_usd_micros}"
 
     def take_noted(self) -> Noted:
         """What was noted since the last time."""
