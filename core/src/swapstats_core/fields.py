@@ -88,14 +88,14 @@ Usd = Annotated[
     PlainSerializer(format_usd, return_type=str),
     WithJsonSchema(
         {
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "x-kubernetes-int-or-string": True,
-            "pattern": r"^[0-9]{1,14}([.][0-9]{1,6})?$",
+            "type": "string",
+            "pattern": "^[0-9]{1,14}([.][0-9]{1,6})?$",
             "maxLength": 21,
+            "x-remedy": 'an amount of USD as a text, such as "2500.5"',
         }
     ),
 ]
-"""An amount of USD: a decimal string (or number) in files, 10^-6 USD in Python."""
+"""An amount of USD: a decimal string in files (a laptop's may have a number), 10^-6 USD in Python."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 SecretKey = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]

@@ -154,8 +154,8 @@ class Limits(Section):
     """What is too large to be true."""
 
     max_trade_usd: Usd | None = None
-    """A swap of more USD than this is a dead letter (``trade_too_large``) and isn't counted: a decimal string or a
-    whole number, such as "50000000". Absent: no limit but the column's, 100 trillion.
+    """A swap of more USD than this is a dead letter (``trade_too_large``) and isn't counted: a decimal text such as
+    "50000000". Absent: no limit but that of the amounts themselves, 100 trillion. A removal is never too large.
     """
 
 
