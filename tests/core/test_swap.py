@@ -281,43 +281,51 @@ NUMBERS = st.from_regex(r"\A-?[0-9]{1,60}(\.[0-9]{1,66})?([eE][+-]?[0-9]{1,2})?\
 ) | st.from_regex(r"\A[0-9]{1,3}\.[0-9]{5}[05][05]{0,3}0{0,9}1?\Z")
 
 
-@given(NUMBERS, st.booleans())
-@example("0.0000005", True)
-@example("0.0000015", False)
-@example("0.00000050000000000000000000000000000000000001", False)
-@example("0.0000025000", True)
-@example("99999999999999.9999995", True)
-@example("-0.0000001", True)
-@example("153.42857142857142", False)
-@example("0." + "0" * 126, True)
-@example("0e9999", True)
-@example("-0", False)
-@example("-0.0", True)
-@example("99999999999999.999999", True)
-@example("99999999999999.9999990", False)
-@example("100000000000000", True)
-@example("0." + "0" * 100, True)
-@example("1e-9999", True)
-def test_amounts_are_what_decimal_says(text: str, quoted: bool) -> None:  # noqa: FBT001 - hypothesis calls it
+SCALES = {"amount_usd": (USD_DIGITS, USD_LIMIT), "amount_token": (TOKEN_DIGITS, TOKEN_LIMIT)}
+
+
+@given(NUMBERS, st.booleans(), st.sampled_from(sorted(SCALES)))
+@example("0.0000005", True, "amount_usd")
+@example("0.0000015", False, "amount_usd")
+@example("0.00000050000000000000000000000000000000000001", False, "amount_usd")
+@example("0.0000025000", True, "amount_usd")
+@example("99999999999999.9999995", True, "amount_usd")
+@example("-0.0000001", True, "amount_usd")
+@example("153.42857142857142", False, "amount_usd")
+@example("0." + "0" * 126, True, "amount_usd")
+@example("0e9999", True, "amount_usd")
+@example("-0", False, "amount_usd")
+@example("-0.0", True, "amount_usd")
+@example("99999999999999.999999", True, "amount_usd")
+@example("99999999999999.9999990", False, "amount_usd")
+@example("100000000000000", True, "amount_usd")
+@example("0." + "0" * 100, True, "amount_usd")
+@example("1e-9999", True, "amount_usd")
+@example("0.0000000000000000005", True, "amount_token")
+@example("0.0000000000000000015", False, "amount_token")
+@example("99999999999999999999.9999999999999999995", True, "amount_token")
+def test_amounts_are_what_decimal_says(text: str, quoted: bool, field: str) -> None:  # noqa: FBT001 - hypothesis
+    """Exactly, or rounded half-even from the text."""
+    digits, limit = SCALES[field]
     number = Decimal(text)
-    scaled = EXACT.multiply(number, Decimal(10**USD_DIGITS)).to_integral_value(ROUND_HALF_EVEN)
+    exact = EXACT.multiply(number, Decimal(10**digits))
+    scaled = exact.to_integral_value(ROUND_HALF_EVEN)
     leading_zero = len(text.lstrip("-").split(".")[0].split("e")[0].split("E")[0]) > 1 and text.lstrip("-")[0] == "0"
-    fits = number >= 0 and scaled < USD_LIMIT
     literal = f'"{text}"' if quoted else text
-    value = json.dumps(VALID).replace('"3.25"', literal).encode()
-    if fits and (quoted or not leading_zero):
-        rounds = Inlet()
-        assert rounds.decode(value, NOW_MS).usd_micros == scaled
-        is_rounded = EXACT.multiply(number, Decimal(10**USD_DIGITS)) != scaled
-        assert rounds.take_noted().rounded_amounts == is_rounded
-        if is_rounded:
-            with pytest.raises(Reject, match=r"source\.amounts"):
-                Inlet(rounds=False).decode(value, NOW_MS)
-        else:
-            assert Inlet(rounds=False).decode(value, NOW_MS).usd_micros == scaled
-    else:
+    value = json.dumps(VALID | {field: "\0"}).replace('"\\u0000"', literal).encode()
+    if number < 0 or scaled >= limit or (leading_zero and not quoted):
         reason = Reason.MALFORMED_JSON if leading_zero and not quoted else Reason.BAD_AMOUNT
         assert rejected(value).reason is reason
+        return
+    rounds, refuses = Inlet(), Inlet(rounds=False)
+    swap = rounds.decode(value, NOW_MS)
+    assert (swap.usd_micros if field == "amount_usd" else swap.token_atto) == scaled
+    assert rounds.take_noted().rounded_amounts == (exact != scaled)
+    if exact == scaled:
+        assert refuses.decode(value, NOW_MS) == swap
+    else:
+        with pytest.raises(Reject, match=r"source\.amounts"):
+            refuses.decode(value, NOW_MS)
 
 
 @given(st.integers(0, USD_LIMIT - 1), st.integers(0, TOKEN_LIMIT - 1))

@@ -116,6 +116,26 @@ async def test_rows_of_the_release_before_are_kept_and_those_of_any_chain_join_t
     assert "toIntervalSecond(31536000)" in str(await client.command(f"SHOW CREATE TABLE {database}.raw_swaps"))
 
 
+async def test_a_recorder_of_the_release_before_may_go_on_inserting(
+    stores: list[ClickHouseStore], clickhouse: ClickHouse, client: AsyncClient
+) -> None:
+    """While it is rolled out: blocks of the former column types, whose texts are filled up with zeros."""
+    await stores[0].migrate(clickhouse)
+    former = {
+        "event_time": ("DateTime64(3, 'UTC')", int(time.time() * 1000).to_bytes(8, "little")),
+        "chain_id": ("UInt32", (8453).to_bytes(4, "little")),
+        "tx_hash": ("FixedString(66)", b"0xabc".ljust(66, b"\0")),
+        "token_address": ("FixedString(42)", bytes(42)),
+    }
+    texts = [(name.encode(), kind.encode(), value) for name, (kind, value) in former.items()]
+    block = b"".join(bytes([len(name)]) + name + bytes([len(kind)]) + kind + value for name, kind, value in texts)
+    await client.raw_insert(f"{clickhouse.database}.raw_swaps", list(former), b"\x04\x01" + block, fmt="Native")
+    found = await client.query(
+        f"SELECT chain_id, tx_hash, token_address, revision FROM {clickhouse.database}.raw_swaps"
+    )
+    assert list(found.result_rows) == [(8453, "0xabc", "", -1)]
+
+
 @pytest.mark.parametrize(("statement", "code"), [("RENAME TABLE a TO b", 241), ("CREATE TABLE a", 57)])
 def test_only_a_renaming_that_was_done_is_no_error(statement: str, code: int) -> None:
     assert not ran_before(statement, code)
