@@ -36,7 +36,7 @@ from swapstats_core.fields import MINUTE_MS
 from swapstats_core.partition import BATCH_LIMIT, Config, PartitionState
 from swapstats_core.snapshot import Manifest, decode_manifest, restore
 from swapstats_core.spec import SwapStatsSpec
-from swapstats_core.swap import Swap
+from swapstats_core.swap import Inlet, Swap
 from swapstats_core.wire import Keys
 
 IDS: Final = 10_000_000
@@ -89,7 +89,7 @@ async def inspect(where: Running, part: str) -> dict[str, Any]:
     resource = where.resource(1)
     tune_garbage_collection()
     before = _rss_bytes()
-    replica = Replica(0, 1, 1, PartitionState(Config.of(SwapStatsSpec())), 0, Origin("bench", 0))
+    replica = Replica(0, 1, 1, PartitionState(Config.of(SwapStatsSpec())), 0, Origin("bench", 0), Inlet())
     swaps = swaps_of_ids(IDS) if part == "ids" else swaps_of_tokens(TOKENS)
     started = time.perf_counter()
     _fill(replica.state, swaps)

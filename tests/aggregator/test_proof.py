@@ -9,12 +9,16 @@ import pytest
 from swapstats_aggregator.adapters.memory import MemoryBus
 from swapstats_core.fields import DAY_MS, MINUTE_MS
 from swapstats_core.ownership import Digested, Proof, decode_word
+from swapstats_core.spec import Limits, SwapStatsResource
 from swapstats_core.wire import decode_pulse
 from tests.aggregator.moves import BOTH, Wrong, both_stored, handoffs, owned, reports, warming
 from tests.aggregator.world import RESOURCE, World
 
 OTHER_WINDOWS = RESOURCE.model_copy(
     update={"spec": RESOURCE.spec.model_copy(update={"windows": [5 * MINUTE_MS, DAY_MS]})}
+)
+OTHER_LIMITS = RESOURCE.model_copy(
+    update={"spec": RESOURCE.spec.model_copy(update={"limits": Limits(max_trade_usd=10**12)})}
 )
 
 
@@ -77,9 +81,10 @@ async def test_a_shard_that_counts_wrong_is_refused_before_it_serves(world: Worl
         world.assert_exact()
 
 
-async def test_who_counts_by_other_rules_cannot_be_compared(world: World) -> None:
+@pytest.mark.parametrize("other", [OTHER_WINDOWS, OTHER_LIMITS], ids=["windows", "limits"])
+async def test_who_counts_by_other_rules_cannot_be_compared(world: World, other: SwapStatsResource) -> None:
     rng = random.Random(5)  # noqa: S311 - no secret
-    async with world.member("shard-0"), world.member("shard-1", resource=OTHER_WINDOWS) as running:
+    async with world.member("shard-0"), world.member("shard-1", resource=other) as running:
         await begin(world, rng)
         await world.assign(warming("shard-0", 1, "shard-1"))
         await world.until(lambda: proofs(world, "shard-1") == {"incomparable"})

@@ -6,6 +6,7 @@ from swapstats_aggregator.adapters.memory import MemoryRecord
 from swapstats_aggregator.ports import Fetched
 from swapstats_aggregator.replica import Origin, Replica
 from swapstats_core.partition import Config, PartitionState
+from swapstats_core.swap import Inlet
 from swapstats_core.wire import Pulse, Subjects, decode_pulse
 from tests.aggregator.world import RESOURCE, START_MS
 
@@ -20,7 +21,7 @@ def pulse(replica: Replica, wall_ms: int) -> Pulse:
 
 
 def test_a_state_that_begins_anew_leaves_out_a_pulse_and_goes_on_a_moment_later() -> None:
-    replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("topic", 0))
+    replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("topic", 0), Inlet())
     replica.apply([MemoryRecord(5, START_MS, b"key", b"bad")])
     replica.reached(Fetched((), 6, 6, START_MS), START_MS)
     before = pulse(replica, START_MS)
@@ -32,7 +33,7 @@ def test_a_state_that_begins_anew_leaves_out_a_pulse_and_goes_on_a_moment_later(
 
 
 def test_a_state_that_is_kept_does_so_too_since_its_offset_goes_back() -> None:
-    replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("topic", 0))
+    replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("topic", 0), Inlet())
     before = pulse(replica, START_MS)
     replica.restart(Origin("another", 0, START_MS), anew=False)
     after = pulse(replica, START_MS + 1_000)

@@ -256,3 +256,25 @@ async def test_a_source_that_reads_on_after_a_lost_snapshot_store_keeps_serving(
         world.now_ms += 1_000
         await until(lambda: all((world.manifest(p) or pytest.fail("kept")).offset == world.offset(p) for p in (0, 1)))
         world.assert_exact()
+
+
+async def test_what_is_read_although_it_is_unusual_is_counted_by_the_owner(world: World) -> None:
+    for number in range(40):
+        world.add(number, START_MS, amount_usd=1 / 3, **{f"extra{number}": 1}, dex="v3")
+    world.add(41, START_MS, pool="x")
+    async with world.shard() as running:
+        await until(world.is_current)
+        assert running.metric("rounded_amounts_total") == 40
+        assert running.metric("unknown_fields_total", field="dex") == 40
+        names = {
+            sample.labels["field"]: sample.value
+            for family in running.metrics.registry.collect()
+            if family.name == "unknown_fields"
+            for sample in family.samples
+            if sample.name == "unknown_fields_total"
+        }
+        assert sum(names.values()) == 81
+        assert len(names) == 33, "32 names, and all others together"
+        assert names["other"] >= 9
+        world.assert_exact()
+        await running.stop()

@@ -12,6 +12,7 @@ import pytest
 from swapstats_aggregator.adapters import kafka, kafka_client
 from swapstats_aggregator.adapters.memory import MemoryRecord, MemorySource, MemoryTopic
 from swapstats_aggregator.ports import DeadLetter, OutOfRange, Recreated, Source, Unavailable
+from swapstats_core.rejects import REMEDIES, Reason
 from tests.aggregator.reading import Reading
 from tests.aggregator.servers import broker, free_port
 from tests.aggregator.topics import MAX_BYTES, MemorySite, Site, embedded_site, kafka_site, wall_ms
@@ -253,7 +254,7 @@ async def test_a_dead_producer_of_dead_letters_is_replaced(kafka: str) -> None:
         async with asyncio.timeout(30):
             while True:
                 with contextlib.suppress(Unavailable):
-                    await letters.send([DeadLetter(0, record(1, b"x"), "empty", "")])
+                    await letters.send([DeadLetter(0, record(1, b"x"), Reason.EMPTY, "")])
                     break
         assert letters._producer is not dead
         assert b"x" in [letter.value for letter in await site.letters()]
@@ -266,8 +267,8 @@ def record(offset: int, value: bytes | None, timestamp_ms: int = 1_700_000_000_0
 async def test_dead_letters_carry_their_origin_and_reason(site: Site) -> None:
     await site.dead_letters.send(
         [
-            DeadLetter(1, record(17, b"{"), "malformed_json", "not one JSON object \ud800"),
-            DeadLetter(0, record(3, None, -1), "empty", "the record has no value"),
+            DeadLetter(1, record(17, b"{"), Reason.MALFORMED_JSON, "not one JSON object \ud800"),
+            DeadLetter(0, record(3, None, -1), Reason.EMPTY, "the record has no value"),
         ]
     )
     first, second = await site.letters()
@@ -276,6 +277,7 @@ async def test_dead_letters_carry_their_origin_and_reason(site: Site) -> None:
         ("origin", f"{site.name}:1:17".encode()),
         ("reason", b"malformed_json"),
         ("detail", b"not one JSON object ?"),
+        ("remedy", REMEDIES[Reason.MALFORMED_JSON].encode()),
     ]
     assert (second.value, second.timestamp) == (None, 0)
     assert second.headers[1] == ("reason", b"empty")
@@ -283,7 +285,10 @@ async def test_dead_letters_carry_their_origin_and_reason(site: Site) -> None:
 
 async def test_of_a_dead_letter_that_is_too_large_an_excerpt_is_stored(site: Site) -> None:
     large = bytes(range(256)) * (MAX_BYTES // 64)
-    letters = [DeadLetter(0, record(0, large), "too_large", "much"), DeadLetter(0, record(1, b"x"), "empty", "little")]
+    letters = [
+        DeadLetter(0, record(0, large), Reason.BAD_TOKEN, "much"),
+        DeadLetter(0, record(1, b"x"), Reason.EMPTY, "little"),
+    ]
     await site.dead_letters.send(letters)
     stored = {dict(letter.headers)["origin"].rpartition(b":")[2]: letter for letter in await site.letters()}
     assert stored[b"0"].value == large[:65_536]

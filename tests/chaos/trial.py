@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.target import resource_in
 from swapstats_cli.verify.topic import Topic, swap_of
+from swapstats_core.swap import Inlet
 from swapstats_core.wire import Keys, Subjects
 from tests.chaos.owners import Owners
 from tests.chaos.schedule import Form, schedule
@@ -244,13 +245,14 @@ async def _ends(system: System) -> dict[int, int]:
 async def _bad_records(system: System, ends: dict[int, int]) -> set[str]:
     """The origins of all records in the topic that are no swaps."""
     source = resource_in(DataDir(system.data_dir).spec).spec.source
+    inlet = Inlet()
     bad = set()
     async with Topic(TOPIC, source.max_bytes, {"bootstrap_servers": source.brokers}) as topic:
         async for records in topic.read(dict.fromkeys(ends, 0), ends, to_end=True):
             bad |= {
                 f"{TOPIC}:{record.partition}:{record.offset}"
                 for record in records
-                if swap_of(record, PARTITIONS) is None
+                if swap_of(record, PARTITIONS, inlet) is None
             }
     return bad
 

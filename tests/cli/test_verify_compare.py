@@ -10,7 +10,7 @@ from swapstats_cli.verify.compare import LateStats, PartitionCheck, Position, Se
 from swapstats_cli.verify.report import ExitCode, PartitionReport, Report, RowsReport
 from swapstats_cli.verify.rows import Row, RowsCheck
 from swapstats_core.oracle import Oracle, WindowTotals
-from swapstats_core.swap import RecordedSwap, format_token, format_usd, inclusion
+from swapstats_core.swap import RecordedSwap, format_token, format_usd
 from swapstats_core.wire import WindowStats, rfc3339
 from tests.kit.streams import DAY_MS, HOUR_MS, MINUTE_MS, START_MS, make_swap
 
@@ -148,10 +148,11 @@ def test_records_before_the_first_offset_are_not_counted() -> None:
 def row(swap: RecordedSwap, offset: int, **changes: object) -> Row:
     fields: dict[str, object] = {
         "event_id": swap.event_id,
-        "inclusion": inclusion(swap.record),
+        "inclusion": swap.inclusion,
         "token": swap.token,
         "token_address": "",
         "removed": swap.removed,
+        "revision": swap.revision,
         "event_ms": swap.event_ms,
         "amount_usd": format_usd(swap.usd_micros).rstrip("0"),
         "amount_token": format_token(swap.token_atto),

@@ -31,9 +31,11 @@ source:
   tls: {enabled: false, caRef: null, certRef: null, keyRef: null}
   sasl: null
   deadLetterTopic: null
+  amounts: round
 windows: [5m, 1h, 24h]
 grace: 2m
 dedupe: {ttl: 24h}
+limits: {maxTradeUsd: null}
 snapshots: {interval: 5s, keep: 3}
 images: {aggregator: null, api: null, pullPolicy: IfNotPresent, pullSecrets: []}
 shards: {replicas: 2, failoverAfter: 10s, resources: {}}
@@ -270,3 +272,18 @@ def test_the_usual_spelling(duration_ms: int, text: str) -> None:
 def test_a_frozen_spec_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         SwapStatsSpec().windows = [MINUTE_MS]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("written", "micros"), [("'50000000'", 50_000_000_000_000), ("2500.5", 2_500_500_000), ("0", 0), ("1e6", 10**12)]
+)
+def test_an_amount_of_usd_is_exact(written: str, micros: int) -> None:
+    limits = spec(f"limits: {{maxTradeUsd: {written}}}").limits
+    assert limits.max_trade_usd == micros
+    assert type(limits).model_validate(limits.model_dump(mode="json", by_alias=True)) == limits
+
+
+@pytest.mark.parametrize("written", ["-1", "a lot", "0.0000001", "'1e20'", "true", "[]", ".nan", ".inf"])
+def test_what_is_no_amount_of_usd_is_refused_with_the_remedy(written: str) -> None:
+    with pytest.raises(ValueError, match="write a decimal number"):
+        spec(f"limits: {{maxTradeUsd: {written}}}")

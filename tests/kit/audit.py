@@ -14,7 +14,7 @@ from swapstats_cli.verify.compare import LateStats, Served, late_of, stats_of
 from swapstats_cli.verify.topic import Topic, swap_of
 from swapstats_core.oracle import MINUTE_MS, Oracle, WindowTotals
 from swapstats_core.spec import SwapStatsResource
-from swapstats_core.swap import Swap
+from swapstats_core.swap import Inlet, Swap
 from swapstats_core.wire import WindowStats, rfc3339
 from tests.kit.running import PARTITIONS, TOPIC, System
 
@@ -109,13 +109,14 @@ async def wrong(system: System, replies: Sequence[Served], pasts: Mapping[int, P
     for reply in replies:
         by_partition[reply.partition].append(reply)
     audits = {p: _PartitionAudit(Oracle.of(spec), windows, pasts.get(p), by_partition[p]) for p in range(PARTITIONS)}
+    inlet = Inlet.of(spec)
     targets = {p: audit.target for p, audit in audits.items()}
     async with Topic(TOPIC, spec.source.max_bytes, {"bootstrap_servers": spec.source.brokers}) as topic:
         async for records in topic.read(dict.fromkeys(audits, 0), targets, to_end=False):
             audit = audits[records[0].partition]
             for record in records:
                 audit.reach(record.offset)
-                if (swap := swap_of(record, PARTITIONS)) is not None:
+                if (swap := swap_of(record, PARTITIONS, inlet)) is not None:
                     audit.oracle.add(swap)
     faults = []
     for audit in audits.values():

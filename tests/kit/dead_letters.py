@@ -18,6 +18,7 @@ class DeadLetter:
         self.origin = headers["origin"].decode()
         self.reason = Reason(headers["reason"].decode())
         self.detail = headers["detail"].decode()
+        self.remedy = headers["remedy"].decode()
 
 
 async def dead_letters(system: System, count: int) -> list[DeadLetter]:

@@ -113,6 +113,21 @@ def _number_amounts(_: random.Random, event: Event) -> bytes:
     return text.replace('"\\u0001"', event["amount_usd"]).replace('"\\u0002"', event["amount_token"]).encode()
 
 
+def _bare(tx_hash: str) -> str:
+    """A hash without its prefix, if that can't be taken for another text."""
+    return tx_hash[2:] if len(tx_hash) == 66 else tx_hash
+
+
+def _longer(event: Event, digits: str) -> Event:
+    """Amounts with more digits than are kept: format_usd and format_token write all that are."""
+    usd, token = event["amount_usd"], event["amount_token"]
+    return event | {"amount_usd": f"{usd}{digits}", "amount_token": f"{token}{digits}" if _is_whole(token) else token}
+
+
+def _is_whole(token: str) -> bool:
+    return len(token.partition(".")[2]) == 18
+
+
 def _exponent_amounts(_: random.Random, event: Event) -> bytes:
     usd = event["amount_usd"].replace(".", "").lstrip("0") or "0"
     return _json(event | {"amount_usd": f"{usd}E-6", "amount_token": f"{event['amount_token']}e+0"})
@@ -130,6 +145,18 @@ GOOD = (
     _Way("time with more digits", None, lambda _, e: _json(e | {"event_time": _iso(e["event_time"], "999999Z")})),
     _Way("time with a zone", None, lambda _, e: _json(e | {"event_time": _iso(e["event_time"] + 5_400_000, "+01:30")})),
     _Way("hash in capitals", None, lambda _, e: _json(e | {"tx_hash": e["tx_hash"].upper()})),
+    _Way("hash without 0x", None, lambda _, e: _json(e | {"tx_hash": _bare(e["tx_hash"])})),
+    _Way("side in capitals", None, lambda _, e: _json(e | {"side": e["side"].upper()})),
+    _Way("integers as floats", None, lambda _, e: _json(e | {"chain_id": 1.0, "log_index": float(e["log_index"])})),
+    _Way("integers as hex", None, lambda _, e: _json(e | {"chain_id": "0x1", "log_index": hex(e["log_index"])})),
+    _Way("integers as texts", None, lambda _, e: _json(e | {"chain_id": "1", "log_index": str(e["log_index"])})),
+    _Way("time as a text of milliseconds", None, lambda _, e: _json(e | {"event_time": str(e["event_time"])})),
+    _Way("time as a float", None, lambda _, e: _json(e | {"event_time": e["event_time"] + 0.5})),
+    _Way("not removed", None, _with(removed=None)),
+    _Way("digits that round away", None, lambda _, e: _json(_longer(e, "4" * 30))),
+    _Way("forms that aren't kept", None, _with(pool_address={}, token_address=7, trader=["x"], schema_version="new")),
+    _Way("a type as address", None, _with(token_address="0x2::sui::SUI", pool_address="0x" + "aB" * 32)),
+    _Way("empty texts", None, _with(event_id="", trader="", schema_version=None)),
     _Way("event id", None, lambda _, e: _json(e | {"event_id": f"1:{e['tx_hash']}:{e['log_index']}"})),
     _Way("unknown fields", None, _with(extra={"nested": [1, {"x": None}]}, zzz=1e300)),
     _Way("optional nulls", None, _with(trader=None, token_symbol=None, pool_address=None, event_id=None)),
@@ -138,39 +165,73 @@ GOOD = (
 LARGE_GOOD = _Way("1 MB in an unimportant field", None, _with(trader="x" * LARGE))
 
 _TYPES: tuple[tuple[str, tuple[object, ...]], ...] = (
-    ("chain_id", ("1", 1.5, None, [], {}, True, -1, 2**32)),
+    ("chain_id", ("01", "0x", "1e0", "-1", 1.5, None, [], {}, True, -1, 2**63, 1e300, "0x1" + "0" * 16)),
     ("tx_hash", (1, None, [], {}, True)),
-    ("log_index", ("1", 1.5, None, [], True, -1, 10**40)),
+    ("log_index", ("one", "+1", " 1", "1.0", 1.5, None, [], True, -1, 10**40, 2**32)),
     ("token", (1, None, ["WETH"], {"id": "WETH"}, False)),
-    ("side", ("BUY", "", 1, None, "hold", "missing required field")),
+    ("side", ("BUYS", "", 1, None, "hold", "missing required field")),
     ("amount_usd", (None, True, [], {}, ["1.5"])),
     ("amount_token", (None, False, [1], {"value": "1"})),
-    ("event_time", (None, 1.7e12, [], {}, True)),
-    ("removed", ("true", 1, None, "")),
-    ("block_number", ("1", -1, 1.5, 2**63)),
-    ("token_address", ("0x" + "a" * 41, "gr\u00fc\u00dfe", 7)),
-    ("schema_version", ("1", -1, 2**16)),
+    ("event_time", (None, [], {}, True)),
+    ("removed", ("true", 1, 0, "")),
+    ("block_number", ("", -1, 1.5, 2**63, False)),
+    ("revision", (-1, 2**63, "new", {})),
+    ("block_hash", (1, {}, True)),
 )
 _AMOUNTS = (
     *("", " ", "NaN", "nan", "Infinity", "-Infinity", "-1", "-0.000001", "1e40", f"{10**40}", "1_000", "1,5", "0x10"),
-    *("+1", "1.", ".5", "1.5.5", "--1", "\u0663", "\uff11", "1e99999", "9" * 1000, "1e-400", "1e", " 1", "1 ", "1\n"),
+    *(
+        "+1",
+        "1.",
+        ".5",
+        "1.5.5",
+        "--1",
+        "\u0663",
+        "\uff11",
+        "1e99999",
+        "9" * 1000,
+        "0." + "1" * 127,
+        "1e",
+        " 1",
+        "1 ",
+        "1\n",
+    ),
 )
 _IDS: tuple[tuple[str, str], ...] = (
     ("tx_hash", ""),
-    ("tx_hash", "0x" + "a" * 65),
+    ("tx_hash", "0x" + "a" * 127),
+    ("block_hash", "a" * 129),
+    ("block_hash", "0x" + "a" * 448),
+    ("block_hash", "a b"),
+    ("block_hash", "\u212a"),
     ("tx_hash", "0x:1"),
     ("tx_hash", "0x 1"),
     ("tx_hash", "0xgr\u00fcn"),
     ("tx_hash", "\u212a"),
-    ("event_id", ""),
+    ("event_id", "1:0x"),
     ("event_id", "1:0xother:7"),
     ("event_id", "2:" * 40),
 )
 _TOKENS = ("", " ", "a b", "a\tb", "\0", "a\nb", "\x7f", "\x9f", "\u00a0", "x" * 129)
 _TIMES: tuple[object, ...] = (
     *("", "now", "2026-01-05", "2026-01-05T12:00:31", "2026-13-05T12:00:31Z", "2026-01-05T25:00:00.000Z"),
-    *("2026-01-05T12:00:60.000Z", "1767614400000", "1969-12-31T23:59:59Z", "2026-01-05T12:00:31.200+99:00"),
-    *("\uff12026-01-05T12:00:31Z", "9" * 200, -1, 10**18, 10**40),
+    *("2026-01-05T12:00:60.000Z", "0x19b8e3e7a00", "1969-12-31T23:59:59Z", "2026-01-05T12:00:31.200+99:00"),
+    *(
+        "\uff12026-01-05T12:00:31Z",
+        "9" * 200,
+        -1,
+        0,
+        10**18,
+        10**40,
+        1e300,
+        1767614400,
+        1767614400.25,
+        "1767614400",
+        1767614400000000,
+    ),
+    *("2014-12-31T23:59:59.999Z", "2100-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z", "2026-01-05T12:00:31+05:60"),
+    *("2026-01-05T12:00:31-00:99", "2026-01-05T12:00:31+24:00", "2026-01-05T12:00:31+0530", "20260105T120031Z"),
+    *("2026-02-29T00:00:00Z", "2026-01-05T24:00:00Z", "1970-01-01T00:00:00Z"),
 )
 _REQUIRED = ("chain_id", "tx_hash", "log_index", "token", "side", "amount_token", "amount_usd", "event_time")
 _MALFORMED: tuple[tuple[str, Callable[[random.Random, str], str | bytes]], ...] = (
@@ -203,7 +264,20 @@ BAD = (
     *(_Way(f"malformed: {label}", Reason.MALFORMED_JSON, _text(spoil)) for label, spoil in _MALFORMED),
     *(_Way(f"malformed amount {text}", Reason.MALFORMED_JSON, _raw("amount_usd", text)) for text in _LITERALS),
     *(_Way(f"{name} is missing", Reason.MISSING_FIELD, _without(name)) for name in _REQUIRED),
-    _Way("field in capitals", Reason.MISSING_FIELD, _text(lambda _, t: t.replace('"token"', '"TOKEN"'))),
+    _Way("field in capitals", Reason.UNKNOWN_FIELD, _text(lambda _, t: t.replace('"token"', '"TOKEN"'))),
+    *(
+        _Way(f"misspelt {name}", Reason.UNKNOWN_FIELD, _with(**{name: "0x1"}))
+        for name in (
+            "blockHash",
+            "BlockHash",
+            "block-hash",
+            "block hash",
+            "blockhash",
+            "block.hash",
+            "logIndex",
+            "txhash",
+        )
+    ),
     *(
         _Way(f"not an object: {text}", Reason.WRONG_TYPE, _literally(text))
         for text in ("[]", "null", "1", '"swap"', "[{}]", "true")
@@ -215,20 +289,23 @@ BAD = (
     ),
     *(_Way(f"USD {text!r:.40}", Reason.BAD_AMOUNT, _with(amount_usd=text)) for text in _AMOUNTS),
     *(_Way(f"token amount {text!r:.40}", Reason.BAD_AMOUNT, _with(amount_token=text)) for text in _AMOUNTS),
-    *(_Way(f"USD {text}", Reason.BAD_AMOUNT, _raw("amount_usd", text)) for text in ("-1", "1e40", "1E-7", "1e400")),
-    _Way("7 digits", Reason.BAD_AMOUNT, _with(amount_usd="1.0000001")),
-    _Way("19 digits", Reason.BAD_AMOUNT, _with(amount_token="1.0000000000000000001")),
+    *(
+        _Way(f"USD {text}", Reason.BAD_AMOUNT, _raw("amount_usd", text))
+        for text in ("-1", "-1e-9", "1e40", "1e400", "1e9999", "1e99999")
+    ),
+    _Way("rounded up to the USD limit", Reason.BAD_AMOUNT, _with(amount_usd="99999999999999.9999995")),
     _Way("USD limit", Reason.BAD_AMOUNT, _with(amount_usd=format_usd(USD_LIMIT))),
     _Way("token limit", Reason.BAD_AMOUNT, _with(amount_token=format_token(TOKEN_LIMIT))),
     *(_Way(f"time {value!r:.40}", Reason.BAD_TIME, _with(event_time=value)) for value in _TIMES),
-    _Way("future", Reason.FUTURE_TIME, lambda rng, e: _json(_at(e, e["event_time"] + 10 ** rng.randrange(6, 13)))),
-    _Way("year 9999", Reason.FUTURE_TIME, _with(event_time="9999-12-31T23:59:59.999Z")),
+    _Way("future", Reason.FUTURE_TIME, lambda rng, e: _json(_at(e, e["event_time"] + 10 ** rng.randrange(6, 12)))),
+    _Way("year 2099", Reason.FUTURE_TIME, _with(event_time="2099-12-31T23:59:59.999Z")),
     *(_Way(f"{name} {value!r:.40}", Reason.BAD_ID, _with(**{name: value})) for name, value in _IDS),
     *(_Way(f"token {value!r:.40}", Reason.BAD_TOKEN, _with(token=value)) for value in _TOKENS),
 )
 LARGE_BAD = (
     _Way("1 MB token", Reason.BAD_TOKEN, _with(token="x" * LARGE)),
     _Way("1 MB amount", Reason.BAD_AMOUNT, _with(amount_usd="9" * LARGE)),
+    _Way("1 MB block hash", Reason.BAD_ID, _with(block_hash="a" * LARGE)),
     _Way("1 MB hash", Reason.BAD_ID, _with(tx_hash="a" * LARGE)),
     _Way("1 MB side", Reason.WRONG_TYPE, _with(side="b" * LARGE)),
     _Way("1 MB time", Reason.BAD_TIME, _with(event_time="2" * LARGE)),

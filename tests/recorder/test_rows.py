@@ -14,6 +14,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
 from swapstats_aggregator.recorder.ports import StoreUnavailableError
 from swapstats_aggregator.recorder.rows import Row, deduplication_token, encode
+from swapstats_core.event_time import FIRST_MS
 from swapstats_core.spec import ClickHouse
 from tests.recorder.events import DAY_MS, event, swap
 
@@ -58,7 +59,8 @@ async def test_every_field_arrives_exactly(store: ClickHouseStore, client: Async
         block_number=2**63 - 1,
         schema_version=65_535,
         log_index=2**32 - 1,
-        chain_id=2**32 - 1,
+        chain_id=2**63 - 1,
+        revision=2**63 - 1,
     )
     await put(store, Row(2**32 - 1, 2**63 - 1, NOW_MS, swap(fields)))
     found = await client.query(f"SELECT *, inclusion FROM {database}.raw_swaps", tz_mode="aware")
@@ -66,14 +68,14 @@ async def test_every_field_arrives_exactly(store: ClickHouseStore, client: Async
         "event_date": moment.date(),
         "event_time": moment,
         "ingested_time": datetime.fromtimestamp(NOW_MS // 1000, UTC).replace(microsecond=NOW_MS % 1000 * 1000),
-        "chain_id": 2**32 - 1,
-        "tx_hash": b"0xabc".ljust(66, b"\0"),
+        "chain_id": 2**63 - 1,
+        "tx_hash": "0xabc",
         "log_index": 2**32 - 1,
-        "event_id": f"{2**32 - 1}:0xabc:{2**32 - 1}",
+        "event_id": f"{2**63 - 1}:0xabc:{2**32 - 1}",
         "token": "T0",
-        "token_address": b"0x" + b"a" * 40,
+        "token_address": "0x" + "a" * 40,
         "token_symbol": "Ω" * 200,
-        "pool_address": bytes(42),
+        "pool_address": "",
         "trader": "0xT",
         "side": "buy",
         "amount_token": Decimal("99999999999999999999.999999999999999999"),
@@ -82,6 +84,7 @@ async def test_every_field_arrives_exactly(store: ClickHouseStore, client: Async
         "block_hash": "0xbeef",
         "included_by": "hash",
         "removed": 0,
+        "revision": 2**63 - 1,
         "schema_version": 65_535,
         "kafka_partition": 2**32 - 1,
         "kafka_offset": 2**63 - 1,
@@ -93,9 +96,9 @@ async def test_wild_but_valid_values_never_stop_an_insert(
     store: ClickHouseStore, client: AsyncClient, database: str
 ) -> None:
     wild = [
-        event(1, NOW_MS, token_symbol="\x00\U0010ffff", trader="x" * 300_000),
+        event(1, NOW_MS, token_symbol="\u200b\U0010ffff", trader="x" * 300_000),
         *(event(n, NOW_MS - n * 31 * DAY_MS) for n in range(2, 12)),
-        event(12, 0),
+        event(12, FIRST_MS),
         *(event(n, NOW_MS - n * 31 * DAY_MS) for n in range(13, 133)),  # more months than an insert may hold by default
     ]
     await put(store, *(row(offset, fields) for offset, fields in enumerate(wild)))

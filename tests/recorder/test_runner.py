@@ -218,6 +218,16 @@ async def test_records_that_are_no_swaps_are_counted_and_passed() -> None:
         assert running.metric("recorder_rejected_total", reason=reason) == 1
 
 
+async def test_what_is_kept_otherwise_than_it_came_is_counted() -> None:
+    fields = event(1, TIME_MS, trader={"id": 1}, amount_usd=1 / 3, dex="v3")
+    async with Running([Record(partition_of(fields["token"], PARTITIONS), 0, TIME_MS, encoded(fields))]) as running:
+        await running.source.has_committed(1)
+    assert len(running.store.inserts) == 1
+    assert running.metric("descriptive_fields_dropped_total", field="trader") == 1
+    assert running.metric("unknown_fields_total", field="dex") == 1
+    assert running.metric("rounded_amounts_total") == 1
+
+
 async def test_a_failed_commit_is_counted_and_the_stream_goes_on() -> None:
     async with Running([record(offset) for offset in range(25)]) as running:
         running.source.commits_fail = True

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import pytest
 
+from swapstats_core.swap import REMEDIES, Reason
 from tests.kit.dead_letters import dead_letters
 from tests.kit.figures import Figure
 from tests.kit.fuzz import FuzzRecord, fuzz_records
@@ -47,7 +48,7 @@ async def test_bad_records_among_good_ones(system: System, figure: Figure) -> No
     moved = [p for p, epoch in _epochs(system).items() if epoch > epochs[p]]
     assert [origin for origin in repeated if int(origin.split(":")[1]) not in moved] == [], "without a move: once"
     assert {letter.origin: letter.reason for letter in letters} == bad
-    assert all(letter.detail for letter in letters)
+    assert all(letter.detail and letter.remedy == REMEDIES[letter.reason] for letter in letters)
     assert system.dev.pids() == children, "somebody died"
     reasons = Counter(letter.reason for letter in letters)
     assert len(bad) > _COUNT * 0.45
@@ -55,6 +56,55 @@ async def test_bad_records_among_good_ones(system: System, figure: Figure) -> No
         f"bad input: {len(bad)} dead letters among {_COUNT} records in {took:.1f} s, {dict(reasons.most_common())}; "
         f"{len(moved)} partitions moved meanwhile, {len(repeated)} letters came twice"
     )
+
+
+_SIGNATURE = "5VERv8NMvzbJMEkV8xnrLkEaWRtSz9CosKDYjCJjBRnbJLgp8uirBgmQpjKhoR4tjF3ZpRzrFmBV6UjKdiSZkQUW"
+_PRODUCERS: dict[str, tuple[str, list[dict[str, object]]]] = {
+    # By name: the volume in USD of 24 h, and what comes one after the other.
+    "float-amounts": ("153.428571", [{"amount_usd": 153.42857142857142, "amount_token": 0.1}]),
+    "other-spellings": (
+        "12.345678",
+        [{"side": "BUY", "removed": None, "log_index": 31.0, "chain_id": "0x1", "block_number": "0x120f5a6"}],
+    ),
+    "hash-in-three-spellings": (
+        "12.345678",
+        [{"tx_hash": "0x" + "ab" * 32}, {"tx_hash": "0x" + "AB" * 32}, {"tx_hash": "ab" * 32}],
+    ),
+    "signatures-in-two-cases": ("24.691356", [{"tx_hash": _SIGNATURE}, {"tx_hash": _SIGNATURE.swapcase()}]),
+    "pool-of-32-bytes": ("12.345678", [{"pool_address": "0x96d4b53a38337a57" * 4}]),
+    "descriptions-of-any-kind": ("12.345678", [{"pool_address": {}, "token_address": 7, "trader": "t" * 9_999}]),
+    "wide": ("12.345678", [{"chain_id": 2**63 - 1, "tx_hash": "z" * 128, "block_hash": "y" * 128}]),
+    "unknown-field": ("12.345678", [{"nobody_knows": 1}]),
+}
+_FAULTY: dict[Reason, list[dict[str, object]]] = {
+    Reason.UNKNOWN_FIELD: [{"blockHash": "0xaa"}, {"log-index": 1}],
+    Reason.BAD_TIME: [{"event_time": wall_ms() // 1000}, {"event_time": "2026-01-05T12:00:31+05:60"}],
+    Reason.BAD_ID: [{"block_hash": "a" * 450}],
+}
+
+
+async def test_what_real_producers_send_counts_or_is_said(system: System) -> None:
+    now_ms = wall_ms()
+    ends: dict[int, int] = defaultdict(int)
+    faulty: dict[str, Reason] = {}
+    for token, (_, records) in _PRODUCERS.items():
+        for changes in records:
+            ends[home(token)] = await system.send(token, system.event(token, now_ms, **changes)) + 1
+    for reason, records in _FAULTY.items():
+        for changes in records:
+            offset = await system.send("faulty", system.event("faulty", now_ms, **changes))
+            ends[home("faulty")] = max(ends[home("faulty")], offset + 1)
+            faulty[f"{TOPIC}:{home('faulty')}:{offset}"] = reason
+    await system.read_up_to(dict(ends))
+    served = {}
+    for token in _PRODUCERS:
+        reply = await system.stats(token)
+        served[token] = None if reply is None else reply["windows"]["24h"]["volume_usd"]
+    assert served == {token: volume for token, (volume, _) in _PRODUCERS.items()}
+    assert await system.stats("faulty") is None
+    found = {letter.origin: letter.reason for letter in await dead_letters(system, len(faulty))}
+    assert {origin: found.get(origin) for origin in faulty} == faulty
+    await system.verify()  # ClickHouse has them all, too
 
 
 def _epochs(system: System) -> dict[int, int]:

@@ -93,7 +93,7 @@ class Handoffs:
         word = await self._digest_of_owner(tenure, frozen, _ANSWER_S)
         if word is None or tenure.followed_epoch != epoch:
             return
-        if word.rules != frozen.rules:
+        if word.rules != self._setup.rules(frozen.key):
             tenure.proof = "incomparable"
             return
         tenure.proof = "equal" if word.digest == ours else "different"
@@ -107,7 +107,7 @@ class Handoffs:
         ours = await frozen.digest()
         self._amend(tenure, digest_owner=ours)
         word = await self._digest_of_owner(tenure, frozen, _DIGEST_S)
-        if word is None or word.rules != frozen.rules:
+        if word is None or word.rules != self._setup.rules(frozen.key):
             return
         self._amend(tenure, digest_former=word.digest)
         if word.digest != ours:

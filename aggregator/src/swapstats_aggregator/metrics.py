@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from swapstats_aggregator.inlet_metrics import InletMetrics
+
 _MOST_CHAINS = 32
 """Chains counted by name: what is a chain's number, the producer says."""
 _MILLISECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 50, 100, 250, 500, 1_000, 2_500, 5_000)
@@ -42,6 +44,7 @@ class ShardMetrics:
         self.dead_letters = Counter(
             "dead_letters", "Records that can't be counted, by reason.", ("reason",), registry=registry
         )
+        self.inlet = InletMetrics(registry)
         self.lag_seconds = Gauge(
             "consumer_lag_seconds",
             "How far a partition's clock is behind the wall clock.",

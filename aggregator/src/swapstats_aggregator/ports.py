@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from swapstats_core.ownership import Assignment
+from swapstats_core.rejects import REMEDIES, Reason
 
 
 class Unavailable(Exception):  # noqa: N818 - reads as what it is
@@ -77,7 +78,7 @@ class DeadLetter:
 
     partition: int
     record: SourceRecord
-    reason: str
+    reason: Reason
     detail: str
 
 
@@ -90,13 +91,14 @@ def excerpt(value: bytes | None) -> bytes:
 
 
 def headers(letter: DeadLetter, topic: str, *, truncated: bool = False) -> list[tuple[str, bytes]]:
-    """A dead letter's headers: ``origin`` (``topic:partition:offset``), ``reason``, ``detail`` and, for an excerpt,
-    ``truncated``.
+    """A dead letter's headers: ``origin`` (``topic:partition:offset``), ``reason``, ``detail``, ``remedy`` and, for
+    an excerpt, ``truncated``.
     """
     told = [
         ("origin", f"{topic}:{letter.partition}:{letter.record.offset}".encode()),
         ("reason", letter.reason.encode()),
         ("detail", letter.detail.encode(errors="replace")),
+        ("remedy", REMEDIES[letter.reason].encode()),
     ]
     return [*told, ("truncated", b"true")] if truncated else told
 

@@ -17,7 +17,7 @@ from swapstats_core.events import Outcome
 from swapstats_core.partition import Applied, Config, PartitionState
 from swapstats_core.routing import partition_of
 from swapstats_core.snapshot import share_rebuilt
-from swapstats_core.swap import Reason, Reject, Swap, decode, format_token, format_usd
+from swapstats_core.swap import Inlet, Noted, Reason, Reject, Swap, format_token, format_usd
 from swapstats_core.wire import (
     CURRENT_WITHIN_MS,
     FOLLOW_LEASE_MS,
@@ -87,7 +87,14 @@ class Replica:
     """The state of a partition and its position, and the protocol around it (``docs/protocol.md``)."""
 
     def __init__(
-        self, partition: int, partitions: int, epoch: int, state: PartitionState, offset: int, origin: Origin
+        self,
+        partition: int,
+        partitions: int,
+        epoch: int,
+        state: PartitionState,
+        offset: int,
+        origin: Origin,
+        inlet: Inlet,
     ) -> None:
         self.partition = partition
         self.epoch = epoch
@@ -103,6 +110,7 @@ class Replica:
         self.snapshot_seq = 0
         self.snapshot_at_ms: int | None = None
         self._partitions = partitions
+        self._inlet = inlet
         self._confirmed_ms = 0
         self._followed: dict[str, int] = {}
         self._pulse = 0
@@ -129,7 +137,7 @@ class Replica:
     def _decode(self, records: Sequence[SourceRecord]) -> _Decoded:
         decoded = _Decoded()
         swaps, kept = decoded.swaps, decoded.records
-        here, partitions = self.partition, self._partitions
+        here, partitions, decode = self.partition, self._partitions, self._inlet.decode
         for record in records:
             try:
                 swap = decode(record.value, record.timestamp)
@@ -155,6 +163,10 @@ class Replica:
         ]
         letters = sorted(decoded.letters + letters, key=lambda letter: letter.record.offset)
         return applied, letters, [decoded.swaps[at] for at in applied.late]
+
+    def take_noted(self) -> Noted:
+        """What the inlet has noted of the records applied since this was last asked."""
+        return self._inlet.take_noted()
 
     def reached(self, fetched: Fetched, wall_ms: int) -> None:
         """All of ``fetched`` has been applied: move position and clock.

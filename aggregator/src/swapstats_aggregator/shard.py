@@ -258,11 +258,13 @@ class Shard:
                 started = time.perf_counter()
                 applied, letters, late = replica.apply(records)
                 self._metrics.apply_ms.observe((time.perf_counter() - started) * 1000)
+                noted = replica.take_noted()
                 if held.owned is None:
                     held.unsent.keep(letters)
                 else:
                     self._count(applied, len(records))
                     self._tell_late(replica.partition, late)
+                    self._metrics.inlet.count(noted)
                     held.owed = letters
                     await self._bury(letters)
                     held.owed, held.letters_offset = (), replica.offset

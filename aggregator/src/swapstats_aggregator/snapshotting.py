@@ -20,7 +20,7 @@ from swapstats_aggregator.ports import Snapshots, Source, Unavailable
 from swapstats_aggregator.replica import Origin, Replica
 from swapstats_aggregator.setup import Owner
 from swapstats_core.chunks import Chunk, Head, Part, compact
-from swapstats_core.digest import digest_of, rules
+from swapstats_core.digest import digest_of
 from swapstats_core.ledger import Ledger
 from swapstats_core.partition import Config
 from swapstats_core.snapshot import (
@@ -70,11 +70,6 @@ class Frozen:
         """Its digest (`swapstats_core.digest`), computed in another thread."""
         minutes = self.config.longest_minutes
         return await asyncio.to_thread(digest_of, self.parts, self.names, self.newest_ms, minutes, self.closed_ms)
-
-    @property
-    def rules(self) -> str:
-        """What another digest must have in common with this one (`swapstats_core.digest.rules`)."""
-        return rules(self.config, self.key)
 
 
 def freeze(replica: Replica) -> Frozen:

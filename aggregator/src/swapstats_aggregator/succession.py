@@ -25,6 +25,7 @@ from swapstats_aggregator.snapshotting import Fenced, Snapshotter, Stored, freez
 from swapstats_aggregator.tenure import Tenure
 from swapstats_core.ownership import Released
 from swapstats_core.snapshot import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest
+from swapstats_core.swap import Inlet
 
 log = structlog.get_logger()
 
@@ -151,7 +152,8 @@ class Succession:
 
     def _replica(self, tenure: Tenure, restored: Restored) -> Replica:
         start, partitions = restored.start, self._setup.spec.source.topic.partitions
-        replica = Replica(tenure.partition, partitions, tenure.epoch, restored.state, start.offset, start.origin)
+        inlet = Inlet.of(self._setup.spec)
+        replica = Replica(tenure.partition, partitions, tenure.epoch, restored.state, start.offset, start.origin, inlet)
         if restored.manifest is not None:
             replica.snapshot_at_ms = restored.manifest.taken_at_ms
         return replica

@@ -206,7 +206,7 @@ class Tenancy:
             incarnation=frozen.origin.incarnation,
             first_offset=frozen.origin.first_offset,
             digest=await frozen.digest(),
-            rules=frozen.rules,
+            rules=self._setup.rules(frozen.key),
         )
         await self._setup.ports.bus.publish(self._setup.subjects.handoff(replica.partition), encode(digested))
 

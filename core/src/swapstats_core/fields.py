@@ -10,6 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints, WithJsonSchema
 
+from swapstats_core.amounts import USD, format_usd, refuse_rounding
+from swapstats_core.rejects import Reject
+
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
@@ -63,6 +66,36 @@ def at_least(least_ms: int, *, default: int) -> Any:  # noqa: ANN401 - as pydant
     """A duration's bound. `WithJsonSchema` hides it from the schema, so it is written there by hand."""
     return Field(default=default, ge=least_ms, json_schema_extra={"minimum": least_ms})
 
+
+_read_usd = USD.reader(refuse_rounding)
+
+
+def _usd_micros(value: object) -> object:
+    """An amount of USD as a file has it. YAML and JSON numbers have come as floats: their shortest text is meant."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("write a decimal number of USD, as in 2500.5")  # noqa: TRY004 - pydantic shows only these
+    try:
+        return _read_usd(str(value))
+    except Reject:
+        raise ValueError(
+            f"{value!r} is not an amount of USD: write a decimal number with at most 6 digits, as in 2500.5"
+        ) from None
+
+
+Usd = Annotated[
+    int,
+    BeforeValidator(_usd_micros),
+    PlainSerializer(format_usd, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": "^[0-9]{1,14}([.][0-9]{1,6})?$",
+            "maxLength": 21,
+            "x-remedy": 'an amount of USD as a text, such as "2500.5"',
+        }
+    ),
+]
+"""An amount of USD: a decimal string in files (a laptop's may have a number), 10^-6 USD in Python."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 SecretKey = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]

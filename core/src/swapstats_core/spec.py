@@ -24,6 +24,7 @@ from swapstats_core.fields import (
     NatsUrl,
     RedisUrl,
     SecretKey,
+    Usd,
     WebUrl,
     at_least,
     format_duration,
@@ -128,6 +129,10 @@ class Source(Section):
     reorg_horizon: Duration = 1_800_000
     """How long, in stream time, an event stays open after it was last mentioned: a removal then needs only to name it,
     and an inclusion in a higher block replaces it. Never longer than ``dedupe.ttl``, when it is forgotten."""
+    amounts: Literal["round", "refuse"] = "round"
+    """What happens to an amount with more digits than are kept (6 of USD, 18 of tokens): ``round`` takes it, rounded
+    half-even from its decimal text; ``refuse`` makes it a dead letter.
+    """
     max_bytes: int = Field(default=1_048_576, ge=1024)
     """Largest fetch per partition, in bytes; also the largest record accepted."""
     max_inflight: int = Field(default=64, ge=1, le=4096)
@@ -146,6 +151,15 @@ class Source(Section):
     @property
     def dead_letters(self) -> str:
         return self.dead_letter_topic or f"{self.topic.name}.dead-letters"
+
+
+class Limits(Section):
+    """What is too large to be true."""
+
+    max_trade_usd: Usd | None = None
+    """A swap of more USD than this is a dead letter (``trade_too_large``) and isn't counted: a decimal text such as
+    "50000000". Absent: no limit but that of the amounts themselves, 100 trillion. A removal is never too large.
+    """
 
 
 class Dedupe(Section):
@@ -441,6 +455,8 @@ class SwapStatsSpec(Section):
     """The windows, ascending, in whole minutes."""
     grace: Duration = 120_000
     """Allowed lateness of an event behind its token's newest one."""
+    limits: Limits = Limits()
+    """What is too large to be true."""
     dedupe: Dedupe = Dedupe()
     """Memory for event ids."""
     snapshots: Snapshots = Snapshots()

@@ -11,12 +11,14 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from swapstats_aggregator.recorder.ports import StoreUnavailableError
 from swapstats_aggregator.recorder.rows import COLUMNS
-from swapstats_aggregator.recorder.schema import Migration, load, pending, quoted_identifier
+from swapstats_aggregator.recorder.schema import Migration, load, pending, quoted_identifier, ran_before
 from swapstats_core.spec import ClickHouse
 from swapstats_settings.clickhouse import clickhouse_access
 
 _CONNECT_SECONDS = 5
 _REPLY_SECONDS = 60
+_MIGRATION_SECONDS = 6 * 3_600
+"""A migration may copy the whole table; given up earlier it would begin again, beside itself."""
 INSERT_SETTINGS = {
     "async_insert": "0",  # with a deduplication token it has lost rows (ClickHouse/ClickHouse#111031)
     "insert_deduplicate": "1",
@@ -36,19 +38,7 @@ class ClickHouseStore:
     @classmethod
     async def connect(cls, spec: ClickHouse) -> ClickHouseStore:
         """Connect. Raises StoreUnavailableError; OSError and CertificateError if a secret can't be used."""
-        access = clickhouse_access(spec)
-        try:
-            client = await clickhouse_connect.get_async_client(
-                **access,
-                compress=False,
-                connect_timeout=_CONNECT_SECONDS,
-                send_receive_timeout=_REPLY_SECONDS,
-                # Repeating is the recorder's decision, with a bound and a count.
-                query_retries=0,
-            )
-        except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
-            raise _unavailable(error) from error
-        return cls(client, spec.database)
+        return cls(await _client(spec, _REPLY_SECONDS), spec.database)
 
     async def insert(self, block: bytes, token: str) -> None:
         """See `recorder.ports.Store`."""
@@ -69,22 +59,25 @@ class ClickHouseStore:
         Raises SchemaError when an applied file was changed, StoreUnavailableError when ClickHouse doesn't answer.
         """
         schema = load(spec)
+        patient = await _client(spec, _MIGRATION_SECONDS)
         try:
             for statement in schema.ledger:
-                await self._client.command(statement)
-            found = await self._client.query(f"SELECT version, checksum FROM {self._database}.schema_migrations FINAL")  # noqa: S608 - an identifier, quoted
+                await patient.command(statement)
+            found = await patient.query(f"SELECT version, checksum FROM {self._database}.schema_migrations FINAL")  # noqa: S608 - an identifier, quoted
             due = pending(schema, {int(version): str(checksum) for version, checksum in found.result_rows})
-            await self._apply(due)
+            await self._apply(due, patient)
         except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
             raise _unavailable(error) from error
+        finally:
+            await patient.close()
         return [migration.name for migration in due]
 
-    async def _apply(self, migrations: Sequence[Migration]) -> None:
+    async def _apply(self, migrations: Sequence[Migration], client: AsyncClient) -> None:
         for migration in migrations:
             for statement in migration.statements:
-                await self._client.command(statement)
+                await run_statement(statement, client)
             # Last, so that a crash in between repeats the file, which every file allows.
-            await self._client.insert(
+            await client.insert(
                 f"{self._database}.schema_migrations",
                 [[migration.version, migration.name, migration.checksum]],
                 ["version", "name", "checksum"],
@@ -95,6 +88,35 @@ class ClickHouseStore:
         await self._client.close()
 
 
+async def _client(spec: ClickHouse, reply_seconds: float) -> AsyncClient:
+    """A connection. Raises StoreUnavailableError; OSError and CertificateError if a secret can't be used."""
+    access = clickhouse_access(spec)
+    try:
+        return await clickhouse_connect.get_async_client(
+            **access,
+            compress=False,
+            connect_timeout=_CONNECT_SECONDS,
+            send_receive_timeout=reply_seconds,
+            # Repeating is the recorder's decision, with a bound and a count.
+            query_retries=0,
+        )
+    except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
+        raise _unavailable(error) from error
+
+
+async def run_statement(statement: str, client: AsyncClient) -> None:
+    """Run a statement of a migration, unless it has run. Raises ClickHouseError."""
+    try:
+        await client.command(statement)
+    except ClickHouseError as error:
+        if not ran_before(statement, _code(error)):
+            raise
+
+
 def _unavailable(error: Exception) -> StoreUnavailableError:
+    return StoreUnavailableError(_code(error) or 0, str(error) or repr(error))
+
+
+def _code(error: Exception) -> int | None:
     code = getattr(error, "code", None)
-    return StoreUnavailableError(code if isinstance(code, int) else 0, str(error) or repr(error))
+    return code if isinstance(code, int) else None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from swapstats_aggregator.inlet_metrics import InletMetrics
+from swapstats_core.swap import Noted
+
 _ROWS = (1, 10, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
 _MILLISECONDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000)
 
@@ -26,6 +29,13 @@ class RecorderMetrics:
             ["reason"],
             registry=registry,
         )
+        self.inlet = InletMetrics(registry)
+        self.dropped_fields = Counter(
+            "descriptive_fields_dropped",
+            "Records whose field only describes the swap and came in a form that isn't kept, by its name",
+            ["field"],
+            registry=registry,
+        )
         self.retries = Counter(
             "recorder_retries_total", "Inserts tried again, by ClickHouse's error code", ["code"], registry=registry
         )
@@ -40,3 +50,9 @@ class RecorderMetrics:
         )
         self.lag = Gauge("consumer_lag", "Records behind the broker's end", ["partition"], registry=registry)
         self.store_up = Gauge("clickhouse_up", "1 while inserts succeed", registry=registry)
+
+    def count(self, noted: Noted) -> None:
+        """Add what the inlet has noted."""
+        self.inlet.count(noted)
+        for field, count in noted.dropped_fields.items():
+            self.dropped_fields.labels(field).inc(count)

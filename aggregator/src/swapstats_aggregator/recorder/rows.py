@@ -13,19 +13,19 @@ import msgspec
 import numpy as np
 import xxhash
 
-from swapstats_core.swap import RecordedSwap, inclusion
+from swapstats_core.swap import RecordedSwap
 
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("event_time", "DateTime64(3, 'UTC')"),
     ("ingested_time", "DateTime64(3, 'UTC')"),
-    ("chain_id", "UInt32"),
-    ("tx_hash", "FixedString(66)"),
+    ("chain_id", "UInt64"),
+    ("tx_hash", "String"),
     ("log_index", "UInt32"),
     ("event_id", "String"),
     ("token", "String"),
-    ("token_address", "FixedString(42)"),
+    ("token_address", "String"),
     ("token_symbol", "String"),
-    ("pool_address", "FixedString(42)"),
+    ("pool_address", "String"),
     ("trader", "String"),
     ("side", "String"),
     ("amount_token", "Decimal(38, 18)"),
@@ -34,6 +34,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("block_hash", "String"),
     ("included_by", "Enum8('nothing' = 0, 'number' = 1, 'hash' = 2)"),
     ("removed", "UInt8"),
+    ("revision", "Int64"),
     ("schema_version", "UInt16"),
     ("kafka_partition", "UInt32"),
     ("kafka_offset", "UInt64"),
@@ -60,22 +61,23 @@ def encode(rows: Sequence[Row]) -> bytes:
     values = (
         _integers((swap.event_ms for swap in swaps), len(rows), "<i8"),
         _integers((row.timestamp_ms for row in rows), len(rows), "<i8"),
-        _integers((record.chain_id for record in records), len(rows), "<u4"),
-        _fixed([record.tx_hash.lower() for record in records], 66),
+        _integers((swap.chain_id for swap in swaps), len(rows), "<u8"),
+        _strings(record.tx_hash for record in records),
         _integers((record.log_index for record in records), len(rows), "<u4"),
         _strings(swap.event_id for swap in swaps),
         _strings(swap.token for swap in swaps),
-        _fixed([record.token_address or "" for record in records], 42),
+        _strings(record.token_address or "" for record in records),
         _strings(record.token_symbol or "" for record in records),
-        _fixed([record.pool_address or "" for record in records], 42),
+        _strings(record.pool_address or "" for record in records),
         _strings(record.trader or "" for record in records),
         _strings(record.side for record in records),
         b"".join([swap.token_atto.to_bytes(16, "little") for swap in swaps]),
         b"".join([swap.usd_micros.to_bytes(16, "little") for swap in swaps]),
-        _integers((record.block_number or 0 for record in records), len(rows), "<u8"),
-        _strings("" if record.block_hash is None else inclusion(record) for record in records),
+        _integers((swap.block_number or 0 for swap in swaps), len(rows), "<u8"),
+        _strings(swap.block_hash or "" for swap in swaps),
         bytes([_included_by(swap) for swap in swaps]),
         bytes([swap.removed for swap in swaps]),
+        _integers((-1 if swap.revision is None else swap.revision for swap in swaps), len(rows), "<i8"),
         _integers((record.schema_version for record in records), len(rows), "<u2"),
         _integers((row.partition for row in rows), len(rows), "<u4"),
         _integers((row.offset for row in rows), len(rows), "<u8"),
@@ -96,18 +98,13 @@ def deduplication_token(topic: str, block: bytes) -> str:
 
 
 def _included_by(swap: RecordedSwap) -> int:
-    if swap.record.block_hash is not None:
+    if swap.block_hash is not None:
         return _BY_HASH
-    return _BY_NOTHING if swap.record.block_number is None else _BY_NUMBER
+    return _BY_NOTHING if swap.block_number is None else _BY_NUMBER
 
 
 def _integers(values: Iterable[int], count: int, kind: str) -> bytes:
     return np.fromiter(values, dtype=kind, count=count).tobytes()
-
-
-def _fixed(values: list[str], width: int) -> bytes:
-    # ASCII of at most this width: `swap.decode` has made sure of it.
-    return np.array(values, dtype=f"S{width}").tobytes()
 
 
 def _strings(values: Iterable[str]) -> bytes:

@@ -20,7 +20,7 @@ from swapstats_aggregator.recorder.ports import Polled, Record, Source, Store, S
 from swapstats_aggregator.recorder.rows import Row, deduplication_token, encode
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
-from swapstats_core.swap import Reason, Reject, decode_recorded
+from swapstats_core.swap import Inlet, Reason, Reject
 
 _POLL_RECORDS = 5_000
 """Records decoded, and rows encoded, without giving the loop a turn: some 25 ms."""
@@ -36,6 +36,7 @@ class Recorder:
 
     def __init__(self, spec: SwapStatsSpec, source: Source, store: Store, metrics: RecorderMetrics) -> None:
         self._topic = spec.source.topic
+        self._inlet = Inlet.of(spec)
         self._batch_rows = spec.stores.clickhouse.batch_rows
         self._interval_ms = spec.stores.clickhouse.batch_interval
         self._source = source
@@ -103,7 +104,7 @@ class Recorder:
         rejected: Counter[Reason] = Counter()
         for record in records:
             try:
-                swap = decode_recorded(record.value, record.timestamp_ms)
+                swap = self._inlet.decode_recorded(record.value, record.timestamp_ms)
             except Reject as reject:
                 rejected[reject.reason] += 1
                 continue
@@ -113,6 +114,7 @@ class Recorder:
             rows.append(Row(record.partition, record.offset, record.timestamp_ms, swap))
         for reason, count in rejected.items():
             self._metrics.rejected.labels(reason).inc(count)
+        self._metrics.count(self._inlet.take_noted())
         return rows
 
     async def _write(self, batch: Batch) -> None:

@@ -1,9 +1,10 @@
 """The database's versioned SQL files, and what is still to be done with them: pure.
 
 A file is ``NNNN_name.sql``: statements that end in ``;`` at a line's end, each of which may run twice and beside
-another recorder that runs it too (``IF NOT EXISTS`` …), because ClickHouse has no lock to take. ``${name}`` is replaced
-by one of `variables`. ``ledger.sql`` makes the table in which applied files are kept; ``retention.sql`` is applied
-whenever what it says has changed.
+another recorder that runs it too (``IF NOT EXISTS`` …), because ClickHouse has no lock to take. A ``RENAME`` whose
+source is gone or whose target is there has run before (`ran_before`): its target must be a new name. ``${name}`` is
+replaced by one of `variables`. ``ledger.sql`` makes the table in which applied files are kept; ``retention.sql`` is
+applied whenever what it says has changed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from string import Template
 from swapstats_core.spec import ClickHouse
 
 RETENTION_VERSION = 0
+_TABLE_ALREADY_EXISTS = 57
+_UNKNOWN_TABLE = 60
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _COMMENT = re.compile(r"^\s*--[^\n]*\n", re.MULTILINE)
@@ -99,6 +102,11 @@ def pending(schema: Schema, applied: Mapping[int, str]) -> list[Migration]:
     if applied.get(RETENTION_VERSION) != schema.retention.checksum:
         due.append(schema.retention)
     return due
+
+
+def ran_before(statement: str, code: int | None) -> bool:
+    """Whether an error of ClickHouse's means that a statement had been run already."""
+    return statement.startswith("RENAME TABLE") and code in (_TABLE_ALREADY_EXISTS, _UNKNOWN_TABLE)
 
 
 def _migration(version: int, name: str, text: str, values: Mapping[str, str]) -> Migration:

@@ -10,7 +10,9 @@ from swapstats_core.swap import RecordedSwap, Reject, decode_recorded, format_to
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A line of the file: ``value`` as it stands there, ``event`` as it was understood (unknown fields dropped)."""
+    """A line of the file: ``value`` as it stands there, ``event`` as it was understood: in the usual spelling, without
+    unknown fields.
+    """
 
     value: bytes
     event: Event
@@ -75,4 +77,5 @@ def _event(swap: RecordedSwap) -> Event:
         pool_address=record.pool_address,
         trader=record.trader,
         schema_version=record.schema_version,
+        revision=record.revision,
     )

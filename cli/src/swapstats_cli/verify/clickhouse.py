@@ -15,7 +15,7 @@ from swapstats_settings.clickhouse import clickhouse_access
 from swapstats_settings.tls import CertificateError
 
 _COLUMNS = """
-event_id, inclusion, token, toString(token_address), removed, toUnixTimestamp64Milli(event_time), toString(amount_usd),
+event_id, inclusion, token, token_address, removed, revision, toUnixTimestamp64Milli(event_time), toString(amount_usd),
 toString(amount_token), side, kafka_partition, kafka_offset, toUnixTimestamp64Milli(ingested_time)
 """
 
@@ -42,6 +42,7 @@ def _row(  # noqa: PLR0913 - the columns
     token: str,
     token_address: str,
     removed: int,
+    revision: int,
     event_ms: int,
     amount_usd: str,
     amount_token: str,
@@ -54,8 +55,9 @@ def _row(  # noqa: PLR0913 - the columns
         event_id,
         inclusion,
         token,
-        token_address.rstrip("\0"),
+        token_address,
         bool(removed),
+        None if revision < 0 else revision,
         event_ms,
         amount_usd,
         amount_token,

@@ -1,7 +1,7 @@
 """ClickHouse's rows against the topic's records. Pure.
 
 Every valid record up to the recorder's committed offset must be there, each distinct one (identity, removed or not,
-time and token address: the table's sorting key) exactly once, with the values of the first that came.
+revision, time and token address: the table's sorting key) exactly once, with the values of the first that came.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from swapstats_core.wire import rfc3339
 _EXACT = Context(prec=80)
 _USD_UNIT = Decimal(10**USD_DIGITS)
 _TOKEN_UNIT = Decimal(10**TOKEN_DIGITS)
-Key = tuple[str, bool, int, str]
+Key = tuple[str, bool, int | None, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Row:
     token: str
     token_address: str
     removed: bool
+    revision: int | None
     event_ms: int
     amount_usd: str
     amount_token: str
@@ -80,14 +81,14 @@ class RowsCheck:
         timestamps.extend([-1] * (offset - first - len(timestamps)))  # offsets that transactions leave out
         timestamps.append(timestamp_ms)
         if swap is not None:
-            key = (swap.identity, swap.removed, swap.event_ms, swap.record.token_address or "")
+            key = (swap.identity, swap.removed, swap.revision, swap.event_ms, swap.record.token_address or "")
             if key not in self._expected:
                 values = (swap.usd_micros, swap.token_atto, swap.is_buy)
                 self._expected[key] = _Expected(*values, partition, offset)
 
     def compare(self, row: Row) -> None:
         """A row of the table, with FINAL."""
-        key = (row.identity, row.removed, row.event_ms, row.token_address)
+        key = (row.identity, row.removed, row.revision, row.event_ms, row.token_address)
         expected = self._expected.get(key)
         usd_micros = int(_EXACT.multiply(Decimal(row.amount_usd), _USD_UNIT))
         token_atto = int(_EXACT.multiply(Decimal(row.amount_token), _TOKEN_UNIT))
@@ -110,7 +111,7 @@ class RowsCheck:
     def finish(self) -> RowsReport:
         """All rows were compared: what is still missing?"""
         self.report.expected = len(self._expected)
-        for (identity, removed, event_ms, _), expected in self._expected.items():
+        for (identity, removed, _, event_ms, _), expected in self._expected.items():
             if expected.seen:
                 continue
             if event_ms < self._expired_before_ms:

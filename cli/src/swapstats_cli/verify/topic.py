@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from swapstats_cli.verify.report import CannotVerify
 from swapstats_core.routing import partition_of
-from swapstats_core.swap import RecordedSwap, Reject, decode_recorded
+from swapstats_core.swap import Inlet, RecordedSwap, Reject
 
 STALL_S = 15.0
 """The broker is taken to have nothing more when nothing comes for this long."""
@@ -102,10 +102,10 @@ class Topic:
 home_of = lru_cache(maxsize=1 << 16)(partition_of)
 
 
-def swap_of(record: ConsumerRecord[Any, bytes | None], partitions: int) -> RecordedSwap | None:
+def swap_of(record: ConsumerRecord[Any, bytes | None], partitions: int, inlet: Inlet) -> RecordedSwap | None:
     """The swap in a record, or None for one that belongs among the dead letters."""
     try:
-        swap = decode_recorded(record.value, record.timestamp)
+        swap = inlet.decode_recorded(record.value, record.timestamp)
     except Reject:
         return None
     return swap if home_of(swap.token, partitions) == record.partition else None
