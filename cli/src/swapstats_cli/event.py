@@ -33,6 +33,7 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     pool_address: str | None = None
     trader: str | None = None
     schema_version: int = 1
+    revision: int | None = None
 
 
 class Block(msgspec.Struct, frozen=True):

@@ -75,4 +75,5 @@ def _event(swap: RecordedSwap) -> Event:
         pool_address=record.pool_address,
         trader=record.trader,
         schema_version=record.schema_version,
+        revision=record.revision,
     )
