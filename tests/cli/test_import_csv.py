@@ -141,7 +141,7 @@ def test_what_is_left_out_is_counted_by_reason() -> None:
         "cut-off lines": 2,
     }
     assert found.left_out.first["rows of type MINT"] == "line 3"
-    assert "2 cut-off lines (first: line 11)" in str(found.left_out)
+    assert "cut-off lines: 2 (first: line 11)" in str(found.left_out)
 
 
 def test_many_reasons_are_summed_up() -> None:

@@ -98,7 +98,7 @@ def test_an_option_that_does_not_apply_is_refused(file_format: Format, option: d
 
 
 def test_what_can_not_be_sent_at_all_says_what_was_left_out() -> None:
-    with pytest.raises(ImportFault, match=r"nothing to send \(left out: 1 rows of type MINT \(first: line 2\)\)"):
+    with pytest.raises(ImportFault, match=r"nothing to send \(left out: rows of type MINT: 1 \(first: line 2\)\)"):
         stream(Format.UNISWAP_V3_POOL_CSV, f"{COLUMNS}\n{ROW.replace('SWAP', 'MINT')}".encode())
 
 
@@ -115,6 +115,18 @@ def test_no_format_takes_events_from_the_future(file_format: Format) -> None:
     with pytest.raises(ImportFault, match=r"event_time is .* ahead"):
         stream(file_format, late, times=TIMES.replace(b"170", b"470"))
     assert len(values(stream(file_format, late, times=TIMES.replace(b"170", b"470"), shift_to_now=True))) == 2
+
+
+def test_a_file_that_spans_an_age_can_not_be_moved_to_now() -> None:
+    ages = LINES.replace(b"2026", b"9026", 1)
+    with pytest.raises(ImportFault, match="the oldest event, moved by --shift-to-now: event_time"):
+        stream(Format.JSONL, ages, shift_to_now=True)
+
+
+@pytest.mark.parametrize("speed", [0, -1, float("nan"), float("inf")])
+def test_a_speed_that_never_sends_is_refused(speed: float) -> None:
+    with pytest.raises(ValueError, match=r"--speed .*: write a number above 0"):
+        stream(Format.JSONL, LINES, speed=speed)
 
 
 NASTY = (

@@ -94,7 +94,7 @@ def test_of_several_pools_one_must_be_named() -> None:
         read(*(log(address=f"0x{i:040x}") for i in range(9)))
     named = read(log(), other, log(), wanted=Wanted("WETH", pool=USDC_WETH.upper().replace("X", "x")))
     assert [event.pool_address for event in named] == [USDC_WETH] * 2
-    assert str(named.left_out) == "1 swaps of other pools (first: log 1)"
+    assert str(named.left_out) == "swaps of other pools: 1 (first: log 1)"
     with pytest.raises(ImportFault, match=rf"--pool: no swap of 0x0+; found {USDC_WETH} \(1\)"):
         read(log(), wanted=Wanted("WETH", pool="0x" + "0" * 40))
     with pytest.raises(ImportFault, match=r"--pool: 'WETH/USDC' is no address: write 0x"):
@@ -172,7 +172,7 @@ DEEP = "[" * 100_000
         (lambda: read(log(blockTimestamp="1_704_412_900")), "log 0: blockTimestamp: '1_704_412_900' is no time"),
         (lambda: read(log(blockTimestamp="0" * 20 + "1704412900")), "log 0: blockTimestamp: '0000.* is no time"),
         (lambda: read(log(blockTimestamp=10**40)), "log 0: blockTimestamp: 1000.* is no time"),
-        (lambda: read(log(topics=["0x00"])), "none of the 1 logs is a swap of Uniswap v3 .*: found 1 events 0x00"),
+        (lambda: read(log(topics=["0x00"])), "none of the 1 logs is a swap of Uniswap v3 .*: found events 0x00: 1"),
         (lambda: read(log(data=data_of(1, -(2**255)))), "log 0: amount_token"),
         (lambda: Layout(1, 6, 99), "--decimals1: 99 is out of range"),
         (lambda: eth_getlogs.parse('{"error":{"message":"limit"}}', WETH), "no result: .*limit"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from swapstats_cli.importers.imported import LeftOut
+from swapstats_cli.importers.imported import ByReason
 from swapstats_cli.kafka import BrokerFault, client_options, partition_count, started_producer
 from swapstats_cli.options import GenerateOptions, ProduceOptions
 from swapstats_cli.progress import shown
@@ -93,7 +93,7 @@ def _stopped_by_signal() -> asyncio.Event:
     return stop
 
 
-def _summary(tally: Tally, left_out: LeftOut | None, seconds: float) -> Summary:
+def _summary(tally: Tally, left_out: ByReason | None, seconds: float) -> Summary:
     summary = asdict(tally) | {"tokens": len(tally.tokens), "seconds": round(seconds, 3)}
     if left_out is not None:
         summary |= {"left_out": left_out.counts, "left_out_first": left_out.first}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 from swapstats_cli.event import Event, encode
 from swapstats_cli.generate import GeneratorConfig, generate
 from swapstats_cli.importers import jsonl
-from swapstats_cli.importers.fault import ImportFault
+from swapstats_cli.importers.fault import ImportFault, checked
 from swapstats_cli.importers.formats import check_options, imported_from, unpacked
-from swapstats_cli.importers.imported import LeftOut
+from swapstats_cli.importers.imported import ByReason
 from swapstats_cli.importers.shift import shifted_to_now
 from swapstats_cli.noise import NOISE_OF_A_BAD_DAY, Noise, Transmission, add_noise, as_recorded, blocks_of
 from swapstats_cli.options import Format, GenerateOptions, ImportOptions, NoiseOptions
@@ -35,7 +37,7 @@ class Stream:
     records: Iterator[Outgoing]
     pace: Pace
     total: int | None
-    left_out: LeftOut | None = None
+    left_out: ByReason | None = None
     """What a file holds besides."""
 
 
@@ -75,7 +77,7 @@ def imported(
     now_ms: int,
 ) -> Stream:
     """The stream of a file's content. Raises ImportFault, and ValueError naming the option that is out of range."""
-    if options.speed is not None and options.speed <= 0:
+    if options.speed is not None and not 0 < options.speed < math.inf:
         raise ValueError(f"--speed {options.speed:g}: write a number above 0, as in 60 for an hour in a minute")
     noisy = _noise(noise, NOISE_OF_A_BAD_DAY)
     plain = noisy == Noise() and not options.shift_to_now
@@ -84,16 +86,22 @@ def imported(
             "--raw sends the lines of a jsonl file as they are: leave out noise, --speed and --shift-to-now"
         )
     check_options(options)
-    left_out, read_as = LeftOut(), None
+    left_out, read_as = ByReason(), None
     if options.raw:
         records = [Outgoing(0, token, value) for token, value in jsonl.raw_lines(data)]
+        refused = jsonl.refused(data, now_ms)
+        if refused.counts:
+            read_as = f"{sum(refused.counts.values())} of {len(records)} lines will be dead letters: {refused}"
     elif options.file_format is Format.JSONL and plain and options.speed is None:
         lines = jsonl.parse(unpacked(data), latest_ms=now_ms)
         records = [Outgoing(0, line.event.token, line.value) for line in lines]
     else:
         found = imported_from(data, options, block_times, sys.maxsize if options.shift_to_now else now_ms)
         left_out, read_as = found.left_out, found.read_as
-        events = shifted_to_now(found.events, now_ms) if options.shift_to_now else found.events
+        events = found.events
+        if options.shift_to_now and events:
+            events = shifted_to_now(events, now_ms)
+            checked(min(events, key=attrgetter("event_time")), "the oldest event, moved by --shift-to-now", now_ms)
         in_time = options.speed is not None
         records = [_outgoing(sent) for sent in _transmissions(events, noisy, grace_ms, seed, in_time=in_time)]
     records = records[: count or None]

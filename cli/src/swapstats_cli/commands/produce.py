@@ -71,7 +71,7 @@ def produce(
         bool, typer.Option("--raw", help="jsonl: send every line as it is, bad ones too.", rich_help_panel=_IMPORT)
     ] = False,
     chain_id: Annotated[
-        int | None, typer.Option(min=0, help="Chain of the events, except of jsonl. Default 1.")
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Chain of the events, except of jsonl. Default 1.")
     ] = None,
     token_side: Annotated[
         int | None,

@@ -20,7 +20,7 @@ import msgspec
 from swapstats_cli.event import Event
 from swapstats_cli.importers.block_times import NO_TIMES, time_ms
 from swapstats_cli.importers.fault import ImportFault, checked
-from swapstats_cli.importers.imported import Imported, LeftOut
+from swapstats_cli.importers.imported import ByReason, Imported
 from swapstats_cli.importers.pool import Layout, Pool
 
 SWAP_TOPIC = "0xc42079f94a6350d7e6235f29174924f928cc2ac818eb64fed8004e115fbcca67"
@@ -91,7 +91,7 @@ def parse(
     ``latest_ms``: an event more than 60 s after it is refused, as a shard does with the record's timestamp.
     Raises ImportFault.
     """
-    logs, left_out = _logs(text), LeftOut()
+    logs, left_out = _logs(text), ByReason()
     swaps = _swaps(logs, left_out)
     if logs and not swaps:
         raise ImportFault(
@@ -125,7 +125,7 @@ def _logs(text: str) -> list[msgspec.Raw]:
     return reply.result
 
 
-def _swaps(logs: Sequence[msgspec.Raw], left_out: LeftOut) -> list[tuple[str, _Log]]:
+def _swaps(logs: Sequence[msgspec.Raw], left_out: ByReason) -> list[tuple[str, _Log]]:
     """The logs of Uniswap v3 swaps of any pool, with their places."""
     swaps = []
     for i, raw in enumerate(logs):

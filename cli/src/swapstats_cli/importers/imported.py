@@ -12,8 +12,11 @@ _REST = "other reasons"
 
 
 @dataclass(slots=True)
-class LeftOut:
-    """What of a file isn't sent: how much for each reason, and where it stands first. Of many reasons, the first."""
+class ByReason:
+    """Parts of a file that aren't sent, or that shards will refuse: how many for each reason, and where is the first.
+
+    Of many different reasons the later ones are counted together.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
@@ -26,7 +29,7 @@ class LeftOut:
         self.first.setdefault(reason, place)
 
     def __str__(self) -> str:
-        shown = (f"{count} {reason} (first: {self.first[reason]})" for reason, count in self.counts.items())
+        shown = (f"{reason}: {count} (first: {self.first[reason]})" for reason, count in self.counts.items())
         return ", ".join(shown) or "nothing"
 
 
@@ -35,7 +38,7 @@ class Imported:
     """The swaps of a file in its order; iterating gives them."""
 
     events: list[Event]
-    left_out: LeftOut = field(default_factory=LeftOut)
+    left_out: ByReason = field(default_factory=ByReason)
     read_as: str | None = None
     """How a pool's amounts were understood, for people."""
 

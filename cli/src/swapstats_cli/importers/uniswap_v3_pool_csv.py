@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from swapstats_cli.event import Event
 from swapstats_cli.importers.fault import ImportFault, checked
-from swapstats_cli.importers.imported import Imported, LeftOut
+from swapstats_cli.importers.imported import ByReason, Imported
 from swapstats_cli.importers.pool import Layout, Pool
 from swapstats_core.swap import Reject, event_time_ms
 
@@ -45,7 +45,7 @@ def parse(
     ``layout`` None: it is assumed, see `pool.Pool`. ``latest_ms``: an event more than 60 s after it is refused, as a
     shard does with the record's timestamp. Raises ImportFault.
     """
-    pool, left_out = Pool(layout), LeftOut()
+    pool, left_out = Pool(layout), ByReason()
     events: list[Event] = []
     for row in _swap_rows(text, left_out):
         event = _event(row, pool, token, chain_id)
@@ -104,7 +104,7 @@ def _event(row: _Row, pool: Pool, token: str, chain_id: int) -> Event | None:
     )
 
 
-def _swap_rows(text: str, left_out: LeftOut) -> Iterator[_Row]:
+def _swap_rows(text: str, left_out: ByReason) -> Iterator[_Row]:
     lines = _lines(text)
     first, header = next(lines, (1, []))
     columns = _columns(header, f"line {first}")
