@@ -59,7 +59,10 @@ def check_options(options: ImportOptions) -> None:
     """Raises ImportFault for an option that would do nothing with this format."""
     for name, (formats, why) in _APPLIES_TO.items():
         if getattr(options, name) is not None and options.file_format not in formats:
-            raise ImportFault(f"--{name.replace('_', '-')} is not for {options.file_format}: {why}; leave it out")
+            raise ImportFault(
+                f"--{name.replace('_', '-')} is not for {options.file_format}: {why}; "
+                "leave it out, or say another --format"
+            )
 
 
 def unpacked(data: bytes) -> bytes:

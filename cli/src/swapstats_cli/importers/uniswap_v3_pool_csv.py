@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from swapstats_cli.event import Event
@@ -74,11 +75,9 @@ class _Row:
     def time_ms(self) -> int:
         text = self["block_timestamp"]
         match = _TIME.fullmatch(text)
-        try:
-            if match is not None:
+        if match is not None:
+            with suppress(Reject):  # the form is right, the calendar or the range of times isn't
                 return event_time_ms(text if match[1] else f"{text}Z")
-        except Reject:
-            pass  # the pattern fits, the calendar or the range of times doesn't
         raise ImportFault(f"{self.place}: block_timestamp is {text[:40]!r}: write it in UTC as 2024-01-05 00:00:23")
 
 
