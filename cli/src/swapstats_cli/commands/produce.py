@@ -207,7 +207,7 @@ def _run(options: ProduceOptions, *, as_json: bool) -> None:
     except (TargetFault, ImportFault, BrokerFault, ValueError) as error:
         raise _failed(str(error)) from None
     except OSError as error:
-        raise _failed(f"{error.filename}: {error.strerror}") from None
+        raise _failed(f"{error.filename or 'a file'}: {error.strerror}") from None
     except KafkaError as error:
         raise _failed(f"the broker took no more records ({error!r}): start again when it is well") from None
     if as_json:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
+from swapstats_cli.event import Event
 from swapstats_cli.importers import eth_getlogs, jsonl, uniswap_v3_pool_csv
 from swapstats_cli.importers.block_times import NO_TIMES, parse_block_times
-from swapstats_cli.importers.fault import ImportFault
+from swapstats_cli.importers.fault import ImportFault, checked
 from swapstats_cli.importers.imported import Imported
 from swapstats_cli.importers.pool import Layout
 from swapstats_cli.options import Format, ImportOptions
@@ -22,6 +23,7 @@ _APPLIES_TO: Final[dict[str, tuple[tuple[Format, ...], str]]] = {
     "block_times": ((Format.ETH_GETLOGS,), "each event of the file has its time"),
 }
 """Options that not every format has a use for, and why."""
+_ANY_TIME_MS = 1_767_614_431_200
 _BOM = b"\xef\xbb\xbf"
 _PACKED: Final = {
     b"\x1f\x8b": "gzip",
@@ -76,6 +78,7 @@ def unpacked(data: bytes) -> bytes:
 def _token(options: ImportOptions) -> str:
     if options.token is None:
         raise ImportFault(f"{options.file_format} doesn't name its token: say which with --token, as in --token WETH")
+    checked(Event(1, "0x0", 0, options.token, "buy", "1", "1", _ANY_TIME_MS), "--token", _ANY_TIME_MS)
     return options.token
 
 
