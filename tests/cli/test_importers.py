@@ -76,7 +76,7 @@ def test_shifting_keeps_seconds_and_never_reaches_the_future() -> None:
 
 LINE = (
     b'{"chain_id":1,"tx_hash":"0xAB","log_index":1,"token":"W","side":"buy","amount_token":1.50,"amount_usd":"2e1",'
-    b'"event_time":"2026-01-05T12:00:31.2009+00:00","block_hash":"0xB","removed":true,"revision":7,"new_field":[1]}'
+    b'"event_time":"2026-01-05T12:00:31.2009+00:00","block_hash":"0xB","removed":true,"revision":4,"new_field":[1]}'
 )
 
 
@@ -94,7 +94,7 @@ def test_json_lines_are_understood_and_kept_as_they_are() -> None:
         1_767_614_431_200,
         removed=True,
         block_hash="0xB",
-        revision=7,
+        revision=4,
     )
     assert decode(encode(line.event), 2**62).identity == decode(LINE, 2**62).identity
 
