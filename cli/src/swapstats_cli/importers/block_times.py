@@ -40,7 +40,9 @@ def time_ms(value: int | str, what: str) -> int:
     try:
         return event_time_ms(value if seconds is None else seconds * 1000)
     except Reject:
-        raise ImportFault(f"{what}: {ascii(value)[:40]} is no time: write Unix seconds or RFC 3339 in UTC") from None
+        raise ImportFault(
+            f"{what}: {ascii(value)[:40]} is no time of a swap: write Unix seconds or RFC 3339 in UTC"
+        ) from None
 
 
 def _number(text: str) -> int | None:

@@ -78,7 +78,9 @@ class _Row:
         if match is not None:
             with suppress(Reject):  # the form is right, the calendar or the range of times isn't
                 return event_time_ms(text if match[1] else f"{text}Z")
-        raise ImportFault(f"{self.place}: block_timestamp is {text[:40]!r}: write it in UTC as 2024-01-05 00:00:23")
+        raise ImportFault(
+            f"{self.place}: block_timestamp is {text[:40]!r}, no time of a swap: write UTC as 2024-01-05 00:00:23"
+        )
 
 
 def _event(row: _Row, pool: Pool, token: str, chain_id: int) -> Event | None:
