@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from swapstats_cli.event import Event, encode
-from swapstats_cli.importers import eth_getlogs, jsonl, uniswap_v3_pool_csv
+from swapstats_cli.importers import jsonl, uniswap_v3_pool_csv
 from swapstats_cli.importers.fault import ImportFault
 from swapstats_cli.importers.shift import shifted_to_now
 from swapstats_cli.noise import NOISE_OF_A_BAD_DAY, Noise, add_noise, blocks_of
@@ -25,12 +23,9 @@ REAL_DAY = DATA / "uniswap-v3-usdc-weth-005-2024-01-05.csv"
 GOLDEN = DATA / "golden-windows.json"
 needs_data = pytest.mark.skipif(not REAL_DAY.exists(), reason=f"the recorded day is not at {REAL_DAY}")
 
-HEADER = "block_number,block_timestamp,tx_type,transaction_hash,log_index,receipt,amount0,amount1\n"
-ROW = "18937382,2024-01-05 00:00:23,SWAP,0xab,169,0x3f,-22686110,10000000000000000\n"
-
 
 def real_day() -> list[Event]:
-    return uniswap_v3_pool_csv.parse(REAL_DAY.read_text(), token="WETH", chain_id=1)
+    return uniswap_v3_pool_csv.parse(REAL_DAY.read_text(), token="WETH", chain_id=1).events
 
 
 @needs_data
@@ -67,44 +62,6 @@ def test_the_real_day_has_the_golden_windows(noise: Noise) -> None:
 
 def _scaled(text: str, digits: int) -> int:
     return int(Decimal(text).scaleb(digits))
-
-
-def test_a_row_becomes_an_event() -> None:
-    other = ROW.replace("SWAP", "MINT")
-    sell, buy = uniswap_v3_pool_csv.parse(
-        HEADER + ROW + other + ROW.replace("-22686110,1", "22686110,-1"), token="WETH", chain_id=10
-    )
-    assert sell == Event(
-        10,
-        "0xab",
-        169,
-        "WETH",
-        "sell",
-        "0.010000000000000000",
-        "22.686110",
-        1_704_412_823_000,
-        block_number=18_937_382,
-        token_symbol="WETH",
-        trader="0x3f",
-    )
-    assert buy.side == "buy"
-    assert (buy.amount_token, buy.amount_usd) == (sell.amount_token, sell.amount_usd)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a,b\n", "line 1: no column block_number"),
-        (HEADER + ROW.replace("-22686110", "x"), "line 2: amount0 is 'x'"),
-        (HEADER + ROW + ROW.replace("2024-01-05 00:00:23", "yesterday"), "line 3: block_timestamp is 'yesterday'"),
-        (HEADER + ROW.replace("0xab", ""), "line 2: tx_hash"),
-        (HEADER + ROW.replace("-22686110", "1" * 60), "line 2: amount_usd"),
-        (HEADER + "18937382,2024-01-05 00:00:23,SWAP\n", "line 2: amount0 is ''"),
-    ],
-)
-def test_a_broken_csv_is_refused_with_its_place(text: str, message: str) -> None:
-    with pytest.raises(ImportFault, match=message):
-        uniswap_v3_pool_csv.parse(text, token="WETH", chain_id=1)
 
 
 def test_shifting_keeps_seconds_and_never_reaches_the_future() -> None:
@@ -160,93 +117,3 @@ def test_a_bad_line_is_refused_with_its_number_unless_raw(bad: bytes, message: s
 def test_raw_lines_have_a_key_where_they_name_a_token() -> None:
     lines = [LINE, b"\xff\xfe", b'{"token":7}', b'{"token":"\\ud800"}', b'{"token":"ok"}', b"[" * 100_000]
     assert [token for token, _ in jsonl.raw_lines(b"\n".join(lines))] == ["W", None, None, None, "ok", None]
-
-
-POOL = eth_getlogs.Pool("WETH", 1, 6, 18)
-BLOCK_TIMES = {18_937_382: 1_704_412_823_000}
-
-
-def log(**changes: object) -> dict[str, Any]:
-    def word(value: int) -> str:
-        return f"{value % 2**256:064x}"
-
-    return {
-        "address": "0x88e6a0c2ddd26feeb64f039a2c41296fcb3f5640",
-        "topics": [eth_getlogs.SWAP_TOPIC, "0x" + "0" * 24 + "11" * 20, "0x" + "0" * 24 + "22" * 20],
-        "data": "0x" + word(-22_686_110) + word(10**16) + word(2**100) + word(5) + word(-199_045),
-        "blockNumber": hex(18_937_382),
-        "blockHash": "0x" + "ab" * 32,
-        "transactionHash": "0x" + "cd" * 32,
-        "logIndex": "0xa9",
-        "removed": False,
-    } | changes
-
-
-ODD_AMOUNT = log()["data"][:66] + f"{10**16 + 1:064x}" + log()["data"][130:]
-
-
-def parsed(*logs: dict[str, Any], pool: eth_getlogs.Pool = POOL) -> list[Event]:
-    return eth_getlogs.parse(json.dumps(logs).encode(), pool, BLOCK_TIMES)
-
-
-def test_a_log_becomes_an_event() -> None:
-    (event,) = parsed(log(), log(topics=["0x" + "0" * 64]))[:2]
-    assert event == Event(
-        1,
-        "0x" + "cd" * 32,
-        169,
-        "WETH",
-        "sell",
-        "0.010000000000000000",
-        "22.686110",
-        1_704_412_823_000,
-        block_number=18_937_382,
-        block_hash="0x" + "ab" * 32,
-        token_symbol="WETH",
-        pool_address="0x88e6a0c2ddd26feeb64f039a2c41296fcb3f5640",
-        trader="0x" + "22" * 20,
-    )
-
-
-def test_the_other_side_of_a_pool_and_other_digits() -> None:
-    (event,) = parsed(log(removed=True), pool=eth_getlogs.Pool("GUSD", 0, 2, 18, chain_id=5))
-    assert (event.side, event.amount_token, event.amount_usd) == ("buy", "226861.100000000000000000", "0.010000")
-    assert (event.chain_id, event.removed) == (5, True)
-
-
-def test_block_times_come_from_the_log_or_the_file() -> None:
-    for stamp in (1_704_412_900, hex(1_704_412_900), "1704412900", "2024-01-05T00:01:40Z"):
-        assert parsed(log(blockTimestamp=stamp))[0].event_time == 1_704_412_900_000
-    times = eth_getlogs.parse_block_times(b'{"18937382": 1704412823, "0x10": "2024-01-05T00:00:00Z"}')
-    assert times == {18_937_382: 1_704_412_823_000, 16: 1_704_412_800_000}
-
-
-def test_a_whole_json_rpc_reply_is_taken_too() -> None:
-    reply = json.dumps({"jsonrpc": "2.0", "id": 1, "result": [log()]}).encode()
-    assert eth_getlogs.parse(reply, POOL, BLOCK_TIMES) == parsed(log())
-    assert parsed() == []
-
-
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        (lambda: parsed(log(blockNumber=hex(5))), "log 0: blockTimestamp is absent and block 5 .*--block-times"),
-        (lambda: parsed(log(), log(data="0x12")), "log 1: data must be"),
-        (lambda: parsed(log(blockNumber=None)), "log 0: .*blockNumber.*mined blocks"),
-        (lambda: parsed(log(logIndex="7")), "log 0: logIndex is '7'.*hexadecimal"),
-        (lambda: parsed(log(blockTimestamp="soon")), "log 0: blockTimestamp: 'soon' is no time"),
-        (lambda: parsed(log(topics=["0x00"])), "none of the 1 logs is a Uniswap v3 Swap"),
-        (
-            lambda: parsed(log(data=ODD_AMOUNT), pool=eth_getlogs.Pool("W", 1, 6, 19)),
-            "log 0: data: .*more than 18 digits",
-        ),
-        (lambda: eth_getlogs.Pool("W", 1, 6, 99), "decimals1: 99 is out of range"),
-        (lambda: eth_getlogs.parse(b'{"error":{"message":"limit"}}', POOL, {}), "no result: .*limit"),
-        (lambda: eth_getlogs.parse(b"7", POOL, {}), "not a JSON array of logs"),
-        (lambda: eth_getlogs.parse_block_times(b'{"x": 1}'), "block numbers as 18937382"),
-        (lambda: eth_getlogs.parse_block_times(b"[]"), "write one object"),
-    ],
-)
-def test_broken_logs_are_refused_with_their_place(broken: Callable[[], object], message: str) -> None:
-    with pytest.raises(ImportFault, match=message):
-        broken()

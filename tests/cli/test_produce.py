@@ -168,8 +168,13 @@ def test_json_lines_go_through_untouched(broker: str, topic: str, tmp_path: Path
 
 def test_raw_sends_bad_lines_too(broker: str, topic: str, tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
-    file.write_bytes(LINE.encode() + b"\n{\n\xff\n" + b"x" * 900_000)
-    summary, _ = run("--brokers", broker, "--topic", topic, "--from", str(file), "--raw")
+    timeless = LINE.replace('"event_time":1767614431200', '"event_time":-1').encode()
+    file.write_bytes(LINE.encode() + b"\n{\n\xff\n" + b"x" * 900_000 + b"\n" + timeless)
+    summary, said = run("--brokers", broker, "--topic", topic, "--from", str(file), "--raw")
+    assert (
+        "4 of 5 lines will be dead letters: malformed_json: 3 (first: line 2), bad_time: 1 (first: line 5)"
+        in said.replace("\n", " ")
+    )
     assert {record.value for record in read(broker, topic, summary)} == set(file.read_bytes().split(b"\n"))
 
 
@@ -190,6 +195,48 @@ def test_an_import_is_shifted_and_noisy(broker: str, topic: str, tmp_path: Path)
     assert {swap.event_ms % 60_000 for swap in swaps} == {5_000}
 
 
+POOL_HEADER = "block_number,block_timestamp,tx_type,transaction_hash,log_index,receipt,amount0,amount1\n"
+POOL_ROW = "7,2024-01-05 00:00:05,SWAP,0xa,1,0x1,-2000000000,1000000000000000000\n"
+
+
+def test_the_summary_accounts_for_all_that_a_file_holds(broker: str, topic: str, tmp_path: Path) -> None:
+    file = tmp_path / "[red]pool.csv"
+    others = POOL_ROW.replace("SWAP", "MINT") * 2 + POOL_ROW.replace("SWAP", "Swap")
+    file.write_text(POOL_HEADER + POOL_ROW + others + "8,2024-01-05 00:00:07\n")
+    arguments = ("--brokers", broker, "--topic", topic, "--from", str(file), "--format", "uniswap-v3-pool-csv")
+    summary, said = run(*arguments, "--token", "WETH")
+    assert (summary["sent"], len(read(broker, topic, summary))) == (1, 1)
+    assert summary["left_out"] == {"rows of type MINT": 2, "rows of type Swap": 1, "cut-off lines": 1}
+    assert summary["left_out_first"] == {
+        "rows of type MINT": "line 3",
+        "rows of type Swap": "line 5",
+        "cut-off lines": "line 6",
+    }
+    assert "[red]pool.csv: assumed: token 1 (18 digits) is counted" in said
+    assert "mean price 2,000.00 USD" in said
+    shown = CliRunner().invoke(app, [*arguments, "--token", "WETH"]).stdout
+    assert shown.startswith("sent 1, ")
+    assert shown.endswith(
+        "; left out: rows of type MINT: 2 (first: line 3), rows of type Swap: 1 (first: line 5), "
+        "cut-off lines: 1 (first: line 6)\n"
+    )
+
+
+def test_a_pool_is_read_as_the_options_tell(broker: str, topic: str, tmp_path: Path) -> None:
+    file = tmp_path / "pool.csv"
+    file.write_text(
+        POOL_HEADER + POOL_ROW.replace("-2000000000,1000000000000000000", "-1000000000000000000,2000000000")
+    )
+    arguments = ("--brokers", broker, "--topic", topic, "--from", str(file), "--format", "uniswap-v3-pool-csv")
+    _, said = run(*arguments, "--token", "WETH", expect=1)
+    assert "line 2: a swap of 1,000,000,000,000 USD isn't believable" in said
+    layout = ("--token-side", "0", "--decimals0", "18", "--decimals1", "6")
+    summary, _ = run(*arguments, "--token", "WETH", *layout)
+    (record,) = read(broker, topic, summary)
+    swap = decode(record.value, record.timestamp)
+    assert (swap.is_buy, swap.token_atto, swap.usd_micros) == (True, 10**18, 2_000 * 10**6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -201,7 +248,20 @@ def test_an_import_is_shifted_and_noisy(broker: str, topic: str, tmp_path: Path)
         (["--duration", "soon"], "'soon' is not a duration"),
         (["--span", "1h"], "--span is for --rate 0"),
         (["--from", "{dir}/nothing.jsonl"], "nothing.jsonl: No such file"),
-        (["--from", "{dir}/one.jsonl", "--rate", "5"], "with --from, say how fast with --speed"),
+        (["--from", "{dir}/one.jsonl", "--rate", "5"], "--rate is for generated swaps: with --from, say how fast"),
+        (["--from", "{dir}/one.jsonl", "--span", "5m"], "--span is for generated swaps: with --from, say how fast"),
+        (["--from", "{dir}/one.jsonl", "--tokens", "5"], "--tokens is for generated swaps: a file has its own"),
+        (["--from", "{dir}/one.jsonl", "--token", "W"], "--token is not for jsonl: each line names its token"),
+        (["--token", "W"], "--token is for an imported file: name it with --from, or leave it out"),
+        (["--format", "jsonl"], "--format is for an imported file"),
+        (["--shift-to-now"], "--shift-to-now is for an imported file"),
+        (["--speed", "2"], "--speed is for an imported file"),
+        (["--raw"], "--raw is for an imported file"),
+        (["--token-side", "0"], "--token-side is for an imported file"),
+        (["--decimals0", "6"], "--decimals0 is for an imported file"),
+        (["--decimals1", "6"], "--decimals1 is for an imported file"),
+        (["--pool", "0x1"], "--pool is for an imported file"),
+        (["--block-times", "times.json"], "--block-times is for an imported file"),
         (["--from", "{dir}/one.jsonl", "--speed", "0"], "--speed 0: write a number above 0"),
         (["--from", "{dir}/one.jsonl", "--raw", "--noise"], "leave out noise"),
         (["--from", "{dir}/one.jsonl", "--format", "eth-getlogs"], "say which with --token"),

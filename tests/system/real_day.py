@@ -33,7 +33,7 @@ def existing(path: Path) -> Path:
 
 def events() -> list[Event]:
     """The day's swaps, of token WETH."""
-    return parse(existing(CSV).read_text(), token="WETH", chain_id=1)
+    return parse(existing(CSV).read_text(), token="WETH", chain_id=1).events
 
 
 def golden() -> dict[str, Windows]:

@@ -53,14 +53,16 @@ class ImportOptions:
 
     path: Path
     file_format: Format
-    token: str | None = None
     shift_to_now: bool = False
     speed: float | None = None
     raw: bool = False
-    chain_id: int = 1
-    decimals0: int = 6
-    decimals1: int = 18
-    token_side: Literal[0, 1] = 1
+    # What not every format has a use for: None is not said.
+    token: str | None = None
+    chain_id: int | None = None
+    token_side: Literal[0, 1] | None = None
+    decimals0: int | None = None
+    decimals1: int | None = None
+    pool: str | None = None
     block_times: Path | None = None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from swapstats_cli.importers.imported import ByReason
 from swapstats_cli.kafka import BrokerFault, client_options, partition_count, started_producer
 from swapstats_cli.options import GenerateOptions, ProduceOptions
 from swapstats_cli.progress import shown
@@ -63,7 +64,7 @@ async def run(options: ProduceOptions, target: Target, stream: Stream) -> Summar
             await send_all(stream.records, sender, stream.pace, stop, on_progress)
     finally:
         await sender.close()
-    return _summary(sender.tally, time.monotonic() - started_s)
+    return _summary(sender.tally, stream.left_out, time.monotonic() - started_s)
 
 
 async def _checked_partitions(topic: str, connection: dict[str, Any], expected: int | None) -> int:
@@ -92,7 +93,9 @@ def _stopped_by_signal() -> asyncio.Event:
     return stop
 
 
-def _summary(tally: Tally, seconds: float) -> Summary:
-    counts = asdict(tally)
+def _summary(tally: Tally, left_out: ByReason | None, seconds: float) -> Summary:
+    summary = asdict(tally) | {"tokens": len(tally.tokens), "seconds": round(seconds, 3)}
+    if left_out is not None:
+        summary |= {"left_out": left_out.counts, "left_out_first": left_out.first}
     offsets = {str(partition): offset for partition, offset in sorted(tally.last_offsets.items())}
-    return counts | {"tokens": len(tally.tokens), "seconds": round(seconds, 3), "last_offsets": offsets}
+    return summary | {"last_offsets": offsets}

@@ -36,7 +36,7 @@ class Rate:
 def shown(what: str, total: int | None, clock_s: Callable[[], float]) -> Iterator[Callable[[Tally], None]]:
     """Show the progress of ``what`` (``total`` records, None: endless); yields the function to call with the tally."""
     console = Console(stderr=True)
-    console.print(what, highlight=False, soft_wrap=True)
+    console.print(what, markup=False, highlight=False, soft_wrap=True)
     show = _bar(console, total, clock_s) if console.is_terminal else _lines(console, clock_s)
     with show as update:
         yield update

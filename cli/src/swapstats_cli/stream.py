@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 from swapstats_cli.event import Event, encode
 from swapstats_cli.generate import GeneratorConfig, generate
 from swapstats_cli.importers import jsonl
-from swapstats_cli.importers.fault import ImportFault
-from swapstats_cli.importers.formats import events_of
+from swapstats_cli.importers.fault import ImportFault, checked
+from swapstats_cli.importers.formats import check_options, imported_from, unpacked
+from swapstats_cli.importers.imported import ByReason
 from swapstats_cli.importers.shift import shifted_to_now
 from swapstats_cli.noise import NOISE_OF_A_BAD_DAY, Noise, Transmission, add_noise, as_recorded, blocks_of
 from swapstats_cli.options import Format, GenerateOptions, ImportOptions, NoiseOptions
@@ -34,6 +37,8 @@ class Stream:
     records: Iterator[Outgoing]
     pace: Pace
     total: int | None
+    left_out: ByReason | None = None
+    """What a file holds besides."""
 
 
 def generated(
@@ -72,7 +77,7 @@ def imported(
     now_ms: int,
 ) -> Stream:
     """The stream of a file's content. Raises ImportFault, and ValueError naming the option that is out of range."""
-    if options.speed is not None and options.speed <= 0:
+    if options.speed is not None and not 0 < options.speed < math.inf:
         raise ValueError(f"--speed {options.speed:g}: write a number above 0, as in 60 for an hour in a minute")
     noisy = _noise(noise, NOISE_OF_A_BAD_DAY)
     plain = noisy == Noise() and not options.shift_to_now
@@ -80,22 +85,31 @@ def imported(
         raise ImportFault(
             "--raw sends the lines of a jsonl file as they are: leave out noise, --speed and --shift-to-now"
         )
+    check_options(options)
+    left_out, read_as = ByReason(), None
     if options.raw:
         records = [Outgoing(0, token, value) for token, value in jsonl.raw_lines(data)]
+        refused = jsonl.refused(data, now_ms)
+        if refused.counts:
+            read_as = f"{sum(refused.counts.values())} of {len(records)} lines will be dead letters: {refused}"
     elif options.file_format is Format.JSONL and plain and options.speed is None:
-        records = [Outgoing(0, line.event.token, line.value) for line in jsonl.parse(data, latest_ms=now_ms)]
+        lines = jsonl.parse(unpacked(data), latest_ms=now_ms)
+        records = [Outgoing(0, line.event.token, line.value) for line in lines]
     else:
-        latest_ms = sys.maxsize if options.shift_to_now else now_ms
-        events = events_of(data, options, block_times, latest_ms)
-        if options.shift_to_now:
+        found = imported_from(data, options, block_times, sys.maxsize if options.shift_to_now else now_ms)
+        left_out, read_as = found.left_out, found.read_as
+        events = found.events
+        if options.shift_to_now and events:
             events = shifted_to_now(events, now_ms)
+            checked(min(events, key=attrgetter("event_time")), "the oldest event, moved by --shift-to-now", now_ms)
         in_time = options.speed is not None
         records = [_outgoing(sent) for sent in _transmissions(events, noisy, grace_ms, seed, in_time=in_time)]
     records = records[: count or None]
     if not records:
-        raise ImportFault(f"{options.path} holds no events: nothing to send")
+        raise ImportFault(f"{options.path} holds no events: nothing to send (left out: {left_out})")
     pace = Pace() if options.speed is None else Pace(records[0].at_ms, now_ms, options.speed)
-    return Stream(f"importing {options.path.name}", iter(records), pace, len(records))
+    what = f"importing {options.path.name}" + (f": {read_as}" if read_as else "")
+    return Stream(what, iter(records), pace, len(records), left_out)
 
 
 def _transmissions(
@@ -104,6 +118,11 @@ def _transmissions(
     """Events with their noise. A file without noise keeps its order, unless its events are wanted in their time's."""
     if noise == Noise() and not in_time:
         return map(as_recorded, events)
+    if noise.reorgs and any(event.revision is not None for event in events):
+        raise ImportFault(
+            "the file's records have a revision, which invented reorganisations would contradict: "
+            "leave out --noise and --reorgs"
+        )
     return add_noise(blocks_of(events), dataclasses.replace(noise, grace_ms=grace_ms), seed)
 
 

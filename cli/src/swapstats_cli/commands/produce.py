@@ -29,7 +29,7 @@ def produce(
             min=0, help="Events/s, noise included; 0: as fast as possible. Default 1000.", rich_help_panel=_STREAM
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Different tokens.", rich_help_panel=_STREAM)] = 500,
+    tokens: Annotated[int | None, typer.Option(help="Different tokens. Default 500.", rich_help_panel=_STREAM)] = None,
     span: Annotated[
         str | None,
         typer.Option(
@@ -50,10 +50,10 @@ def produce(
         Path | None, typer.Option("--from", help="Import this file.", dir_okay=False, rich_help_panel=_IMPORT)
     ] = None,
     file_format: Annotated[
-        Format, typer.Option("--format", help="Its format.", rich_help_panel=_IMPORT)
-    ] = Format.JSONL,
+        Format | None, typer.Option("--format", help="Its format. Default: jsonl.", rich_help_panel=_IMPORT)
+    ] = None,
     token: Annotated[
-        str | None, typer.Option(help="The token that a pool's swaps count for.", rich_help_panel=_IMPORT)
+        str | None, typer.Option(help="A pool's: the token that its swaps count for.", rich_help_panel=_IMPORT)
     ] = None,
     shift_to_now: Annotated[
         bool,
@@ -70,13 +70,26 @@ def produce(
     raw: Annotated[
         bool, typer.Option("--raw", help="jsonl: send every line as it is, bad ones too.", rich_help_panel=_IMPORT)
     ] = False,
-    chain_id: Annotated[int, typer.Option(help="Chain of the events.")] = 1,
-    decimals0: Annotated[int, typer.Option(help="eth-getlogs: digits of token 0.", rich_help_panel=_IMPORT)] = 6,
-    decimals1: Annotated[int, typer.Option(help="eth-getlogs: digits of token 1.", rich_help_panel=_IMPORT)] = 18,
+    chain_id: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Chain of the events, except of jsonl. Default 1.")
+    ] = None,
     token_side: Annotated[
-        int,
-        typer.Option(min=0, max=1, help="eth-getlogs: which of the two --token is.", rich_help_panel=_IMPORT),
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="A pool's: which of its two tokens --token is. Default: as USDC and WETH, if the price is believable.",
+            rich_help_panel=_IMPORT,
+        ),
+    ] = None,
+    decimals0: Annotated[
+        int | None, typer.Option(help="A pool's: digits of token 0. All three or none.", rich_help_panel=_IMPORT)
+    ] = None,
+    decimals1: Annotated[int | None, typer.Option(help="A pool's: digits of token 1.", rich_help_panel=_IMPORT)] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(help="eth-getlogs: address, if the file has several pools.", rich_help_panel=_IMPORT),
+    ] = None,
     block_times: Annotated[
         Path | None,
         typer.Option(
@@ -109,22 +122,40 @@ def produce(
     try:
         what: GenerateOptions | ImportOptions
         if from_file is None:
-            rate = 1_000.0 if rate is None else rate
-            what = GenerateOptions(rate=rate, tokens=tokens, span_ms=_ms(span), chain_id=chain_id)
-        elif rate is not None or span is not None:
-            raise _failed("--rate and --span are for generated swaps: with --from, say how fast with --speed")
+            _refuse(
+                "is for an imported file: name it with --from, or leave it out",
+                format=file_format,
+                token=token,
+                shift_to_now=shift_to_now or None,
+                speed=speed,
+                raw=raw or None,
+                token_side=token_side,
+                decimals0=decimals0,
+                decimals1=decimals1,
+                pool=pool,
+                block_times=block_times,
+            )
+            what = GenerateOptions(
+                rate=1_000.0 if rate is None else rate,
+                tokens=500 if tokens is None else tokens,
+                span_ms=_ms(span),
+                chain_id=1 if chain_id is None else chain_id,
+            )
         else:
+            _refuse("is for generated swaps: with --from, say how fast with --speed", rate=rate, span=span)
+            _refuse("is for generated swaps: a file has its own", tokens=tokens)
             what = ImportOptions(
                 path=from_file,
-                file_format=file_format,
-                token=token,
+                file_format=file_format or Format.JSONL,
                 shift_to_now=shift_to_now,
                 speed=speed,
                 raw=raw,
+                token=token,
                 chain_id=chain_id,
+                token_side=cast("Literal[0, 1] | None", token_side),
                 decimals0=decimals0,
                 decimals1=decimals1,
-                token_side=cast("Literal[0, 1]", token_side),
+                pool=pool,
                 block_times=block_times,
             )
         options = ProduceOptions(
@@ -145,6 +176,13 @@ def produce(
     except ValueError as error:
         raise _failed(str(error)) from None
     _run(options, as_json=as_json)
+
+
+def _refuse(why: str, **options: object) -> None:
+    """Raise for the first option that was given; None: it wasn't."""
+    for name, value in options.items():
+        if value is not None:
+            raise _failed(f"--{name.replace('_', '-')} {why}")
 
 
 def _ms(duration: str | None) -> int | None:
@@ -169,13 +207,15 @@ def _run(options: ProduceOptions, *, as_json: bool) -> None:
     except (TargetFault, ImportFault, BrokerFault, ValueError) as error:
         raise _failed(str(error)) from None
     except OSError as error:
-        raise _failed(f"{error.filename}: {error.strerror}") from None
+        raise _failed(f"{error.filename or 'a file'}: {error.strerror}") from None
     except KafkaError as error:
         raise _failed(f"the broker took no more records ({error!r}): start again when it is well") from None
     if as_json:
         typer.echo(json.dumps(summary))
     else:
-        typer.echo(", ".join(f"{name} {value}" for name, value in summary.items() if name != "last_offsets"))
+        counts = {name: value for name, value in summary.items() if isinstance(value, int | float)}
+        left_out = "" if stream.left_out is None else f"; left out: {stream.left_out}"
+        typer.echo(", ".join(f"{name} {value}" for name, value in counts.items()) + left_out)
 
 
 def _failed(message: str) -> typer.Exit:

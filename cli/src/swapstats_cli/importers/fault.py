@@ -10,10 +10,12 @@ class ImportFault(Exception):  # noqa: N818 - about a file, not about the progra
     """A file that can't be imported; the text names the place, the field and the remedy."""
 
 
-def checked(event: Event, place: str) -> Event:
-    """``event``, if every shard would accept it. Raises ImportFault."""
+def checked(event: Event, place: str, latest_ms: int) -> Event:
+    """``event``, if every shard would accept it in a record of the time ``latest_ms``. Raises ImportFault."""
     try:
-        swap.decode(encode(event), event.event_time)
+        swap.decode(encode(event), latest_ms)
+    except UnicodeEncodeError:
+        raise ImportFault(f"{place}: a text that can't be written as UTF-8 (half a surrogate pair)") from None
     except swap.Reject as reject:
         raise ImportFault(f"{place}: {reject.detail}") from None
     return event

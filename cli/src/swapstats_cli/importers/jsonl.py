@@ -6,7 +6,8 @@ import msgspec
 
 from swapstats_cli.event import Event
 from swapstats_cli.importers.fault import ImportFault
-from swapstats_core.swap import RecordedSwap, Reject, decode_recorded, format_token, format_usd
+from swapstats_cli.importers.imported import ByReason
+from swapstats_core.swap import RecordedSwap, Reject, decode, decode_recorded, format_token, format_usd
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -42,6 +43,18 @@ def raw_lines(data: bytes) -> list[tuple[str | None, bytes]]:
     return [(_token(value), value) for value in data.split(b"\n") if value.strip()]
 
 
+def refused(data: bytes, latest_ms: int) -> ByReason:
+    """The lines that shards will make dead letters of, by the reason of those."""
+    found = ByReason()
+    for number, value in enumerate(data.split(b"\n"), start=1):
+        if value.strip():
+            try:
+                decode(value, latest_ms)
+            except Reject as reject:
+                found.count(reject.reason, f"line {number}")
+    return found
+
+
 class _Tokened(msgspec.Struct):
     token: str
 
@@ -61,15 +74,15 @@ def _token(value: bytes) -> str | None:
 def _event(swap: RecordedSwap) -> Event:
     record = swap.record
     return Event(
-        record.chain_id,
+        swap.chain_id,
         record.tx_hash,
         record.log_index,
         record.token,
-        record.side,
+        "buy" if swap.is_buy else "sell",
         format_token(swap.token_atto),
         format_usd(swap.usd_micros),
         swap.event_ms,
-        removed=record.removed,
+        removed=swap.removed,
         block_number=record.block_number,
         block_hash=record.block_hash,
         token_address=record.token_address,
