@@ -13,7 +13,7 @@ from swapstats_aggregator.ports import DeadLetter
 from swapstats_aggregator.replica import Replica
 from swapstats_aggregator.snapshotting import Snapshotter
 from swapstats_core.chunks import Chunk
-from swapstats_core.snapshot import ChunkRef
+from swapstats_core.manifest import ChunkRef
 
 _BYTES_KEPT: Final = 16 * 1024 * 1024
 _BYTES_EACH: Final = 512

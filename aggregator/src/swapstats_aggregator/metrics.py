@@ -60,6 +60,17 @@ class ShardMetrics:
         self.fenced = Counter(
             "fenced", "Refused claims and flips: somebody newer owns the partition.", registry=registry
         )
+        self.unreadable_snapshots = Counter(
+            "snapshots_unreadable",
+            "Snapshots passed over because they were damaged or made no sense.",
+            registry=registry,
+        )
+        self.refused_messages = Counter(
+            "nats_refused",
+            "Messages of other processes that made no sense, or named an epoch that nobody has claimed.",
+            ("kind",),
+            registry=registry,
+        )
         self.lost_writes = Counter(
             "store_lost_writes", "Refused flips because the store had lost what it had stored.", registry=registry
         )

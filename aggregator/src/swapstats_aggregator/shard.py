@@ -372,8 +372,9 @@ class Shard:
         reply: Reply
         try:
             query = decode_query(request)
-        except msgspec.DecodeError as error:
-            reply = Refused("bad_query", str(error), replica.partition, replica.epoch)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._metrics.refused_messages.labels("query").inc()
+            reply = Refused("bad_query", str(error)[:1_000], replica.partition, replica.epoch)
         else:
             if isinstance(query, SnapshotQuery):
                 self._snapshot_now(replica.partition)

@@ -230,6 +230,8 @@ class PartitionState:
                     moved.append(token)
                 duplicates += 1
             elif time_ms < seen_ms - grace_ms or time_ms < floor_ms:
+                if time_ms > seen_ms:
+                    moved.append(token)
                 late += 1
             else:
                 recent[digests[at]] = prints[at]
@@ -439,6 +441,11 @@ class PartitionState:
             tuple(to_sums(totals[index].tolist()) for totals in self._totals),
             self._newest[index] - self.config.grace_ms,
         )
+
+    def knows(self, token: str) -> bool:
+        """Whether `read` would find it."""
+        index = self._index.get(token)
+        return index is not None and self._is_known(index)
 
     def take_changed(self, among: Iterable[str]) -> list[str]:
         """Which of these tokens changed (windows or watermark) since the last call; clears the marks of all tokens."""

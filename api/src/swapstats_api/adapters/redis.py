@@ -15,8 +15,9 @@ from redis.exceptions import RedisError
 
 from swapstats_api.ports import SnapshotUnreadable
 from swapstats_core import spec, wire
+from swapstats_core.manifest import Manifest, UnreadableSnapshot, readable
 from swapstats_core.partition import Config, PartitionState
-from swapstats_core.snapshot import Manifest, UnreadableSnapshot, decode_manifest, restore
+from swapstats_core.snapshot import restore
 from swapstats_core.swap import format_token, format_usd
 from swapstats_settings.redis import redis_client
 
@@ -70,12 +71,13 @@ class RedisSnapshots:
         """The newest readable snapshot, from the cache while it is the newest. None: there is none at all."""
         manifests = _as_bytes(await self._client.lrange(self._keys.manifests(partition), 0, -1))
         cached = self._decoded.get(partition)
-        for encoded in manifests:
+        for encoded, manifest in zip(manifests, readable(partition, manifests), strict=True):
             if cached is not None and cached[0] == encoded:
                 self._decoded.move_to_end(partition)
                 return cached[1], cached[2]
             try:
-                manifest = decode_manifest(encoded)
+                if isinstance(manifest, UnreadableSnapshot):
+                    raise manifest
                 parts = await self._load(partition, [ref.cells for ref in manifest.chunks])
                 state = await asyncio.to_thread(restore, self._config, manifest, parts, with_ids=False)
             except UnreadableSnapshot as error:
@@ -124,4 +126,5 @@ def _token_state(token: str, manifest: Manifest, state: PartitionState, config: 
         msgspec.Raw(wire.encode(windows)),
         current=False,
         rebuilding=manifest.rebuilding,
+        since_ms=manifest.since_by(config.longest_minutes),
     )
