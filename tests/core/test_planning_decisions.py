@@ -217,7 +217,7 @@ def test_a_claim_that_is_refused_again_and_again_is_tried_again_less_and_less_of
     waits = [later - earlier for earlier, later in pairwise(written)]
     assert waits[0] <= 200, "a refusal or two is a normal thing"
     assert waits == sorted(waits)
-    assert max(waits) == 30_000, "and it is never given up"
+    assert 30_000 <= max(waits) <= 30_200, "and it is never given up"
     assert len(written) < 25
 
 
