@@ -14,7 +14,7 @@ from swapstats_api.client import RESTARTING, Client
 from swapstats_api.follow.model import Followed, Now
 from swapstats_api.metrics import Metrics
 from swapstats_api.reads import Overloaded, Reads, Unavailable
-from swapstats_api.view import Document, Op, differs, moved, patch
+from swapstats_api.view import Document, Op, differs, marks_in, moved, patch
 from swapstats_core import wire
 
 HISTORY = 64
@@ -22,7 +22,7 @@ HISTORY = 64
 LINGER_MS = 30_000
 """How long a topic without clients is kept for them to come back."""
 POLL_S = 0.25
-"""How often topics are checked for having become stale without a message."""
+"""How often topics are checked for having become stale, or whole, without a message."""
 DRAIN_S = 2.0
 """Over how long the clients are sent away when the process stops."""
 
@@ -206,14 +206,14 @@ class Hub:
         self._drop(topic)
 
     async def run(self) -> None:
-        """Until cancelled: notice what became stale in silence, and drop topics that nobody came back for."""
+        """Until cancelled: notice what became stale or whole in silence, and drop topics that nobody came back for."""
         while True:
             await asyncio.sleep(POLL_S)
             now_ms = self._clock().mono_ms
             for topic in list(self._topics.values()):
                 if not topic.clients and now_ms - topic.empty_since_ms > LINGER_MS:
                     self._drop(topic)
-                elif self._reads.is_stale(topic.token) not in (None, topic.base.stale):
+                elif self._reads.marks(topic.token) not in (None, marks_in(topic.base)):
                     self.on_changed(topic.token)
 
     def _drop(self, topic: _Topic) -> None:

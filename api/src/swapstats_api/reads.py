@@ -13,7 +13,7 @@ from swapstats_api.follower import Follower
 from swapstats_api.metrics import Metrics
 from swapstats_api.overview import Overview, merge
 from swapstats_api.ports import Owners, Unanswered
-from swapstats_api.view import Document, document, rebuilding, seconds, select
+from swapstats_api.view import Document, document, known_since, marks, rebuilding, seconds, select
 from swapstats_core import wire
 from swapstats_core.spec import SwapStatsSpec
 
@@ -133,10 +133,10 @@ class Reads:
         view = self._follower.view(token)
         return None if view is None else document(view)
 
-    def is_stale(self, token: str) -> bool | None:
-        """Whether `peek` would say stale; None: nothing is known."""
+    def marks(self, token: str) -> tuple[bool, tuple[str, ...]] | None:
+        """What `peek` would say by time alone (`view.marks`); None: nothing is known."""
         view = self._follower.view(token)
-        return None if view is None else view.stale
+        return None if view is None else marks(view)
 
     def pin(self, token: str) -> Followed | None:
         """Keep a token followed that was just read."""
@@ -200,8 +200,9 @@ def _status_document(status: wire.PartitionStatus, wall_ms: int) -> dict[str, An
     worth = standing(current=status.current, rebuilding=status.rebuilding)
     stale, lag_ms = freshness(status.as_of_ms, wall_ms, worth)
     document: dict[str, Any] = msgspec.to_builtins(status)
-    del document["rebuilding"]
-    return document | {"stale": stale, "lag_seconds": seconds(lag_ms)} | rebuilding(worth.rebuilt_percent)
+    del document["rebuilding"], document["since_ms"]
+    document |= {"stale": stale, "lag_seconds": seconds(lag_ms)} | known_since(status.since_ms)
+    return document | rebuilding(worth.rebuilt_percent)
 
 
 def _unknown(token: str, refused: wire.Refused) -> UnknownToken:

@@ -17,11 +17,16 @@ from swapstats_core import wire
 _decode_windows = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 MINOR = ("as_of", "watermark", "offset", "lag_seconds")
 """Fields that change with the stream's position: they travel with a patch but never cause one."""
-_MAJOR = ("partition", "epoch", "stale", "rebuilding", "progress")
+_MAJOR = ("partition", "epoch", "stale", "rebuilding", "progress", "known_since")
+_NOT_WHOLE = b',"complete":false}'
 
 
 class Document(msgspec.Struct, frozen=True):
-    """A token's reply. ``lag_seconds`` is 0 unless stale; ``offset`` is a decimal string."""
+    """A token's reply. ``lag_seconds`` is 0 unless stale; ``offset`` is a decimal string.
+
+    ``known_since``: no event from then on is missing; absent where none at all is. A window that begins before it has
+    ``"complete": false``.
+    """
 
     token: str
     as_of: str
@@ -34,11 +39,32 @@ class Document(msgspec.Struct, frozen=True):
     lag_seconds: float | int
     rebuilding: bool | msgspec.UnsetType = msgspec.UNSET
     progress: float | msgspec.UnsetType = msgspec.UNSET
+    known_since: str | msgspec.UnsetType = msgspec.UNSET
 
 
 @lru_cache(maxsize=4096)
 def _windows(encoded: bytes) -> dict[str, msgspec.Raw]:
     return _decode_windows(encoded)
+
+
+def marks(view: View) -> tuple[bool, tuple[str, ...]]:
+    """What becomes of a document by time alone: whether it is stale, and which of its windows aren't whole."""
+    since_ms, as_of_ms = view.state.since_ms, view.position.as_of_ms
+    if not since_ms:
+        return view.stale, ()
+    names = _windows(bytes(view.state.windows))
+    return view.stale, tuple(name for name in names if not wire.is_whole(name, as_of_ms, since_ms))
+
+
+def marks_in(document: Document) -> tuple[bool, tuple[str, ...]]:
+    """The `marks` that a document has."""
+    incomplete = (name for name, stats in document.windows.items() if bytes(stats).endswith(_NOT_WHOLE))
+    return document.stale, tuple(incomplete)
+
+
+def known_since(since_ms: int) -> dict[str, Any]:
+    """The field of a document that says so."""
+    return {"known_since": wire.rfc3339(since_ms)} if since_ms else {}
 
 
 def seconds(lag_ms: int) -> float | int:
@@ -54,10 +80,14 @@ def rebuilding(rebuilt_percent: int | None) -> dict[str, Any]:
 def document(view: View) -> Document:
     """The document of all windows."""
     state = view.state
+    windows = _windows(bytes(state.windows))
+    _, incomplete = marks(view)
+    if incomplete:
+        windows = windows | {name: msgspec.Raw(bytes(windows[name])[:-1] + _NOT_WHOLE) for name in incomplete}
     return Document(
         state.token,
         wire.rfc3339(view.position.as_of_ms),
-        _windows(bytes(state.windows)),
+        windows,
         wire.rfc3339(state.watermark_ms),
         state.partition,
         str(view.position.offset),
@@ -65,6 +95,7 @@ def document(view: View) -> Document:
         view.stale,
         seconds(view.lag_ms),
         **rebuilding(view.rebuilt_percent),
+        **known_since(state.since_ms),
     )
 
 

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import msgspec
 
 from swapstats_core.bounds import Count, Name, Said, Share, Token, UnixMs
+from swapstats_core.fields import MINUTE_MS, parse_duration_ms
 
 ORDERINGS = ("volume_usd", "volume_token", "trades", "buy_trades", "sell_trades")
 Ordering = Literal["volume_usd", "volume_token", "trades", "buy_trades", "sell_trades"]
@@ -188,11 +190,13 @@ FOLLOW_LEASE_MS = 30_000
 """How long a shard sends a token's deltas after the last `TokenQuery` with ``follow``."""
 
 encode = msgspec.json.Encoder().encode
+_Window = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,11}[mhd]\Z")]
+
 decode_query = msgspec.json.Decoder(Query).decode
 decode_pulse = msgspec.json.Decoder(Pulse).decode
 _decode_reply = msgspec.json.Decoder(Reply).decode
 _decode_token_state = msgspec.json.Decoder(TokenState).decode
-_check_windows = msgspec.json.Decoder(dict[Name, WindowStats]).decode
+_check_windows = msgspec.json.Decoder(dict[_Window, WindowStats]).decode
 
 
 def decode_reply(message: bytes) -> Reply:
@@ -281,6 +285,17 @@ class Keys:
         """All keys of an instance with so many partitions."""
         kinds = (self.owner, self.manifests, self.chunks)
         return [self.assignment, *(key(partition) for partition in range(partitions) for key in kinds)]
+
+
+def is_whole(window: str, as_of_ms: int, since_ms: int) -> bool:
+    """Whether a window (by its name, such as ``5m``), at a clock, lies in the time of which no event is missing."""
+    minutes = _minutes(window)
+    return (as_of_ms // MINUTE_MS - minutes + 1) * MINUTE_MS >= since_ms
+
+
+@lru_cache(maxsize=64)
+def _minutes(window: str) -> int:
+    return parse_duration_ms(window) // MINUTE_MS
 
 
 def rfc3339(unix_ms: int) -> str:

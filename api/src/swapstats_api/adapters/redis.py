@@ -1,4 +1,6 @@
-"""`swapstats_api.ports.SnapshotReader` on Redis: the newest readable manifest, only its sums, decoded in a thread."""
+"""`swapstats_api.ports.SnapshotReader` on Redis: the newest readable manifest, only its sums, decoded in a thread. And
+`swapstats_api.ports.Claims`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from redis.exceptions import RedisError
 
 from swapstats_api.ports import SnapshotUnreadable
 from swapstats_core import spec, wire
+from swapstats_core.bounds import epoch_of
 from swapstats_core.manifest import Manifest, UnreadableSnapshot, readable
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.snapshot import restore
@@ -48,6 +51,14 @@ class RedisSnapshots:
         self._partition_of = partition_of
         self._decoded: OrderedDict[int, tuple[bytes, Manifest, PartitionState]] = OrderedDict()
         self._looking: dict[int, asyncio.Future[_Found]] = {}
+
+    async def highest(self, partition: int) -> int:
+        """See `swapstats_api.ports.Claims`."""
+        try:
+            stored = await self._client.hget(self._keys.owner(partition), "epoch")
+        except (RedisError, OSError) as error:
+            raise SnapshotUnreadable(f"Redis: {str(error) or type(error).__name__}") from error
+        return epoch_of(stored) if isinstance(stored, bytes) else 0
 
     async def read(self, token: str) -> wire.TokenState | None:
         partition = self._partition_of(token)
