@@ -75,7 +75,7 @@ class Owner:
     def known(self) -> dict[str, int]:
         """The trades of the tokens that it knows."""
         newest_ms = max(self.seen.values(), default=0)
-        return {token: n for token, n in self.trades.items() if self.seen[token] > newest_ms - self.memory_ms}
+        return {token: n for token, n in self.trades.items() if self._seen_ms(token) > newest_ms - self.memory_ms}
 
     def _record(self) -> None:
         known = self.known
@@ -84,7 +84,10 @@ class Owner:
 
     def watermark_ms(self, token: str) -> int:
         """Some function of the token's newest time."""
-        return max(0, self.seen[token] - 120_000)
+        return max(0, self._seen_ms(token) - 120_000)
+
+    def _seen_ms(self, token: str) -> int:
+        return self.seen.get(token, self.as_of_ms)
 
     def apply(self, tokens: Iterable[str], as_of_ms: int, *, counts: bool = True) -> None:
         """Read one record for each token, of the time ``as_of_ms``, to which the clock moves. What doesn't count, a
@@ -104,7 +107,8 @@ class Owner:
         """Its topic was recreated, or its records are gone: go on from elsewhere, a moment later, with a gap in the
         pulses' numbers.
         """
-        self.offset, self.trades, self.seen = offset, dict(trades), dict(seen or {})
+        self.offset, self.trades = offset, dict(trades)
+        self.seen = dict.fromkeys(trades, self.as_of_ms) | (seen or {})
         self.current, self.rebuilding = False, rebuilding
         self.as_of_ms += 1
         self.number += 1
