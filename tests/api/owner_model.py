@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 
 from swapstats_core import wire
+from swapstats_core.addresses import folded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -179,6 +180,9 @@ class Owner:
                     self.partition, self.epoch, self.offset, self.as_of_ms, self.current, len(self.trades), entries,
                     self.rebuilding, self.since_ms,
                 )  # fmt: skip
+            case wire.SpellingQuery(addresses):
+                tokens = [token for token in self.known if folded(token) in addresses]
+                return wire.PartitionSpellings(self.partition, self.epoch, tokens)
             case wire.StatusQuery() | wire.SnapshotQuery():
                 return wire.PartitionStatus(
                     self.partition, "shard-0", self.epoch, self.offset, self.offset, self.as_of_ms, self.current,

@@ -38,6 +38,12 @@ class ShardMetrics:
         self.epoch = Gauge("epoch", "Epoch of an owned partition.", by_partition, registry=registry)
         self.offset = Gauge("next_offset", "Next offset of an owned partition.", by_partition, registry=registry)
         self.tokens = Gauge("tokens", "Known tokens of an owned partition.", by_partition, registry=registry)
+        self.spelling_conflicts = Gauge(
+            "token_spellings_conflicts",
+            "Addresses that are several tokens, because producers spell them differently; one of them at least here.",
+            by_partition,
+            registry=registry,
+        )
         self.snapshot_age = Gauge(
             "snapshot_age_seconds", "Age of a partition's newest snapshot.", by_partition, registry=registry
         )
@@ -89,6 +95,7 @@ class ShardMetrics:
             self.epoch,
             self.offset,
             self.tokens,
+            self.spelling_conflicts,
             self.snapshot_age,
             self.rebuilding,
         ):

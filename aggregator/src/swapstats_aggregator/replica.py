@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from swapstats_aggregator.ports import DeadLetter, Fetched, SourceRecord
+from swapstats_aggregator.spellings import Spellings
 from swapstats_core.cells import Sums
 from swapstats_core.fields import MINUTE_MS
 from swapstats_core.manifest import share_rebuilt
@@ -26,12 +27,14 @@ from swapstats_core.wire import (
     OverviewEntry,
     OverviewQuery,
     PartitionOverview,
+    PartitionSpellings,
     PartitionStatus,
     Pulse,
     Query,
     Refused,
     Reply,
     SnapshotQuery,
+    SpellingQuery,
     StatusQuery,
     Subjects,
     TokenQuery,
@@ -94,6 +97,7 @@ class Replica:
         self._pulse = 0
         self._pulse_at_ms = 0
         self._pulse_current = False
+        self.spellings = Spellings(self._knows)
         self._looked_at_minute = -1
         """The minute of stream time in which followed tokens were last looked for that became unknown."""
 
@@ -219,6 +223,9 @@ class Replica:
         messages.append((subjects.pulse(self.partition), encode(pulse)))
         return messages
 
+    def _knows(self, token: str) -> bool:
+        return self.state.knows(token)
+
     def _forgotten(self) -> list[str]:
         """The followed tokens that have become unknown, without an event of theirs: they are followed no longer."""
         minute = self.state.newest_ms // MINUTE_MS
@@ -260,6 +267,10 @@ class Replica:
                 return self._answer_overview(query)
             case StatusQuery() | SnapshotQuery():
                 return self._status(shard)
+            case SpellingQuery(addresses, conflicts):
+                self.spellings.take_in(self.state.token_names)
+                self.spellings.tell(conflicts, wall_ms)
+                return PartitionSpellings(self.partition, self.epoch, self.spellings.of(addresses))
 
     def _answer_token(self, query: TokenQuery, wall_ms: int) -> Reply:
         state = self._token_state(query.token)

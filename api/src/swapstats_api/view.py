@@ -7,7 +7,7 @@ replaces a lost state by reading, and neither of them else.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,7 +17,7 @@ from swapstats_core import wire
 _decode_windows = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 MINOR = ("as_of", "watermark", "offset", "lag_seconds")
 """Fields that change with the stream's position: they travel with a patch but never cause one."""
-_MAJOR = ("partition", "epoch", "stale", "rebuilding", "progress", "known_since")
+_MAJOR = ("partition", "epoch", "stale", "rebuilding", "progress", "known_since", "other_spellings")
 _NOT_WHOLE = b',"complete":false}'
 
 
@@ -25,7 +25,8 @@ class Document(msgspec.Struct, frozen=True):
     """A token's reply. ``lag_seconds`` is 0 unless stale; ``offset`` is a decimal string.
 
     ``known_since``: no event from then on is missing; absent where none at all is. A window that begins before it has
-    ``"complete": false``.
+    ``"complete": false``. ``other_spellings`` of the address that the token is are tokens of their own; absent if there
+    are none.
     """
 
     token: str
@@ -40,6 +41,7 @@ class Document(msgspec.Struct, frozen=True):
     rebuilding: bool | msgspec.UnsetType = msgspec.UNSET
     progress: float | msgspec.UnsetType = msgspec.UNSET
     known_since: str | msgspec.UnsetType = msgspec.UNSET
+    other_spellings: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 @lru_cache(maxsize=4096)
@@ -47,19 +49,31 @@ def _windows(encoded: bytes) -> dict[str, msgspec.Raw]:
     return _decode_windows(encoded)
 
 
-def marks(view: View) -> tuple[bool, tuple[str, ...]]:
-    """What becomes of a document by time alone: whether it is stale, and which of its windows aren't whole."""
-    since_ms, as_of_ms = view.state.since_ms, view.position.as_of_ms
-    if not since_ms:
-        return view.stale, ()
-    names = _windows(bytes(view.state.windows))
-    return view.stale, tuple(name for name in names if not wire.is_whole(name, as_of_ms, since_ms))
+class Marks(NamedTuple):
+    """What may become of a document without a message: whether it is stale, which of its windows aren't whole, which
+    other spellings there are.
+    """
+
+    stale: bool
+    incomplete: tuple[str, ...]
+    other_spellings: tuple[str, ...]
 
 
-def marks_in(document: Document) -> tuple[bool, tuple[str, ...]]:
-    """The `marks` that a document has."""
+def marks(view: View, other_spellings: tuple[str, ...] = ()) -> Marks:
+    """Those that its document will have."""
+    return Marks(view.stale, _incomplete(view), other_spellings)
+
+
+def marks_in(document: Document) -> Marks:
+    """Those that a document has."""
     incomplete = (name for name, stats in document.windows.items() if bytes(stats).endswith(_NOT_WHOLE))
-    return document.stale, tuple(incomplete)
+    return Marks(document.stale, tuple(incomplete), document.other_spellings or ())
+
+
+def _incomplete(view: View) -> tuple[str, ...]:
+    since_ms, as_of_ms = view.state.since_ms, view.position.as_of_ms
+    names = _windows(bytes(view.state.windows)) if since_ms else ()
+    return tuple(name for name in names if not wire.is_whole(name, as_of_ms, since_ms))
 
 
 def known_since(since_ms: int) -> dict[str, Any]:
@@ -77,11 +91,11 @@ def rebuilding(rebuilt_percent: int | None) -> dict[str, Any]:
     return {} if rebuilt_percent is None else {"rebuilding": True, "progress": rebuilt_percent / 100}
 
 
-def document(view: View) -> Document:
+def document(view: View, other_spellings: tuple[str, ...] = ()) -> Document:
     """The document of all windows."""
     state = view.state
     windows = _windows(bytes(state.windows))
-    _, incomplete = marks(view)
+    incomplete = _incomplete(view)
     if incomplete:
         windows = windows | {name: msgspec.Raw(bytes(windows[name])[:-1] + _NOT_WHOLE) for name in incomplete}
     return Document(
@@ -96,6 +110,7 @@ def document(view: View) -> Document:
         seconds(view.lag_ms),
         **rebuilding(view.rebuilt_percent),
         **known_since(state.since_ms),
+        other_spellings=other_spellings or msgspec.UNSET,
     )
 
 

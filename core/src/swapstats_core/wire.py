@@ -24,6 +24,8 @@ from swapstats_core.fields import MINUTE_MS, parse_duration_ms
 
 ORDERINGS = ("volume_usd", "volume_token", "trades", "buy_trades", "sell_trades")
 Ordering = Literal["volume_usd", "volume_token", "trades", "buy_trades", "sell_trades"]
+SPELLINGS_AT_ONCE = 500
+"""Most addresses that one question may be about."""
 OVERVIEW_LIMIT = 1_000
 """Most tokens that one question about a partition's top may be for."""
 
@@ -110,7 +112,20 @@ class SnapshotQuery(msgspec.Struct, frozen=True, tag="snapshot", tag_field="op")
     """Ask the owner to take a snapshot of the partition soon; the reply is its status now."""
 
 
-Query = TokenQuery | OverviewQuery | StatusQuery | SnapshotQuery
+Address = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}\Z")]
+
+
+class SpellingQuery(msgspec.Struct, frozen=True, tag="spelling", tag_field="op"):
+    """Ask the owner which spellings of some addresses (`swapstats_core.addresses.folded`) its partition knows.
+
+    ``conflicts``: spellings of one address each that were found to be several tokens, for whom it concerns.
+    """
+
+    addresses: Annotated[list[Address], msgspec.Meta(max_length=SPELLINGS_AT_ONCE)]
+    conflicts: Annotated[list[list[Token]], msgspec.Meta(max_length=SPELLINGS_AT_ONCE)] = []
+
+
+Query = TokenQuery | OverviewQuery | StatusQuery | SnapshotQuery | SpellingQuery
 
 
 class OverviewEntry(msgspec.Struct, frozen=True):
@@ -159,6 +174,14 @@ class PartitionStatus(msgspec.Struct, frozen=True, tag="status", tag_field="kind
     since_ms: UnixMs = 0
 
 
+class PartitionSpellings(msgspec.Struct, frozen=True, tag="spellings", tag_field="kind"):
+    """The known tokens of a partition that are spellings of the addresses asked for."""
+
+    partition: Count
+    epoch: Count
+    tokens: list[Token]
+
+
 class Found(msgspec.Struct, frozen=True, tag="token", tag_field="kind"):
     """The reply to a `TokenQuery` for a known token."""
 
@@ -179,7 +202,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="kind"):
     rebuilding: Share | None = None
 
 
-Reply = Found | PartitionOverview | PartitionStatus | Refused
+Reply = Found | PartitionOverview | PartitionStatus | PartitionSpellings | Refused
 
 
 PULSE_INTERVAL_MS = 250
