@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 from swapstats_aggregator.adapters.memory import MemoryRecord
 from swapstats_aggregator.ports import Fetched
 from swapstats_aggregator.replica import Origin, Replica
+from swapstats_core.fields import MINUTE_MS
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.swap import Inlet
-from swapstats_core.wire import Pulse, Subjects, decode_pulse
+from swapstats_core.wire import Found, Pulse, Subjects, TokenQuery, TokenState, decode_pulse, decode_token_state
 from tests.aggregator.world import RESOURCE, START_MS
 
 SUBJECTS = Subjects("test")
@@ -39,3 +42,54 @@ def test_a_state_that_is_kept_does_so_too_since_its_offset_goes_back() -> None:
     after = pulse(replica, START_MS + 1_000)
     assert after.number == before.number + 2
     assert (after.as_of_ms, after.offset) > (before.as_of_ms, before.offset)
+
+
+def swap(offset: int, token: str, event_ms: int) -> MemoryRecord:
+    """A trade, recorded when it happened."""
+    fields = {
+        "chain_id": 1, "tx_hash": f"0x{offset:x}", "log_index": 1, "token": token, "side": "buy",
+        "amount_token": "1", "amount_usd": "1", "event_time": event_ms,
+    }  # fmt: skip
+    return MemoryRecord(offset, event_ms, token.encode(), json.dumps(fields).encode())
+
+
+def followed(replica: Replica, token: str) -> TokenState | None:
+    reply = replica.answer(TokenQuery(token, follow=True), START_MS, "shard-0")
+    return reply.state if isinstance(reply, Found) else None
+
+
+def deltas(replica: Replica, wall_ms: int) -> tuple[dict[str, TokenState], Pulse]:
+    *states, (_, last) = replica.tick(SUBJECTS, wall_ms)
+    told = [decode_token_state(payload) for _, payload in states]
+    return {state.token: state for state in told}, decode_pulse(last)
+
+
+def test_whatever_moves_a_followed_tokens_watermark_is_told() -> None:
+    """A repeat does, and so does an event that counts nowhere because others are so far ahead."""
+    replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 0, Origin("topic", 0), Inlet())
+    day_ms = 24 * 60 * MINUTE_MS
+    replica.apply([swap(0, "A", START_MS), swap(1, "B", START_MS + 2 * day_ms - MINUTE_MS)])
+    before = followed(replica, "A")
+    assert before is not None
+    deltas(replica, START_MS)
+    replica.apply([swap(2, "A", START_MS + 1)])
+    told, last = deltas(replica, START_MS + 10)
+    assert last.changed == ["A"]
+    assert told["A"].watermark_ms == before.watermark_ms + 1
+    assert (told["A"].offset, told["A"].windows) == (3, before.windows)
+
+
+def test_a_followed_token_that_becomes_unknown_is_told_with_the_position_at_which_it_does() -> None:
+    replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 0, Origin("topic", 0), Inlet())
+    two_days_ms = 2 * 24 * 60 * MINUTE_MS
+    replica.apply([swap(0, "A", START_MS), swap(1, "B", START_MS + two_days_ms - MINUTE_MS)])
+    assert followed(replica, "A") is not None
+    told, last = deltas(replica, START_MS)
+    assert (last.offset, last.forgotten) == (2, [])
+    replica.apply([swap(2, "B", START_MS + two_days_ms)])
+    told, last = deltas(replica, START_MS + 10)
+    assert (last.offset, last.changed, last.forgotten, told) == (3, ["A"], ["A"], {})
+    assert followed(replica, "A") is None
+    replica.apply([swap(3, "A", START_MS + two_days_ms)])
+    told, last = deltas(replica, START_MS + 500)
+    assert (last.changed, last.forgotten, told) == ([], [], {}), "who wants to know it again asks"

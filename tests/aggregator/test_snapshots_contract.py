@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from swapstats_aggregator.adapters.local import LocalSnapshots
 from swapstats_aggregator.adapters.memory import MemorySnapshots, MemoryStore
 from swapstats_aggregator.adapters.redis import RedisSnapshots, connect
 from swapstats_aggregator.ports import Snapshots, Unavailable, Verdict
 from swapstats_core import spec
-from swapstats_core.ownership import Assignment, PartitionAssignment
-from swapstats_core.wire import Keys, encode
+from swapstats_core.ownership import Assignment, PartitionAssignment, encode_assignment
+from swapstats_core.wire import Keys
 from tests.aggregator.servers import free_port
 
 
@@ -46,7 +47,7 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     try:
         yield Site(
             lambda claimant: RedisSnapshots(client, keys, claimant),
-            lambda given: asyncio.ensure_future(client.set(keys.assignment, encode(given))),
+            lambda given: asyncio.ensure_future(client.set(keys.assignment, encode_assignment(given))),
         )
     finally:
         await client.aclose()
@@ -138,6 +139,63 @@ async def test_a_verdict_names_the_epoch_in_force(site: Site) -> None:
     assert await one.claim(0, 2, "a") == Verdict(done=False, epoch=3, owner="b")
     assert await two.flip(0, 3, 1, b"", (), 3) == Verdict(done=True, epoch=3, owner="b")
     assert await one.claim(0, 5, "a") == Verdict(done=True, epoch=3, owner="b"), "whom it follows"
+
+
+async def test_the_highest_claim_is_told(site: Site) -> None:
+    one, two = site.connected("a"), site.connected("b")
+    assert await one.claimed(0) == 0
+    await one.claim(0, 3, "a")
+    await two.claim(0, 2, "b")
+    assert (await one.claimed(0), await two.claimed(0), await two.claimed(1)) == (3, 3, 0)
+
+
+@dataclass
+class InRedis:
+    """Snapshots in a real Redis, and what is stored."""
+
+    client: Redis
+    keys: Keys
+    snapshots: RedisSnapshots
+
+
+@pytest.fixture
+async def in_redis(redis_url: str) -> AsyncIterator[InRedis]:
+    client, keys = connect(spec.Redis(url=redis_url)), Keys("test:", uuid.uuid4().hex)
+    yield InRedis(client, keys, RedisSnapshots(client, keys, "a"))
+    await client.aclose()
+
+
+@pytest.mark.parametrize("epoch", [2**53, 10**25, -1])
+async def test_no_claim_has_an_epoch_that_a_script_can_not_compare(in_redis: InRedis, epoch: int) -> None:
+    snapshots = in_redis.snapshots
+    with pytest.raises(Unavailable, match="not a number below 2"):
+        await snapshots.claim(0, epoch, "shard-0")
+    assert (await snapshots.claim(0, 1, "shard-0")).done
+    with pytest.raises(Unavailable, match="not a number below 2"):
+        await snapshots.flip(0, 1, epoch, b"manifest", (), 3)
+    assert list(await snapshots.manifests(0)) == []
+    assert await snapshots.claimed(0) == 1
+
+
+@pytest.mark.parametrize("epoch", ["1" + "0" * 25, "9007199254740992", "1e5", "nan", "inf", "-3", "0x10", " 7", ""])
+async def test_a_stored_epoch_that_nobody_can_have_claimed_makes_no_orphan(in_redis: InRedis, epoch: str) -> None:
+    await in_redis.client.hset(in_redis.keys.owner(0), mapping={"epoch": epoch, "owner": "x", "claimant": "y"})
+    assert await in_redis.snapshots.claimed(0) == 0
+    assert (await in_redis.snapshots.claim(0, 2, "shard-0")).done
+    assert await in_redis.snapshots.claimed(0) == 2
+    await in_redis.client.hset(in_redis.keys.owner(0), "seq", epoch)
+    assert (await in_redis.snapshots.flip(0, 2, 1, b"manifest", (), 3)).done
+    assert list(await in_redis.snapshots.manifests(0)) == [b"manifest"]
+
+
+async def test_a_damaged_assignment_is_not_acted_on(in_redis: InRedis) -> None:
+    sealed = encode_assignment(Assignment(4, [PartitionAssignment("shard-0", 2)]))
+    for at in (13, 50, len(sealed) - 4):
+        damaged = bytearray(sealed)
+        damaged[at] ^= 1
+        await in_redis.client.set(in_redis.keys.assignment, bytes(damaged))
+        with pytest.raises(Unavailable, match="can't be read, the decider writes it again"):
+            await in_redis.snapshots.assignment()
 
 
 async def test_the_assignment_is_told(site: Site) -> None:

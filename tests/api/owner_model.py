@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 
 from swapstats_core import wire
+from swapstats_core.addresses import folded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,8 +36,10 @@ class Told(NamedTuple):
     """What an owner had at some moment."""
 
     trades: dict[str, int]
+    """Of the tokens that it knew."""
     current: bool
     rebuilding: float | None
+    watermarks: dict[str, int]
 
 
 @dataclass
@@ -52,6 +55,11 @@ class Owner:
     replies_with: Versions = "last pulse"
     """The version in a reply, of the three that the protocol allows."""
     trades: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    """The newest time of each token; without one it is the clock's at the beginning."""
+    memory_ms: int = 10**15
+    """A token whose newest time is so far behind that of all tokens is unknown."""
+    since_ms: int = 0
     number: int = 0
     versions: dict[str, int] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
@@ -61,26 +69,47 @@ class Owner:
     queries: list[wire.Query] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.seen = dict.fromkeys(self.trades, self.as_of_ms) | self.seen
         self._record()
 
+    @property
+    def known(self) -> dict[str, int]:
+        """The trades of the tokens that it knows."""
+        newest_ms = max(self.seen.values(), default=0)
+        return {token: n for token, n in self.trades.items() if self._seen_ms(token) > newest_ms - self.memory_ms}
+
     def _record(self) -> None:
-        told = Told(dict(self.trades), self.current, self.rebuilding)
+        known = self.known
+        told = Told(known, self.current, self.rebuilding, {token: self.watermark_ms(token) for token in known})
         self.truth.setdefault((self.epoch, self.as_of_ms, self.offset), []).append(told)
 
-    def apply(self, tokens: Iterable[str], as_of_ms: int) -> None:
-        """Read one record for each token; the clock moves to ``as_of_ms``."""
+    def watermark_ms(self, token: str) -> int:
+        """Some function of the token's newest time."""
+        return max(0, self._seen_ms(token) - 120_000)
+
+    def _seen_ms(self, token: str) -> int:
+        return self.seen.get(token, self.as_of_ms)
+
+    def apply(self, tokens: Iterable[str], as_of_ms: int, *, counts: bool = True) -> None:
+        """Read one record for each token, of the time ``as_of_ms``, to which the clock moves. What doesn't count, a
+        repeat for instance, moves only its token's newest time.
+        """
         self.as_of_ms = max(self.as_of_ms, as_of_ms)
         for token in tokens:
             self.offset += 1
-            self.trades[token] = self.trades.get(token, 0) + 1
+            self.trades[token] = self.trades.get(token, 0) + counts
+            self.seen[token] = max(self.seen.get(token, 0), as_of_ms)
             self.pending.add(token)
         self._record()
 
-    def begin_again(self, offset: int, trades: dict[str, int], rebuilding: float | None) -> None:
+    def begin_again(
+        self, offset: int, trades: dict[str, int], rebuilding: float | None, seen: dict[str, int] | None = None
+    ) -> None:
         """Its topic was recreated, or its records are gone: go on from elsewhere, a moment later, with a gap in the
         pulses' numbers.
         """
         self.offset, self.trades = offset, dict(trades)
+        self.seen = dict.fromkeys(trades, self.as_of_ms) | (seen or {})
         self.current, self.rebuilding = False, rebuilding
         self.as_of_ms += 1
         self.number += 1
@@ -90,13 +119,18 @@ class Owner:
     def tick(self, now_ms: int) -> tuple[list[wire.TokenState], wire.Pulse]:
         """The deltas of the tick, then its pulse; leases are counted in ``now_ms``."""
         self.number += 1
+        known = self.known
+        followed = [token for token, until_ms in self.leases.items() if until_ms > now_ms]
+        forgotten = sorted(token for token in followed if token not in known)
+        for token in forgotten:
+            del self.leases[token]
         for token in self.pending:
             self.versions[token] = self.number
-        changed = sorted(token for token in self.pending if self.leases.get(token, 0) > now_ms)
+        changed = sorted(token for token in self.pending if token in followed and token in known)
         self.pending.clear()
         pulse = wire.Pulse(
-            self.partition, self.epoch, self.number, self.offset, self.offset, self.as_of_ms, self.current, changed,
-            self.rebuilding,
+            self.partition, self.epoch, self.number, self.offset, self.offset, self.as_of_ms, self.current,
+            [*changed, *forgotten], self.rebuilding, forgotten=forgotten,
         )  # fmt: skip
         return [self.state(token) for token in changed], pulse
 
@@ -116,10 +150,11 @@ class Owner:
             version,
             self.offset,
             self.as_of_ms,
-            self.as_of_ms - 120_000,
+            self.watermark_ms(token),
             windows(self.trades[token]),
             self.current,
             self.rebuilding,
+            since_ms=self.since_ms,
         )
 
     def answer(self, query: wire.Query, now_ms: int) -> wire.Reply:
@@ -127,7 +162,7 @@ class Owner:
         self.queries.append(query)
         match query:
             case wire.TokenQuery(token, follow):
-                if token not in self.trades:
+                if token not in self.known:
                     return wire.Refused(
                         "unknown_token", "unknown", self.partition, self.epoch, self.offset, self.current,
                         self.rebuilding,
@@ -138,15 +173,18 @@ class Owner:
             case wire.OverviewQuery(_, _, limit):
                 ordered = sorted(self.trades.items(), key=lambda item: (-item[1], item[0]))[:limit]
                 entries = [
-                    wire.OverviewEntry(token, wire.WindowStats(f"{n}.000000", f"{n}.{'0' * 18}", n, n, 0))
+                    wire.OverviewEntry(token, wire.WindowStats(f"{n}.000000", f"{n}.{'0' * 18}", 1, 1, 0))
                     for token, n in ordered
                 ]
                 return wire.PartitionOverview(
                     self.partition, self.epoch, self.offset, self.as_of_ms, self.current, len(self.trades), entries,
-                    self.rebuilding,
+                    self.rebuilding, self.since_ms,
                 )  # fmt: skip
+            case wire.SpellingQuery(addresses):
+                tokens = [token for token in self.known if folded(token) in addresses]
+                return wire.PartitionSpellings(self.partition, self.epoch, tokens)
             case wire.StatusQuery() | wire.SnapshotQuery():
                 return wire.PartitionStatus(
                     self.partition, "shard-0", self.epoch, self.offset, self.offset, self.as_of_ms, self.current,
-                    len(self.trades), "incarnation", 0, None, 0, None, self.offset, self.rebuilding,
+                    len(self.trades), "incarnation", 0, None, 0, None, self.offset, self.rebuilding, self.since_ms,
                 )  # fmt: skip

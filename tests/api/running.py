@@ -101,7 +101,7 @@ async def running_api(
     metrics = Metrics()
     memory = MemorySnapshots()
     machine = Follow(home, capacity, lambda: 0.5)
-    newest = NewestOwners(site.adapter)
+    newest = NewestOwners(site.adapter, memory, metrics)
     follower = Follower(machine, newest, snapshots or memory, metrics, clock.now)
     site.adapter.listen(newest)
     newest.listen(follower)

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 TOKENS = ("A", "B", "C")
 START_MS = 1_790_000_000_000
+MEMORY_MS = 20_000
+"""Tokens are unknown when others have traded for so long without them."""
 _DELIVERIES = ("pulse", "pulse", "pulse", *TOKENS)
 _OPERATIONS: tuple[tuple[int, Callable[[Random], tuple[object, ...]]], ...] = (
     (100, lambda r: ("apply", r.sample(TOKENS, r.randint(0, 2)))),
+    (40, lambda r: ("repeat", r.choice(TOKENS))),
     (60, lambda r: ("read", r.randint(1, 4))),
     (100, lambda r: ("tick", r.choice((0,) * 9 + (1, 1, 2)))),
     (300, lambda r: ("deliver", r.choice(_DELIVERIES), "ok")),
@@ -49,21 +52,24 @@ _WEIGHTS = [weight for weight, _ in _OPERATIONS]
 
 @dataclass
 class Log:
-    """A topic: each record is a trade of a token, at a time. Offsets of different topics never meet."""
+    """A topic: each record is a trade of a token, or the repeat of one, at a time. Offsets of different topics never
+    meet.
+    """
 
     base: int = 1_000_000
-    records: list[tuple[str, int]] = field(default_factory=list)
+    records: list[tuple[str, int, bool]] = field(default_factory=list)
 
 
 @dataclass
 class Reader:
-    """An owner and what its state is made of: ``carried`` and the log's records from ``first`` on.
+    """An owner and what its state is made of: ``carried`` (trades and newest times) and the log's records from
+    ``first`` on.
 
     ``until``: where a lost state will be rebuilt, as an index into the log.
     """
 
     owner: Owner
-    carried: dict[str, int]
+    carried: tuple[dict[str, int], dict[str, int]]
     first: int
     at: int
     until: int = 0
@@ -81,8 +87,8 @@ class World:
         self.style: Versions = style
         self.follow = Follow(lambda _: 0, capacity=3, jitter=lambda: 0.5)
         self.log = Log()
-        carried = dict.fromkeys(TOKENS, 1)
-        first = Owner(0, 1, self.log.base, START_MS, replies_with=style, trades=carried)
+        carried = dict.fromkeys(TOKENS, 1), dict.fromkeys(TOKENS, START_MS)
+        first = Owner(0, 1, self.log.base, START_MS, replies_with=style, trades=dict(carried[0]), memory_ms=MEMORY_MS)
         self.readers = [Reader(first, carried, 0, 0)]
         self.subjects: dict[str, deque[wire.Pulse | wire.TokenState]] = {s: deque() for s in ("pulse", *TOKENS)}
         self.asked: deque[Ask] = deque()
@@ -114,20 +120,20 @@ class World:
 
     # -- owners -----------------------------------------------------------------------------------------------------
 
-    def produce(self, tokens: Iterable[str]) -> None:
+    def produce(self, tokens: Iterable[str], *, counts: bool = True) -> None:
         """Records, which an owner at the end of the log reads at once."""
         was_current = self.reader.owner.current
-        self.log.records += [(token, self.now.wall_ms) for token in tokens]
+        self.log.records += [(token, self.now.wall_ms, counts) for token in tokens]
         if was_current:
             self.read(len(self.log.records))
 
     def read(self, most: int) -> None:
         """The owner reads records; behind the end, its clock is their time."""
         reader, owner = self.reader, self.reader.owner
-        for token, time_ms in self.log.records[reader.at : reader.at + most]:
+        for token, time_ms, counts in self.log.records[reader.at : reader.at + most]:
             reader.at += 1
             owner.rebuilding = reader.rebuilding
-            owner.apply([token], time_ms)
+            owner.apply([token], time_ms, counts=counts)
         if reader.at == len(self.log.records) and not owner.current:
             owner.current = True
             owner.apply([], self.now.wall_ms)
@@ -139,16 +145,21 @@ class World:
             self.subjects[state.token].append(state)
         self.subjects["pulse"].append(pulse)
 
-    def succeed(self, carried: dict[str, int], first: int, at: int, until: int, as_of_ms: int) -> None:
+    def succeed(
+        self, carried: tuple[dict[str, int], dict[str, int]], first: int, at: int, until: int, as_of_ms: int
+    ) -> None:
         """A new owner at ``at``; warm if its clock is where the former one's is."""
         former = self.reader.owner
-        trades = Counter(carried)
-        trades.update(token for token, _ in self.log.records[first:at])
+        trades, seen = Counter(carried[0]), dict(carried[1])
+        for token, time_ms, counts in self.log.records[first:at]:
+            trades[token] += counts
+            seen[token] = max(seen.get(token, 0), time_ms)
         reader = Reader(former, carried, first, at, until)
         current = former.current and as_of_ms == former.as_of_ms
         epoch, offset = former.epoch + 1, self.log.base + at
         style = self.style
-        reader.owner = Owner(0, epoch, offset, as_of_ms, current, reader.rebuilding, style, dict(trades))
+        at_all = (0, epoch, offset, as_of_ms, current, reader.rebuilding, style)
+        reader.owner = Owner(*at_all, dict(trades), seen, MEMORY_MS)
         self.readers.append(reader)
 
     def hand_off(self, behind: int) -> None:
@@ -163,17 +174,17 @@ class World:
         end = len(self.log.records)
         first = int(share * end)
         if not same_epoch:
-            self.succeed({}, first, first, end, 0)
+            self.succeed(({}, {}), first, first, end, 0)
             return
-        reader = self.readers[-1] = Reader(self.reader.owner, {}, first, first, end)
+        reader = self.readers[-1] = Reader(self.reader.owner, ({}, {}), first, first, end)
         reader.owner.begin_again(self.log.base + first, {}, reader.rebuilding)
 
     def recreate_topic(self) -> None:
         """The owner keeps its state and reads the new topic from its beginning."""
         owner = self.reader.owner
         self.log = Log(self.log.base // 2)
-        self.readers[-1] = Reader(owner, dict(owner.trades), 0, 0)
-        owner.begin_again(self.log.base, owner.trades, None)
+        self.readers[-1] = Reader(owner, (dict(owner.trades), dict(owner.seen)), 0, 0)
+        owner.begin_again(self.log.base, owner.trades, None, owner.seen)
 
     # -- the network ------------------------------------------------------------------------------------------------
 
@@ -208,13 +219,15 @@ class World:
     def flip(self) -> None:
         owner = self.reader.owner
         at = (0, owner.epoch, owner.offset, owner.as_of_ms)
-        self.saved.append(Owner(*at, current=False, rebuilding=owner.rebuilding, trades=dict(owner.trades)))
+        saved = Owner(*at, current=False, rebuilding=owner.rebuilding, trades=dict(owner.trades), memory_ms=MEMORY_MS)
+        saved.seen = dict(owner.seen)
+        self.saved.append(saved)
 
     def snapshot(self) -> None:
         if self.reading:
             token = self.reading.popleft()
             saved = self.saved[-1] if self.saved else None
-            state = saved.state(token) if saved is not None and token in saved.trades else None
+            state = saved.state(token) if saved is not None and token in saved.known else None
             self.do(self.follow.snapshot(token, state, self.now))
 
     # -- the test ---------------------------------------------------------------------------------------------------
@@ -223,6 +236,8 @@ class World:
         match operation:
             case ("apply", list(tokens)):
                 self.produce(tokens)
+            case ("repeat", str(token)):
+                self.produce([token], counts=False)
             case ("read", int(most)):
                 self.read(most)
             case ("tick", int(back)):
@@ -270,7 +285,8 @@ class World:
     def check_view(self, token: str, view: View) -> None:
         position, before = view.position, self.served[token]
         owner = next(reader.owner for reader in self.readers if reader.owner.epoch == position.epoch)
-        told = [each for each in owner.truth[position] if each.trades.get(token) == trades_in(view.state)]
+        shown = trades_in(view.state), view.state.watermark_ms
+        told = [t for t in owner.truth[position] if (t.trades.get(token), t.watermarks.get(token)) == shown]
         assert told, (token, view, owner.truth[position])
         assert any(_is_marked(view, each) for each in told), (token, view, told)
         assert position >= before, "went back in time"
@@ -327,3 +343,26 @@ def test_served_states_are_true_at_their_position_and_never_go_back(seed: int, s
         assert view.rebuilt_percent is None
         assert view.position == (owner.epoch, owner.as_of_ms, owner.offset)
         assert trades_in(view.state) == owner.trades[token]
+        assert view.state.watermark_ms == owner.watermark_ms(token)
+
+
+def test_a_token_that_becomes_unknown_is_gone_with_the_pulse_that_says_so() -> None:
+    world = World("last pulse")
+    for token in TOKENS:
+        world.want(token)
+    world.heal()
+    world.now_ms += MEMORY_MS
+    world.produce(["A"])
+    world.tick(world.reader.owner)
+    before = world.follow.view("B", world.now)
+    assert before is not None
+    assert trades_in(before.state) == world.reader.owner.trades["B"], "at its own position it is still true"
+    world.deliver("A", "ok")
+    world.deliver("pulse", "ok")
+    assert world.follow.view("A", world.now) is not None
+    assert world.follow.view("B", world.now) is None
+    assert not world.asked
+    world.want("B")
+    world.answer(world.reader.owner)
+    world.reply()
+    assert world.follow.view("B", world.now) is None

@@ -147,7 +147,7 @@ async def test_the_newer_of_ram_and_snapshot(api: Api) -> None:
     await api.site.stop(owner)
     older = Owner(home(TOKEN), 3, offset=7, as_of_ms=wall_ms() - 60_000, trades={TOKEN: 1})
     api.snapshots.states[TOKEN] = older.state(TOKEN)
-    await until(lambda: api.reads.is_stale(TOKEN) is True)
+    await until(lambda: api.reads.marks(TOKEN) == (True, (), ()))
     assert (await api.reads.token(TOKEN)).offset == "81234"
     behind = Owner(home(TOKEN), 4, offset=90_000, as_of_ms=owner.as_of_ms - 1, current=False, trades={TOKEN: 4})
     api.snapshots.states[TOKEN] = behind.state(TOKEN)

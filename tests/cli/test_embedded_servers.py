@@ -23,7 +23,7 @@ from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_cli.supervisor.servers import ServerMissingError
 from swapstats_cli.supervisor.topics import create_topics
 from swapstats_core import spec
-from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.ownership import Assignment, PartitionAssignment, encode, encode_assignment
 from swapstats_core.spec import Source, Topic
 from swapstats_core.wire import Keys
 from swapstats_operator.deciding.nats import open_line
@@ -64,8 +64,10 @@ async def test_the_copy_of_the_assignment_is_in_redis(tmp_path: Path, ports: Por
         assert await copy.claimed(2) == [0, 0]
         store = Redis(port=port)
         await store.hset(KEYS.owner(1), mapping={"epoch": 41, "owner": "shard-7"})
-        await store.aclose()
         assert await copy.claimed(2) == [0, 41]
+        await store.hset(KEYS.owner(0), "epoch", "1" + "0" * 25)
+        assert await copy.claimed(2) == [0, 41], "nobody can have claimed that"
+        await store.aclose()
         assignment = Assignment(3, [PartitionAssignment("shard-0", 1, "warming", "shard-1")])
         await copy.write(assignment)
         assert await copy.read() == assignment
@@ -85,11 +87,16 @@ async def _is_swapped(copy: RedisCopy, port: int) -> None:
     assert await copy.read() == newer
     store = Redis(port=port)
     kinds = ("", "{", "9", "null", '"x"', "[]", '{"revision":"9"}', '{"revision":9}', '{"revision":9,"partitions":0}')
-    for garbage in kinds:
+    damaged = encode_assignment(older).replace(b'"revision":3', b'"revision":7')
+    for garbage in (*kinds, damaged, b'{"revision":1e300,"partitions":[]}', b"\xff"):
         await store.set(KEYS.assignment, garbage)
         assert await copy.read() is None
         await copy.write(older)
         assert await copy.read() == older
+    await store.set(KEYS.assignment, encode(newer))
+    assert await copy.read() == newer, "an earlier release has stored it"
+    with pytest.raises(Superseded):
+        await copy.write(older)
     await store.aclose()
 
 

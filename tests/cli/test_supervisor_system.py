@@ -29,7 +29,7 @@ async def _assignment(running: Dev) -> Assignment:
     redis = Redis.from_url(running.endpoints()["redis"])
     try:
         stored = await redis.get(KEYS.assignment)
-        assert stored is not None
+        assert isinstance(stored, bytes)
         return decode_assignment(stored)
     finally:
         await redis.aclose()

@@ -211,6 +211,11 @@ def test_the_table_shows_every_digit_and_says_when_it_is_stale() -> None:
     assert "stale: 4.2 s behind" in printed(state(stale=True, lag_seconds=4.2))
     assert "stale: no answer" in printed(state(), "no answer")
     assert "STALE by 4.2 s" in line(state(stale=True, lag_seconds=4.2))
+    part = state()
+    since = "2026-01-05T11:40:00.000Z"
+    part |= {"known_since": since, "windows": {n: w | {"complete": False} for n, w in part["windows"].items()}}
+    assert f"(only since {since})" in line(part)
+    assert "only since" not in line(state())
     rebuilding = state(stale=True, lag_seconds=4.2, rebuilding=True, progress=0.42)
     assert "4.2 s behind, being rebuilt: 42%" in printed(rebuilding)
     assert "STALE by 4.2 s, being rebuilt: 42%" in line(rebuilding)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -66,6 +67,16 @@ def fields(report: PartitionReport) -> list[tuple[str, str, str, str]]:
 
 
 FIRST, SECOND = make_swap(), make_swap(log_index=1)
+
+
+def test_a_window_that_says_that_it_is_not_whole_may_lack_something_the_others_may_not() -> None:
+    lacking = served(2, {"5m": TWO, "1h": ONE})
+    assert checked([FIRST, SECOND], [lacking]).different > 0
+    since_ms = START_MS - 30 * MINUTE_MS
+    report = checked([FIRST, SECOND], [replace(lacking, since_ms=since_ms)])
+    assert (report.different, report.windows, report.not_comparable) == (0, 1, 1)
+    wrong = served(2, {"5m": ONE, "1h": TWO})
+    assert fields(checked([FIRST, SECOND], [replace(wrong, since_ms=since_ms)]))[0][0] == "5m"
 
 
 def test_each_reply_is_compared_at_its_own_offset() -> None:

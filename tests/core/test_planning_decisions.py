@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -178,6 +179,46 @@ def test_a_new_ownership_is_above_every_epoch_that_anybody_knows(told: Partition
         members=(member("a", PartitionReport(0, 3, "refused", highest_epoch=4)), member("b", told)),
     )
     assert assignment == Assignment(2, [PartitionAssignment("a", 10)])
+
+
+@pytest.mark.parametrize("most", [2**52, 2**53 - 1])
+def test_one_report_that_makes_no_sense_does_not_use_up_the_epochs_and_revisions_there_are(most: int) -> None:
+    wrong = member("a", PartitionReport(0, 3, "refused", highest_epoch=most), revision=most)
+    assignment = decide(PartitionAssignment("a", 3), members=(wrong,))
+    assert 3 < assignment.partitions[0].epoch < 2_000_000
+    assert 1 < assignment.revision < 2_000_000
+
+
+def test_a_truth_that_is_far_behind_comes_above_what_was_claimed_step_by_step() -> None:
+    claimed = 5_000_000
+    assignment, memory = Assignment(1, [PartitionAssignment("a", 3)]), Memory()
+    policy = replace(POLICY, partitions=1)
+    for step in range(400):
+        epoch = assignment.partitions[0].epoch
+        role: Role = "refused" if epoch <= claimed else "owner"
+        report = PartitionReport(0, epoch, role, highest_epoch=claimed)
+        planned = plan(
+            policy, Observed(step * 100, assignment, (member("a", report, revision=assignment.revision),), memory)
+        )
+        assignment, memory = planned.assignment, planned.memory
+    assert claimed < assignment.partitions[0].epoch < claimed + 2**21
+
+
+def test_a_claim_that_is_refused_again_and_again_is_tried_again_less_and_less_often() -> None:
+    assignment, memory, policy = Assignment(1, [PartitionAssignment("a", 3)]), Memory(), replace(POLICY, partitions=1)
+    written: list[int] = []
+    for now_ms in range(0, 300_000, 100):
+        report = PartitionReport(0, assignment.partitions[0].epoch, "refused", highest_epoch=2)
+        a = member("a", report, revision=assignment.revision)
+        planned = plan(policy, Observed(now_ms, assignment, (a,), memory))
+        if planned.assignment != assignment:
+            written.append(now_ms)
+        assignment, memory = planned.assignment, planned.memory
+    waits = [later - earlier for earlier, later in pairwise(written)]
+    assert waits[0] <= 200, "a refusal or two is a normal thing"
+    assert waits == sorted(waits)
+    assert 30_000 <= max(waits) <= 30_200, "and it is never given up"
+    assert len(written) < 25
 
 
 @pytest.mark.parametrize("role", ["restoring", "claiming", "owner"])

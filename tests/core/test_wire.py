@@ -12,32 +12,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swapstats_core import wire
+from swapstats_core import bounds, wire
 
 TOKENS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
-COUNTS = st.integers(0, 2**63 - 1)
+COUNTS = st.integers(0, bounds.MOST)
+TIMES = st.integers(0, bounds.LAST_MS)
+SHARES = st.none() | st.floats(0, 1)
 STATS = st.builds(wire.WindowStats, st.just("12.345678"), st.just("1.000000000000000001"), COUNTS, COUNTS, COUNTS)
 RAW_WINDOWS = st.dictionaries(st.sampled_from(["5m", "1h", "24h"]), STATS).map(lambda w: msgspec.Raw(wire.encode(w)))
 STATES = st.builds(
     wire.TokenState,
     TOKENS,
-    COUNTS,
-    COUNTS,
-    COUNTS,
-    COUNTS,
-    COUNTS,
-    st.integers(-(2**40), 2**60),
+    *(COUNTS,) * 4,
+    *(TIMES,) * 2,
     RAW_WINDOWS,
     st.booleans(),
+    SHARES,
+    TIMES,
 )
 STATUSES = st.builds(
     wire.PartitionStatus,
-    *(COUNTS, TOKENS, COUNTS, COUNTS, COUNTS, COUNTS, st.booleans(), COUNTS, TOKENS, COUNTS),
-    *(st.none() | COUNTS, COUNTS, st.none() | COUNTS, COUNTS),
+    *(COUNTS, TOKENS, COUNTS, COUNTS, COUNTS, TIMES, st.booleans(), COUNTS, TOKENS, COUNTS),
+    *(st.none() | TIMES, COUNTS, st.none() | TIMES, COUNTS),
 )
 OVERVIEWS = st.builds(
     wire.PartitionOverview,
-    *(COUNTS, COUNTS, COUNTS, COUNTS, st.booleans(), COUNTS),
+    *(COUNTS, COUNTS, COUNTS, TIMES, st.booleans(), COUNTS),
     st.lists(st.builds(wire.OverviewEntry, TOKENS, STATS), max_size=3),
 )
 CODES: list[Any] = ["unknown_token", "unknown_window", "bad_query", "busy"]
@@ -45,7 +45,7 @@ REFUSALS = st.builds(wire.Refused, st.sampled_from(CODES), TOKENS, COUNTS, COUNT
 ORDERINGS: list[Any] = list(wire.ORDERINGS)
 QUERIES = st.one_of(
     st.builds(wire.TokenQuery, TOKENS, st.booleans()),
-    st.builds(wire.OverviewQuery, st.just("5m"), st.sampled_from(ORDERINGS), COUNTS),
+    st.builds(wire.OverviewQuery, st.just("5m"), st.sampled_from(ORDERINGS), st.integers(1, 1_000)),
     st.just(wire.StatusQuery()),
 )
 
@@ -68,7 +68,7 @@ def test_states_arrive_as_sent_with_their_windows_untouched(state: wire.TokenSta
     assert msgspec.structs.replace(arrived, windows=state.windows) == state
 
 
-@given(st.builds(wire.Pulse, *(COUNTS,) * 6, st.booleans(), st.lists(TOKENS)))
+@given(st.builds(wire.Pulse, *(COUNTS,) * 5, TIMES, st.booleans(), st.lists(TOKENS)))
 def test_pulses_arrive_as_sent(pulse: wire.Pulse) -> None:
     assert wire.decode_pulse(wire.encode(pulse)) == pulse
 
@@ -80,6 +80,50 @@ def test_pulses_arrive_as_sent(pulse: wire.Pulse) -> None:
 def test_nonsense_is_no_query(message: bytes) -> None:
     with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
         wire.decode_query(message)
+
+
+STATE = wire.TokenState("A", 0, 1, 1, 5, 1_790_000_000_000, 1_790_000_000_000, msgspec.Raw(b"{}"), current=True)
+PULSE = wire.Pulse(0, 1, 1, 5, 5, 1_790_000_000_000, current=True, changed=[])
+STATUS = wire.PartitionStatus(0, "s", 1, 5, 5, 1_790_000_000_000, True, 1, "topic", 0, None, 1, None, 1)
+TOP = wire.PartitionOverview(0, 1, 5, 1_790_000_000_000, True, 1, [])
+REFUSED = wire.Refused("unknown_token", "why", 0, 1, 5)
+NUMBERS = (-1, 2**53, 10**25, 1.5, "1", None, True)
+
+
+@pytest.mark.parametrize("message", [STATE, wire.Found(STATE), PULSE, STATUS, TOP, REFUSED])
+def test_a_number_that_is_out_of_bounds_makes_a_message_nonsense(message: msgspec.Struct) -> None:
+    plain = json.loads(wire.encode(message))
+    inner = plain.get("state", plain)
+    fields = [name for name, value in inner.items() if type(value) is int]
+    assert {"epoch", "offset", "partition"} <= set(fields)
+    decode = {wire.TokenState: wire.decode_token_state, wire.Pulse: wire.decode_pulse}.get(
+        type(message), wire.decode_reply
+    )
+    decode(json.dumps(plain).encode())
+    for field in fields:
+        right = inner[field]
+        for wrong in (*NUMBERS, *([10**13] if field.endswith("_ms") else [])):
+            inner[field] = wrong
+            with pytest.raises(msgspec.ValidationError):
+                decode(json.dumps(plain).encode())
+        inner[field] = right
+
+
+@pytest.mark.parametrize(
+    "windows",
+    [
+        b"5", b"[]", b'{"5m":0}', b'{"5m":{}}',
+        b'{"5m":{"volume_usd":"1e9","volume_token":"0.000000000000000000","trades":0,"buy_trades":0,"sell_trades":0}}',
+        b'{"5m":{"volume_usd":"0.000000\\n","volume_token":"0.000000000000000000","trades":0,"buy_trades":0,"sell_trades":0}}',
+        b'{"5m":{"volume_usd":"0.000000","volume_token":"0.000000000000000000","trades":-1,"buy_trades":0,"sell_trades":0}}',
+    ],
+)  # fmt: skip
+def test_windows_that_are_none_make_a_state_nonsense(windows: bytes) -> None:
+    wrong = wire.encode(msgspec.structs.replace(STATE, windows=msgspec.Raw(windows)))
+    with pytest.raises(msgspec.ValidationError):
+        wire.decode_token_state(wrong)
+    with pytest.raises(msgspec.ValidationError):
+        wire.decode_reply(b'{"kind":"token","state":' + wrong + b"}")
 
 
 def test_a_query_with_another_ordering_is_refused() -> None:

@@ -93,6 +93,10 @@ class SnapshotsConnection:
 
         return await self.network.call(self.process, STORE, f"claim p{partition} e{epoch}", act)
 
+    async def claimed(self, partition: int) -> int:
+        act = partial(self.snapshots.claimed, partition)
+        return await self.network.call(self.process, STORE, f"claimed p{partition}", act)
+
     async def manifests(self, partition: int) -> Sequence[bytes]:
         return await self.network.call(
             self.process, STORE, f"manifests p{partition}", partial(self.snapshots.manifests, partition)

@@ -55,6 +55,12 @@ class ShardMetrics:
         self.epoch = Gauge("epoch", "Epoch of an owned partition.", by_partition, registry=registry)
         self.offset = Gauge("next_offset", "Next offset of an owned partition.", by_partition, registry=registry)
         self.tokens = Gauge("tokens", "Known tokens of an owned partition.", by_partition, registry=registry)
+        self.spelling_conflicts = Gauge(
+            "token_spellings_conflicts",
+            "Addresses that are several tokens, because producers spell them differently; one of them at least here.",
+            by_partition,
+            registry=registry,
+        )
         self.snapshot_age = Gauge(
             "snapshot_age_seconds", "Age of a partition's newest snapshot.", by_partition, registry=registry
         )
@@ -77,6 +83,17 @@ class ShardMetrics:
         self.fenced = Counter(
             "fenced", "Refused claims and flips: somebody newer owns the partition.", registry=registry
         )
+        self.unreadable_snapshots = Counter(
+            "snapshots_unreadable",
+            "Snapshots passed over because they were damaged or made no sense.",
+            registry=registry,
+        )
+        self.refused_messages = Counter(
+            "nats_refused",
+            "Messages of other processes that made no sense, or named an epoch that nobody has claimed.",
+            ("kind",),
+            registry=registry,
+        )
         self.lost_writes = Counter(
             "store_lost_writes", "Refused flips because the store had lost what it had stored.", registry=registry
         )
@@ -95,6 +112,7 @@ class ShardMetrics:
             self.epoch,
             self.offset,
             self.tokens,
+            self.spelling_conflicts,
             self.snapshot_age,
             self.rebuilding,
         ):

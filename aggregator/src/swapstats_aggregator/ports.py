@@ -173,6 +173,10 @@ class Snapshots(Protocol):
         """Become the owner; not done if somebody has claimed this epoch or a higher one."""
         ...
 
+    async def claimed(self, partition: int) -> int:
+        """The highest epoch that anybody has claimed; 0: none."""
+        ...
+
     async def manifests(self, partition: int) -> Sequence[bytes]:
         """The kept manifests, newest first."""
         ...

@@ -12,11 +12,13 @@ from typing import Final
 import msgspec
 
 from swapstats_aggregator.ports import DeadLetter, Fetched, SourceRecord
+from swapstats_aggregator.spellings import Spellings
 from swapstats_core.cells import Sums
 from swapstats_core.events import Outcome
+from swapstats_core.fields import MINUTE_MS
+from swapstats_core.manifest import share_rebuilt
 from swapstats_core.partition import Applied, Config, PartitionState
 from swapstats_core.routing import partition_of
-from swapstats_core.snapshot import share_rebuilt
 from swapstats_core.swap import Inlet, Noted, Reason, Reject, Swap, format_token, format_usd
 from swapstats_core.wire import (
     CURRENT_WITHIN_MS,
@@ -27,12 +29,14 @@ from swapstats_core.wire import (
     OverviewEntry,
     OverviewQuery,
     PartitionOverview,
+    PartitionSpellings,
     PartitionStatus,
     Pulse,
     Query,
     Refused,
     Reply,
     SnapshotQuery,
+    SpellingQuery,
     StatusQuery,
     Subjects,
     TokenQuery,
@@ -65,13 +69,14 @@ _MOST_FOLLOWED: Final = 100_000
 class Origin:
     """Which records a state holds: those of topic ``incarnation`` from ``first_offset`` on, and what it carried over
     before. ``rebuild_until``: the end of the log when the state was begun anew in place of a lost one (None: it
-    wasn't).
+    wasn't). ``since_ms``: no event from then on is missing (0: none at all is).
     """
 
     incarnation: str
     first_offset: int
     carried_until_ms: int | None = None
     rebuild_until: int | None = None
+    since_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -116,6 +121,9 @@ class Replica:
         self._pulse = 0
         self._pulse_at_ms = 0
         self._pulse_current = False
+        self.spellings = Spellings(self._knows)
+        self._looked_at_minute = -1
+        """The minute of stream time in which followed tokens were last looked for that became unknown."""
 
     @property
     def config(self) -> Config:
@@ -213,7 +221,8 @@ class Replica:
         a pulse, and it says that the state will be proven.
         """
         self._followed = {token: until for token, until in self._followed.items() if until > wall_ms}
-        changed = self.state.take_changed(self._followed)
+        forgotten = self._forgotten()
+        changed = [*self.state.take_changed(self._followed), *forgotten]
         due = prove or wall_ms - self._pulse_at_ms >= PULSE_INTERVAL_MS or self.current != self._pulse_current
         if not changed and not due:
             return []
@@ -233,9 +242,24 @@ class Replica:
             changed,
             self.rebuilding,
             prove,
+            forgotten,
         )
         messages.append((subjects.pulse(self.partition), encode(pulse)))
         return messages
+
+    def _knows(self, token: str) -> bool:
+        return self.state.knows(token)
+
+    def _forgotten(self) -> list[str]:
+        """The followed tokens that have become unknown, without an event of theirs: they are followed no longer."""
+        minute = self.state.newest_ms // MINUTE_MS
+        if minute == self._looked_at_minute:
+            return []
+        self._looked_at_minute = minute
+        forgotten = [token for token in self._followed if not self.state.knows(token)]
+        for token in forgotten:
+            del self._followed[token]
+        return forgotten
 
     def _token_state(self, token: str) -> TokenState | None:
         read = self.state.read(token)
@@ -254,6 +278,7 @@ class Replica:
             current=self.current,
             rebuilding=self.rebuilding,
             late=Late(read.windows[-1].late, read.newest_late_ms),
+            since_ms=self.origin.since_ms,
         )
 
     # -- queries ----------------------------------------------------------------------------------------------------
@@ -267,6 +292,10 @@ class Replica:
                 return self._answer_overview(query)
             case StatusQuery() | SnapshotQuery():
                 return self._status(shard)
+            case SpellingQuery(addresses, conflicts):
+                self.spellings.take_in(self.state.token_names)
+                self.spellings.tell(conflicts, wall_ms)
+                return PartitionSpellings(self.partition, self.epoch, self.spellings.of(addresses))
 
     def _answer_token(self, query: TokenQuery, wall_ms: int) -> Reply:
         state = self._token_state(query.token)
@@ -291,6 +320,7 @@ class Replica:
             tokens=self.state.known_tokens,
             entries=[OverviewEntry(token, window_stats(sums)) for token, sums in top],
             rebuilding=self.rebuilding,
+            since_ms=self.origin.since_ms,
         )
 
     def _status(self, shard: str) -> PartitionStatus:
@@ -310,6 +340,7 @@ class Replica:
             snapshot_at_ms=self.snapshot_at_ms,
             events_applied=self.events_applied,
             rebuilding=self.rebuilding,
+            since_ms=self.origin.since_ms,
         )
 
     def _refuse(self, code: str, detail: str) -> Refused:

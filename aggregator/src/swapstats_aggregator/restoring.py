@@ -13,8 +13,9 @@ from swapstats_aggregator.ports import Snapshots, Source, Unavailable
 from swapstats_aggregator.replica import Origin
 from swapstats_aggregator.snapshotting import Stored
 from swapstats_core.fields import MINUTE_MS
+from swapstats_core.manifest import Manifest, UnreadableSnapshot, readable
 from swapstats_core.partition import Config, PartitionState
-from swapstats_core.snapshot import Manifest, UnreadableSnapshot, decode_manifest, restore
+from swapstats_core.snapshot import restore
 from swapstats_core.swap import FUTURE_MS
 
 log = structlog.get_logger()
@@ -27,17 +28,27 @@ _TRIES: Final = 5
 class Topic:
     """One partition of the topic as it is: its first and end offset, and the first offset whose record can still count
     (``counting``; never below ``first``).
+
+    From ``whole_ms`` on, no event is in a record before ``counting``; from ``fresh_ms`` on, in none that is there now.
     """
 
     incarnation: str
     first: int
     end: int
     counting: int
+    whole_ms: int
+    fresh_ms: int
 
     @property
     def reaches_back(self) -> bool:
         """Whether the broker still has every record that can count."""
         return self.counting > self.first or self.first == 0
+
+    def since_ms(self, offset: int) -> int:
+        """From when on a state lacks no event that begins at ``offset``; 0: it lacks none at all."""
+        if offset == 0:
+            return 0
+        return self.whole_ms if self.reaches_back and offset <= self.counting else self.fresh_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +66,43 @@ class Start:
 @dataclass(frozen=True, slots=True)
 class Restored:
     """A state ready to go on, and the newest manifest behind it; ``stored``: where its chunks are, which needn't be
-    stored again.
+    stored again. ``unreadable``: why newer snapshots couldn't be used.
     """
 
     state: PartitionState
     start: Start
     manifest: Manifest | None
     stored: Stored
+    unreadable: Sequence[str] = ()
 
 
-def start_of(manifest: Manifest | None, topic: Topic, begin: str, *, is_first: bool) -> Start:
+def start_of(
+    manifest: Manifest | None,
+    topic: Topic,
+    begin: str,
+    *,
+    is_first: bool,
+    longest_minutes: int,
+    unreadable: Sequence[str] = (),
+) -> Start:
     """Where to go on after a snapshot, or none, in the topic as it is now.
 
     ``begin`` is the resource's ``source.start``, for a partition that never had an owner (``is_first``). One that had,
-    and has no snapshot any more, is rebuilt.
+    and has no snapshot any more (or ``unreadable`` ones), is rebuilt. ``longest_minutes``: of the longest window now.
     """
     if manifest is not None:
-        origin = Origin(manifest.incarnation, manifest.first_offset, manifest.carried_until_ms, manifest.rebuild_until)
+        origin = Origin(
+            manifest.incarnation,
+            manifest.first_offset,
+            manifest.carried_until_ms,
+            manifest.rebuild_until,
+            manifest.since_by(longest_minutes),
+        )
         return resume(manifest.offset, origin, manifest.newest_ms, topic)
     if not is_first:
-        return _anew(topic, "there is no readable snapshot")
+        return _anew(topic, "; ".join(("there is no readable snapshot", *unreadable[:1])))
     offset = topic.first if begin == "earliest" else topic.end
-    return Start(offset, Origin(topic.incarnation, offset))
+    return Start(offset, Origin(topic.incarnation, offset, since_ms=topic.since_ms(offset)))
 
 
 def resume(offset: int, origin: Origin, newest_ms: int, topic: Topic, *, out_of_range: bool = False) -> Start:
@@ -86,7 +112,9 @@ def resume(offset: int, origin: Origin, newest_ms: int, topic: Topic, *, out_of_
     state is kept and reading goes on at the beginning: less is missing that way. ``out_of_range``: the broker says that
     it has no such offset.
     """
-    kept = Origin(topic.incarnation, topic.first, newest_ms)
+    carried_until_ms = newest_ms if newest_ms >= 0 else None
+    # What was in the records that were lost in between, nobody knows.
+    kept = Origin(topic.incarnation, topic.first, carried_until_ms, since_ms=topic.fresh_ms)
     if origin.incarnation != topic.incarnation:
         why = f"the topic was recreated ({origin.incarnation} is now {topic.incarnation})"
     elif offset < topic.first:
@@ -104,7 +132,8 @@ def _anew(topic: Topic, why: str) -> Start:
     offset = topic.counting
     lacking = "" if topic.reaches_back else "; what the broker has forgotten before it is missing"
     notice = f"{why}: rebuilding from the broker, offsets {offset} to {topic.end}{lacking}"
-    return Start(offset, Origin(topic.incarnation, offset, rebuild_until=topic.end), anew=True, notice=notice)
+    origin = Origin(topic.incarnation, offset, rebuild_until=topic.end, since_ms=topic.since_ms(offset))
+    return Start(offset, origin, anew=True, notice=notice)
 
 
 async def topic_of(partition: int, config: Config, source: Source, wall_ms: int) -> Topic:
@@ -115,41 +144,54 @@ async def topic_of(partition: int, config: Config, source: Source, wall_ms: int)
     """
     incarnation = await source.incarnation()
     first, end = await source.bounds(partition)
-    span_ms = config.longest_minutes * MINUTE_MS + config.grace_ms + FUTURE_MS
-    return Topic(incarnation, first, end, max(first, await source.since(partition, wall_ms - span_ms)))
+    whole_ms = wall_ms - config.longest_minutes * MINUTE_MS - config.grace_ms
+    counting = max(first, await source.since(partition, whole_ms - FUTURE_MS))
+    return Topic(incarnation, first, end, counting, whole_ms, wall_ms + FUTURE_MS)
 
 
 async def restore_partition(
     partition: int, config: Config, snapshots: Snapshots, topic: Topic, begin: str, key: int, *, is_first: bool
 ) -> Restored:
     """The newest readable state, or one that begins with ``key``. Raises Unavailable."""
-    manifests, manifest, state = await _newest_readable(partition, config, snapshots)
-    start = start_of(manifest, topic, begin, is_first=is_first and not manifests)
+    manifest, state, unreadable = await _newest_readable(partition, config, snapshots)
+    start = start_of(
+        manifest,
+        topic,
+        begin,
+        is_first=is_first and not unreadable,
+        longest_minutes=config.longest_minutes,
+        unreadable=unreadable,
+    )
     if start.notice:
         log.warning("restarted_reading", partition=partition, notice=start.notice)
     if manifest is None or start.anew:
-        return Restored(PartitionState(config, key), start, manifest, {})
+        return Restored(PartitionState(config, key), start, manifest, {}, unreadable)
     chunks = zip(state.chunks, manifest.chunks, strict=True)
-    return Restored(state, start, manifest, dict(chunks) | dict(zip(state.ledgers, manifest.ledgers, strict=True)))
+    stored = dict(chunks) | dict(zip(state.ledgers, manifest.ledgers, strict=True))
+    return Restored(state, start, manifest, stored, unreadable)
 
 
 async def _newest_readable(
     partition: int, config: Config, snapshots: Snapshots
-) -> tuple[Sequence[bytes], Manifest | None, PartitionState]:
+) -> tuple[Manifest | None, PartitionState, Sequence[str]]:
+    """The newest snapshot that can be used, and why newer ones can't."""
     for _ in range(_TRIES):
         manifests = await snapshots.manifests(partition)
-        for stored in manifests:
+        unreadable: list[str] = []
+        for found in readable(partition, manifests):
             try:
-                manifest = decode_manifest(stored)
-                parts = await snapshots.load(partition, manifest.names())
-                state = await asyncio.to_thread(restore, config, manifest, parts)
+                if isinstance(found, UnreadableSnapshot):
+                    raise found
+                parts = await snapshots.load(partition, found.names())
+                state = await asyncio.to_thread(restore, config, found, parts)
             except UnreadableSnapshot as error:
                 log.warning("unreadable_snapshot", partition=partition, error=str(error))
+                unreadable.append(str(error))
                 continue
-            _say_if_shorter(manifest, config)
-            return manifests, manifest, state
+            _say_if_shorter(found, config)
+            return found, state, unreadable
         if await snapshots.manifests(partition) == manifests:
-            return manifests, None, PartitionState(config)
+            return None, PartitionState(config), unreadable
     raise Unavailable(f"partition {partition}: its owner stores snapshots faster than they can be loaded here")
 
 
@@ -158,5 +200,6 @@ def _say_if_shorter(manifest: Manifest, config: Config) -> None:
         log.warning(
             "longest_window_grew",
             partition=manifest.partition,
-            notice=f"the snapshot holds {manifest.longest_minutes} minutes; longer windows fill up as time passes",
+            notice=f"the snapshot holds {manifest.longest_minutes} minutes; longer windows fill up as time passes, and "
+            'say "complete": false until then',
         )

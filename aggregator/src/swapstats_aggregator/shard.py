@@ -133,11 +133,28 @@ class Shard:
             for partition, age_ms in ages
             if age_ms > old_ms
         ]
-        return old + [
-            f"partition {refused.partition}: came to another state than {refused.former} had at offset {refused.offset}"
-            for refused in self._tenancy.handoffs
-            if refused.refused
+        return [
+            *old,
+            *self._misspelt(),
+            *(
+                f"partition {refused.partition}: came to another state than {refused.former} had at offset "
+                f"{refused.offset}"
+                for refused in self._tenancy.handoffs
+                if refused.refused
+            ),
         ]
+
+    def _misspelt(self) -> list[str]:
+        """Addresses that are several tokens: of each partition an example."""
+        told = []
+        for partition, held in self._holdings.items():
+            if held.owned is not None and (conflicts := held.replica.spellings.conflicts):
+                told.append(
+                    f"partition {partition}: {len(conflicts)} addresses are spelt in more than one way, such as "
+                    f"{' and '.join(conflicts[0])}, and each spelling is counted as a token of its own: let all "
+                    "producers spell an address alike"
+                )
+        return told
 
     async def drained(self) -> None:
         """Wait until this shard owns nothing, for as long as others take partitions over; not for longer than
@@ -341,6 +358,8 @@ class Shard:
         metrics.lag_seconds.labels(label).set(lag_ms / 1000)
         metrics.lag_records.labels(label).set(replica.end_offset - replica.offset)
         metrics.offset.labels(label).set(replica.offset)
+        replica.spellings.observe(replica.state.token_names, now)
+        metrics.spelling_conflicts.labels(label).set(len(replica.spellings.conflicts))
         metrics.tokens.labels(label).set(replica.state.known_tokens)
         metrics.rebuilding.labels(label).set(1 if replica.rebuilding is None else replica.rebuilding)
         if replica.snapshot_at_ms is not None:
@@ -402,8 +421,9 @@ class Shard:
         reply: Reply
         try:
             query = decode_query(request)
-        except msgspec.DecodeError as error:
-            reply = Refused("bad_query", str(error), replica.partition, replica.epoch)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._metrics.refused_messages.labels("query").inc()
+            reply = Refused("bad_query", str(error)[:1_000], replica.partition, replica.epoch)
         else:
             if isinstance(query, SnapshotQuery):
                 self._snapshot_now(replica.partition)

@@ -22,18 +22,18 @@ from swapstats_aggregator.setup import Owner
 from swapstats_core.chunks import Chunk, Head, Part, compact
 from swapstats_core.digest import digest_of
 from swapstats_core.ledger import Ledger
-from swapstats_core.partition import Config
-from swapstats_core.snapshot import (
+from swapstats_core.manifest import (
     ChunkRef,
     Manifest,
     UnreadableSnapshot,
+    check,
     decode_manifest,
-    encode_cells,
-    encode_ids,
-    encode_ledger,
     encode_manifest,
     names_of,
+    readable,
 )
+from swapstats_core.partition import Config
+from swapstats_core.snapshot import encode_cells, encode_ids, encode_ledger
 
 log = structlog.get_logger()
 
@@ -169,7 +169,7 @@ class Snapshotter:
                 if part not in self._stored:
                     self._stored[part] = await self._upload(part, frozen.names)
             manifest = self._manifest(frozen, [self._stored[part] for part in parts], taken_at_ms)
-            names, encoded = manifest.names(), encode_manifest(manifest)
+            names, encoded = manifest.names(), _checked(manifest, partition)
             verdict = await self._snapshots.flip(partition, epoch, manifest.seq, encoded, names, self._keep)
             if verdict.done:
                 return manifest
@@ -199,10 +199,8 @@ class Snapshotter:
         if not self._in_doubt:
             return
         partition, epoch = self._replica.partition, self._replica.epoch
-        for stored in await self._snapshots.manifests(partition):
-            try:
-                newest = decode_manifest(stored)
-            except UnreadableSnapshot:
+        for newest in readable(partition, await self._snapshots.manifests(partition)):
+            if isinstance(newest, UnreadableSnapshot):
                 continue
             if newest.incarnation == frozen.origin.incarnation and newest.offset > frozen.offset:
                 raise Fenced(partition, epoch, self._in_doubt)
@@ -228,6 +226,7 @@ class Snapshotter:
             ledgers=[ref for ref in refs if isinstance(ref, str)],
             key=f"{frozen.key:032x}",
             rebuild_until=origin.rebuild_until,
+            since_ms=origin.since_ms,
         )
 
     async def _compacted(self, part: Part, frozen: Frozen) -> list[Chunk | Ledger]:
@@ -257,8 +256,11 @@ class Snapshotter:
         """After the flip, and harmless if it fails: collect what no manifest names, tell lag tools the offset."""
         partition = self._replica.partition
         try:
-            kept = [decode_manifest(stored) for stored in await self._snapshots.manifests(partition)]
-            named = set().union(*(each.names() for each in kept))
+            named = set[str]()
+            for each in readable(partition, await self._snapshots.manifests(partition)):
+                if isinstance(each, UnreadableSnapshot):
+                    raise each
+                named |= each.names()
             await self._snapshots.collect(partition, self._replica.epoch, named)
             await self._source.commit({partition: manifest.offset})
         except Unavailable as error:
@@ -266,3 +268,13 @@ class Snapshotter:
             log.info("tidy_up_failed", partition=partition, error=str(error))
         except UnreadableSnapshot as error:  # what it names isn't known: it will be pushed out by newer ones
             log.warning("nothing_collected", partition=partition, error=str(error))
+
+
+def _checked(manifest: Manifest, partition: int) -> bytes:
+    """As it is stored, if whoever reads it would use it. Raises Unavailable: the one before stays."""
+    encoded = encode_manifest(manifest)
+    try:
+        check(decode_manifest(encoded), partition)
+    except UnreadableSnapshot as error:
+        raise Unavailable(f"partition {partition}: this state isn't stored: {error}") from error
+    return encoded

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from itertools import count
 from typing import Final
 
@@ -23,8 +22,8 @@ from swapstats_aggregator.restoring import Restored, restore_partition, topic_of
 from swapstats_aggregator.setup import Setup
 from swapstats_aggregator.snapshotting import Fenced, Snapshotter, Stored, freeze
 from swapstats_aggregator.tenure import Tenure
+from swapstats_core.manifest import ChunkRef, Manifest, readable
 from swapstats_core.ownership import Released
-from swapstats_core.snapshot import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest
 from swapstats_core.swap import Inlet
 
 log = structlog.get_logger()
@@ -140,7 +139,7 @@ class Succession:
     async def _restore(self, tenure: Tenure) -> Restored:
         setup, partition = self._setup, tenure.partition
         topic = await topic_of(partition, setup.config, setup.ports.source, setup.clock())
-        return await restore_partition(
+        restored = await restore_partition(
             partition,
             setup.config,
             setup.ports.snapshots,
@@ -149,6 +148,8 @@ class Succession:
             setup.new_key(),
             is_first=tenure.epoch == 1,
         )
+        setup.metrics.unreadable_snapshots.inc(len(restored.unreadable))
+        return restored
 
     def _replica(self, tenure: Tenure, restored: Restored) -> Replica:
         start, partitions = restored.start, self._setup.spec.source.topic.partitions
@@ -209,10 +210,8 @@ class Succession:
 
     async def _newest_manifest(self, partition: int) -> Manifest | None:
         """The newest readable one. Raises Unavailable."""
-        for stored in await self._setup.ports.snapshots.manifests(partition):
-            with suppress(UnreadableSnapshot):
-                return decode_manifest(stored)
-        return None
+        found = readable(partition, await self._setup.ports.snapshots.manifests(partition))
+        return next((each for each in found if isinstance(each, Manifest)), None)
 
     async def _catch_up(self, held: Holding, offset: int) -> bool:
         """Read exactly up to an offset."""

@@ -31,7 +31,7 @@ from swapstats_core.ownership import (
     decode_word,
     encode,
 )
-from swapstats_core.wire import CURRENT_WITHIN_MS, decode_pulse
+from swapstats_core.wire import CURRENT_WITHIN_MS, Pulse, decode_pulse
 
 log = structlog.get_logger()
 
@@ -104,7 +104,7 @@ class Tenancy:
             offset=replica.offset,
             lag_ms=lag_ms,
             records_per_s=held.records_per_s,
-            snapshot_age_ms=None if replica.snapshot_at_ms is None else now_ms - replica.snapshot_at_ms,
+            snapshot_age_ms=None if replica.snapshot_at_ms is None else max(0, now_ms - replica.snapshot_at_ms),
             rebuilding=replica.rebuilding,
         )
 
@@ -235,17 +235,66 @@ class Tenancy:
     # -- what is heard ----------------------------------------------------------------------------------------------
 
     def _on_pulse(self, tenure: Tenure, payload: bytes) -> None:
-        pulse = decode_pulse(payload)
-        tenure.hear(pulse, self._setup.clock())
-        if tenure.have is Have.SHADOW:
-            self._succession.follow(tenure)
-        elif tenure.have is Have.OWNER and pulse.epoch > tenure.epoch:
-            self._spawn(self._refuse(tenure, pulse.epoch, "another shard serves it"))
+        try:
+            pulse = decode_pulse(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._nonsense("pulse", tenure, error)
+        else:
+            self._hear(tenure, pulse)
+
+    def _hear(self, tenure: Tenure, word: Pulse | Released | Digested) -> None:
+        """Take in what an owner says; first look whether it is one, if it names an epoch that isn't known yet."""
+        if word.partition != tenure.partition:
+            self._nonsense("partition", tenure, f"it is about partition {word.partition}")
+        elif word.epoch > tenure.claimed_epoch:
+            tenure.doubted[type(word)] = word
+            if not tenure.is_looking:
+                tenure.is_looking = True
+                self._spawn(self._look_up(tenure))
+        else:
+            tenure.hear(word, self._setup.clock())
+            if tenure.have is Have.SHADOW and isinstance(word, Pulse):
+                self._succession.follow(tenure)
+
+    async def _look_up(self, tenure: Tenure) -> None:
+        """Whether a higher epoch has been claimed: only that makes one, whatever a message says. If so, somebody newer
+        owns the partition, and what was doubted is heard.
+        """
+        while tenure.doubted and self._tenures.get(tenure.partition) is tenure:
+            try:
+                claimed = await self._setup.ports.snapshots.claimed(tenure.partition)
+            except Unavailable as error:
+                log.info("epoch_not_looked_up", partition=tenure.partition, error=str(error))
+                await asyncio.sleep(_RETRY_S)
+                continue
+            tenure.claimed_epoch = max(tenure.claimed_epoch, claimed)
+            if tenure.have is Have.OWNER and claimed > tenure.epoch:
+                await self._refuse(tenure, claimed, "another shard serves it")
+            doubted, tenure.doubted = tenure.doubted, {}
+            for word in doubted.values():
+                if word.epoch <= tenure.claimed_epoch:
+                    self._hear(tenure, word)
+                else:
+                    self._nonsense("epoch", tenure, f"nobody has claimed epoch {word.epoch}, only up to {claimed}")
+            if any(word.epoch > tenure.claimed_epoch for word in doubted.values()):
+                await asyncio.sleep(_RETRY_S)  # the bound on how often messages make us ask
+        tenure.is_looking = False
+
+    def _nonsense(self, kind: str, tenure: Tenure, why: object) -> None:
+        """A message that is refused; of each kind the first of a tenure is worth a line."""
+        self._setup.metrics.refused_messages.labels(kind).inc()
+        if kind not in tenure.refused_kinds:
+            tenure.refused_kinds.add(kind)
+            log.warning("message_refused", partition=tenure.partition, kind=kind, why=str(why))
 
     def _on_word(self, tenure: Tenure, payload: bytes) -> None:
-        word = decode_word(payload)
+        try:
+            word = decode_word(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._nonsense("word", tenure, error)
+            return
         if not isinstance(word, Prove):
-            tenure.hear(word, self._setup.clock())
+            self._hear(tenure, word)
             return
         held = self.holdings.get(tenure.partition)
         if held is not None and held.owned is not None and word.epoch == tenure.epoch:

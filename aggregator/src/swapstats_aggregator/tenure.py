@@ -108,6 +108,14 @@ class Tenure:
     heard_at_ms: int = 0
     released: Released | None = None
     digested: Digested | None = None
+    claimed_epoch: int = 0
+    """The highest epoch that is known to have been claimed: who names a higher one isn't believed unseen."""
+    doubted: dict[type, Pulse | Released | Digested] = field(default_factory=dict)
+    """The newest words of each kind that name a higher one, until the store has been asked."""
+    is_looking: bool = False
+    """Whether the store is being asked."""
+    refused_kinds: set[str] = field(default_factory=set)
+    """Kinds of messages of which it was said that they were refused."""
     is_asking: bool = False
     """Whether it has asked its owner to prove, and not heard where."""
     mark: Pulse | None = None
@@ -124,6 +132,7 @@ class Tenure:
     def follow(self, epoch: int) -> None:
         """Follow the owner of ``epoch``."""
         self.epoch = self.followed_epoch = epoch
+        self.claimed_epoch = max(self.claimed_epoch, epoch)
         self.proof = None
         self._forget_before(epoch)
         self.news.set()
@@ -164,4 +173,5 @@ class Tenure:
     def promote(self, epoch: int) -> None:
         """Own the partition in ``epoch``."""
         self.have, self.epoch = Have.OWNER, epoch
+        self.claimed_epoch = max(self.claimed_epoch, epoch)
         self.promoted.set()

@@ -72,7 +72,7 @@ async def serve(resource: SwapStatsResource, listener: socket.socket) -> None:
     snapshots = RedisSnapshots(
         redis, wire.Keys(spec.stores.redis.prefix, resource.metadata.name), Config.of(spec), home
     )
-    newest = NewestOwners(owners)
+    newest = NewestOwners(owners, snapshots, metrics)
     owners.listen(newest)
     follower = Follower(Follow(home, FOLLOWED, random.random), newest, snapshots, metrics, clock.now)
     newest.listen(follower)

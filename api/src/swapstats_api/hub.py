@@ -14,15 +14,16 @@ from swapstats_api.client import RESTARTING, Client
 from swapstats_api.follow.model import Followed, Now
 from swapstats_api.metrics import Metrics
 from swapstats_api.reads import Overloaded, Reads, Unavailable
-from swapstats_api.view import Document, Op, differs, moved, patch
+from swapstats_api.view import Document, Op, differs, marks_in, moved, patch
 from swapstats_core import wire
+from swapstats_core.addresses import folded
 
 HISTORY = 64
 """Patches kept per token for clients that resume."""
 LINGER_MS = 30_000
 """How long a topic without clients is kept for them to come back."""
 POLL_S = 0.25
-"""How often topics are checked for having become stale without a message."""
+"""How often topics are checked for having become stale, or whole, without a message."""
 DRAIN_S = 2.0
 """Over how long the clients are sent away when the process stops."""
 
@@ -131,7 +132,7 @@ class Hub:
     # Subscriptions
 
     async def subscribe(self, client: Client, token: str) -> None:
-        """Send the full state, then patches. Raises Refusal."""
+        """Send the full state, maybe of the same address in another spelling, then patches. Raises Refusal."""
         topic = await self._topic(client, token)
         client.push(self._attach(client, topic))
 
@@ -141,7 +142,7 @@ class Hub:
         state = self._attach(client, topic)
         oldest = topic.history[0][0] - 1 if topic.history else topic.seq
         if seq.isascii() and seq.isdecimal() and len(seq) <= 20 and oldest <= int(seq) <= topic.seq:
-            client.push(frame(_Resumed(token, seq)))
+            client.push(frame(_Resumed(topic.token, seq)))
             for number, patch_frame in topic.history:
                 if number > int(seq):
                     client.push(patch_frame)
@@ -150,6 +151,7 @@ class Hub:
 
     def unsubscribe(self, client: Client, token: str) -> None:
         """No more patches. Harmless if there is no such subscription."""
+        token = _subscribed_as(client, token)
         client.forget(token)
         topic = self._topics.get(token)
         if topic is not None:
@@ -158,11 +160,13 @@ class Hub:
                 topic.empty_since_ms = self._clock().mono_ms
 
     async def _topic(self, client: Client, token: str) -> _Topic:
-        if token not in client.subscriptions and len(client.subscriptions) >= self._max_subscriptions:
+        is_new = _subscribed_as(client, token) not in client.subscriptions
+        if is_new and len(client.subscriptions) >= self._max_subscriptions:
             raise Overloaded(
                 f"{self._max_subscriptions} subscriptions are the most for a connection: unsubscribe, or open another"
             )
         document = await self._reads.token(token)
+        token = document.token  # it may be spelt otherwise
         topic = self._topics.get(token)
         if topic is None:
             pin = self._reads.pin(token)
@@ -206,14 +210,14 @@ class Hub:
         self._drop(topic)
 
     async def run(self) -> None:
-        """Until cancelled: notice what became stale in silence, and drop topics that nobody came back for."""
+        """Until cancelled: notice what became stale or whole in silence, and drop topics that nobody came back for."""
         while True:
             await asyncio.sleep(POLL_S)
             now_ms = self._clock().mono_ms
             for topic in list(self._topics.values()):
                 if not topic.clients and now_ms - topic.empty_since_ms > LINGER_MS:
                     self._drop(topic)
-                elif self._reads.is_stale(topic.token) not in (None, topic.base.stale):
+                elif self._reads.marks(topic.token) not in (None, marks_in(topic.base)):
                     self.on_changed(topic.token)
 
     def _drop(self, topic: _Topic) -> None:
@@ -258,3 +262,11 @@ class Hub:
             return None
         self._refresh(topic)
         return self._state(topic)
+
+
+def _subscribed_as(client: Client, token: str) -> str:
+    """How the token is spelt that a client means: it may have subscribed to an address in another spelling."""
+    address = folded(token)
+    if token in client.subscriptions or address is None:
+        return token
+    return next((spelling for spelling in client.subscriptions if folded(spelling) == address), token)

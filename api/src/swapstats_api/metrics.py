@@ -49,6 +49,11 @@ class Metrics:
         self.undecodable = Counter(
             "nats_undecodable_total", "Messages that aren't of our protocol.", registry=self.registry
         )
+        self.unclaimed_epochs = Counter(
+            "unclaimed_epochs_total",
+            "Messages that named a higher epoch of a partition than anybody had claimed.",
+            registry=self.registry,
+        )
         self.nats_replaced = Counter(
             "nats_clients_replaced_total", "NATS clients that had died inside.", registry=self.registry
         )

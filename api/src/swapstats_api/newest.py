@@ -3,27 +3,49 @@
 In a handoff two owners may answer for some milliseconds, and then nobody for some more; a process that was stopped for
 a minute answers as an owner when it wakes. So the highest epoch that was heard is kept for as long as the process
 lives; what a lower one says is thrown away, and the question is asked again.
+
+An owner has claimed its epoch before it says a word. So a higher epoch than any before is believed once the claim is
+found: a message that makes no sense must not depose an owner. Where claims can't be looked up, a step of a credible
+size is believed, since reads go on without their store.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from swapstats_api.ports import Listener, NoAnswer, NoOwner, Owners
+import structlog
+
+from swapstats_api.metrics import Metrics
+from swapstats_api.ports import Claims, Listener, NoAnswer, NoOwner, Owners, SnapshotUnreadable
 from swapstats_core import wire
+
+_log = structlog.get_logger(__name__)
 
 HANDOFF_S = 0.3
 """How long nobody may answer before that is taken for the truth: a handoff is over by then."""
 AGAIN_S = 0.01
+LOOK_UP_S = 0.3
+"""How long claims are waited for."""
+DENIED_S = 0.25
+"""How long an epoch that nobody had claimed isn't looked up again."""
+CREDIBLE_STEP = 1 << 20
+"""See `swapstats_core.planning`: no decision goes further at once."""
 
 
 class NewestOwners:
     """`Owners` and `Listener` around others, for all readers of a process."""
 
-    def __init__(self, owners: Owners) -> None:
+    def __init__(self, owners: Owners, claims: Claims, metrics: Metrics) -> None:
         self._owners = owners
+        self._claims = claims
+        self._metrics = metrics
         self._listener: Listener | None = None
         self._epochs: dict[int, int] = {}
+        self._denied: dict[int, tuple[int, float]] = {}
+        """By partition: the last epoch that nobody had claimed, and when that was found."""
+        self._held: dict[int, wire.Pulse] = {}
+        """Newest pulses of owners whose claims are being looked up."""
+        self._looking: dict[int, asyncio.Task[None]] = {}
 
     def listen(self, listener: Listener) -> None:
         """Who gets what is watched."""
@@ -48,7 +70,10 @@ class NewestOwners:
                 if loop.time() - began >= min(HANDOFF_S, timeout_s):
                     raise
             else:
-                if self._is_newest(partition, epoch_of(reply)):
+                epoch = epoch_of(reply)
+                if not self._is_known(partition, epoch):
+                    await self._look_up(partition, epoch)
+                if self._epochs.get(partition) == epoch:
                     return reply
             await asyncio.sleep(AGAIN_S)
 
@@ -67,22 +92,56 @@ class NewestOwners:
     # Listener
 
     def on_pulse(self, pulse: wire.Pulse) -> None:
-        if self._is_newest(pulse.partition, pulse.epoch) and self._listener is not None:
+        if not self._is_known(pulse.partition, pulse.epoch):
+            self._held[pulse.partition] = pulse
+            self._look_up_soon(pulse.partition, pulse.epoch)
+        elif self._epochs[pulse.partition] == pulse.epoch and self._listener is not None:
             self._listener.on_pulse(pulse)
 
     def on_delta(self, state: wire.TokenState) -> None:
-        if self._is_newest(state.partition, state.epoch) and self._listener is not None:
+        if not self._is_known(state.partition, state.epoch):
+            self._look_up_soon(state.partition, state.epoch)  # a new owner's tokens are asked for anyway
+        elif self._epochs[state.partition] == state.epoch and self._listener is not None:
             self._listener.on_delta(state)
 
     def on_suspect(self, reason: str) -> None:
         if self._listener is not None:
             self._listener.on_suspect(reason)
 
-    def _is_newest(self, partition: int, epoch: int) -> bool:
-        """Whether nobody newer was heard; keeps the epoch."""
-        newest = max(self._epochs.get(partition, epoch), epoch)
-        self._epochs[partition] = newest
-        return epoch == newest
+    # Claims
+
+    def _is_known(self, partition: int, epoch: int) -> bool:
+        return epoch <= self._epochs.get(partition, -1)
+
+    def _look_up_soon(self, partition: int, epoch: int) -> None:
+        if partition not in self._looking:
+            task = self._looking[partition] = asyncio.ensure_future(self._look_up(partition, epoch))
+            task.add_done_callback(lambda _: self._looked_up(partition))
+
+    def _looked_up(self, partition: int) -> None:
+        del self._looking[partition]
+        pulse = self._held.pop(partition, None)
+        if pulse is not None and self._is_known(partition, pulse.epoch):
+            self.on_pulse(pulse)
+
+    async def _look_up(self, partition: int, epoch: int) -> None:
+        """Keep a higher epoch, if it has been claimed."""
+        now_s, (denied, at_s) = asyncio.get_running_loop().time(), self._denied.get(partition, (-1, 0.0))
+        if epoch == denied and now_s - at_s < DENIED_S:
+            return
+        known = self._epochs.get(partition)
+        try:
+            async with asyncio.timeout(LOOK_UP_S):
+                is_claimed = epoch <= await self._claims.highest(partition)
+        except (SnapshotUnreadable, TimeoutError):
+            is_claimed = known is None or epoch <= known + CREDIBLE_STEP
+        if is_claimed:
+            self._epochs[partition] = max(self._epochs.get(partition, epoch), epoch)
+            return
+        self._denied[partition] = epoch, now_s
+        self._metrics.unclaimed_epochs.inc()
+        if epoch != denied:
+            _log.warning("unclaimed_epoch", partition=partition, epoch=epoch, known=known)
 
 
 def epoch_of(reply: wire.Reply) -> int:

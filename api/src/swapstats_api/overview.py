@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from swapstats_api.follow.model import freshness, standing
-from swapstats_api.view import rebuilding, seconds
+from swapstats_api.view import known_since, rebuilding, seconds
 from swapstats_core import wire
 
 
@@ -34,11 +34,14 @@ class PartitionPosition(msgspec.Struct, frozen=True):
     lag_seconds: float | int
     rebuilding: bool | msgspec.UnsetType = msgspec.UNSET
     progress: float | msgspec.UnsetType = msgspec.UNSET
+    known_since: str | msgspec.UnsetType = msgspec.UNSET
+    complete: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Overview(msgspec.Struct, frozen=True):
     """The reply. ``missing``: partitions that nobody answered for; ``stale``: any is stale or missing; ``rebuilding``:
-    any is, and ``progress`` is that of the last among them.
+    any is, and ``progress`` is that of the last among them; ``complete`` is false, and else absent, if the window isn't
+    whole in one of them.
     """
 
     window: str
@@ -49,6 +52,7 @@ class Overview(msgspec.Struct, frozen=True):
     missing: list[int]
     rebuilding: bool | msgspec.UnsetType = msgspec.UNSET
     progress: float | msgspec.UnsetType = msgspec.UNSET
+    complete: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 def merge(
@@ -58,16 +62,18 @@ def merge(
     answered = sorted(parts, key=lambda part: part.partition)
     entries = (entry for part in answered for entry in part.entries)
     best = heapq.nsmallest(query.limit, entries, key=lambda entry: (-_value(entry.stats, query.by), entry.token))
-    positions = [_position(part, wall_ms) for part in answered]
+    positions = [_position(part, query.window, wall_ms) for part in answered]
     missing = sorted(set(range(partitions)) - {part.partition for part in answered})
     stale = bool(missing) or any(position.stale for position in positions)
     lines = [OverviewToken(entry.token, **msgspec.structs.asdict(entry.stats)) for entry in best]
     shares = [part.rebuilding for part in answered if part.rebuilding is not None]
     worst = standing(current=False, rebuilding=min(shares, default=None))
-    return Overview(query.window, query.by, lines, positions, stale, missing, **rebuilding(worst.rebuilt_percent))
+    whole = msgspec.UNSET if all(position.complete is msgspec.UNSET for position in positions) else False
+    progress = rebuilding(worst.rebuilt_percent)
+    return Overview(query.window, query.by, lines, positions, stale, missing, complete=whole, **progress)
 
 
-def _position(part: wire.PartitionOverview, wall_ms: int) -> PartitionPosition:
+def _position(part: wire.PartitionOverview, window: str, wall_ms: int) -> PartitionPosition:
     worth = standing(current=part.current, rebuilding=part.rebuilding)
     stale, lag_ms = freshness(part.as_of_ms, wall_ms, worth)
     return PartitionPosition(
@@ -77,6 +83,8 @@ def _position(part: wire.PartitionOverview, wall_ms: int) -> PartitionPosition:
         wire.rfc3339(part.as_of_ms),
         stale,
         seconds(lag_ms),
+        complete=msgspec.UNSET if wire.is_whole(window, part.as_of_ms, part.since_ms) else False,
+        **known_since(part.since_ms),
         **rebuilding(worth.rebuilt_percent),
     )
 

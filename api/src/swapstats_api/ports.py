@@ -63,6 +63,13 @@ class SnapshotUnreadable(Exception):  # noqa: N818 - the world's fault, like Una
     """The snapshots' store failed, or holds nothing readable; the message says what."""
 
 
+class Claims(Protocol):
+    """Who may call itself the owner of a partition."""
+
+    async def highest(self, partition: int) -> int:
+        """The highest epoch with which anybody has claimed the partition; 0: none. Raises SnapshotUnreadable."""
+
+
 class SnapshotReader(Protocol):
     """The last state that an owner saved."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
@@ -13,12 +14,15 @@ from swapstats_api.follower import Follower
 from swapstats_api.metrics import Metrics
 from swapstats_api.overview import Overview, merge
 from swapstats_api.ports import Owners, Unanswered
-from swapstats_api.view import Document, document, rebuilding, seconds, select
+from swapstats_api.spellings import Spellings
+from swapstats_api.view import Document, Marks, document, known_since, marks, rebuilding, seconds, select
 from swapstats_core import wire
 from swapstats_core.spec import SwapStatsSpec
 
 FAN_OUT_TIMEOUT_S = 1.0
 """How long one question to all partitions may take."""
+SPELLINGS_WAIT_S = 0.05
+"""How long a reply waits for what else its token may be called; it is said later then."""
 SHARE_MS = 250
 """Age up to which an answer of all partitions is given to others who ask the same."""
 ASKS_AT_ONCE = 128
@@ -98,6 +102,7 @@ class Reads:
         self._metrics = metrics
         self._clock = clock
         self._asking = asyncio.Semaphore(ASKS_AT_ONCE)
+        self._spellings = Spellings(self._ask_all, lambda: clock().mono_ms)
         self._overviews: Shared[Overview] = Shared(clock)
         self._statuses: Shared[dict[str, Any]] = Shared(clock)
 
@@ -107,7 +112,9 @@ class Reads:
         """A token's stats in these windows (default: all). Raises Refusal."""
         for name in windows or ():
             self._check_window("windows", name)
-        whole = document(await self._view(token))
+        view = await self._view(token)
+        await self._spellings.look(view.state.token, SPELLINGS_WAIT_S)
+        whole = document(view, self._spellings.others(view.state.token))
         if whole.stale:
             self._metrics.stale_reads.inc()
         try:
@@ -123,20 +130,35 @@ class Reads:
         except Full:
             raise Overloaded("too many tokens are read at once: try again, or use fewer tokens") from None
         if isinstance(answer, wire.Refused):
-            raise _unknown(token, answer)
+            return await self._otherwise_spelt(token, answer)
         if answer is None:
             raise Unavailable(f"nobody owns the partition of token {token!r} now, and no snapshot holds it: try again")
         return answer
 
+    async def _otherwise_spelt(self, token: str, refused: wire.Refused) -> View:
+        """The token that has the same address, if there is one. Raises Refusal."""
+        for spelling in await self._spellings.look(token, FAN_OUT_TIMEOUT_S):
+            if spelling != token:
+                with contextlib.suppress(Full):
+                    answer = await self._follower.read(spelling)
+                    if isinstance(answer, View):
+                        return answer
+        raise _unknown(token, refused)
+
     def peek(self, token: str) -> Document | None:
         """What is known of a followed token; never waits."""
         view = self._follower.view(token)
-        return None if view is None else document(view)
+        if view is None:
+            return None
+        return document(view, self._spellings.others(token))
 
-    def is_stale(self, token: str) -> bool | None:
-        """Whether `peek` would say stale; None: nothing is known."""
+    def marks(self, token: str) -> Marks | None:
+        """What `peek` would say besides the numbers; None: nothing is known."""
         view = self._follower.view(token)
-        return None if view is None else view.stale
+        if view is None:
+            return None
+        self._spellings.refresh(token)
+        return marks(view, self._spellings.others(token))
 
     def pin(self, token: str) -> Followed | None:
         """Keep a token followed that was just read."""
@@ -200,8 +222,9 @@ def _status_document(status: wire.PartitionStatus, wall_ms: int) -> dict[str, An
     worth = standing(current=status.current, rebuilding=status.rebuilding)
     stale, lag_ms = freshness(status.as_of_ms, wall_ms, worth)
     document: dict[str, Any] = msgspec.to_builtins(status)
-    del document["rebuilding"]
-    return document | {"stale": stale, "lag_seconds": seconds(lag_ms)} | rebuilding(worth.rebuilt_percent)
+    del document["rebuilding"], document["since_ms"]
+    document |= {"stale": stale, "lag_seconds": seconds(lag_ms)} | known_since(status.since_ms)
+    return document | rebuilding(worth.rebuilt_percent)
 
 
 def _unknown(token: str, refused: wire.Refused) -> UnknownToken:

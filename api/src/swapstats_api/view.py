@@ -7,7 +7,7 @@ replaces a lost state by reading, and neither of them else.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,7 +17,7 @@ from swapstats_core import wire
 _decode_windows = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 MINOR = ("as_of", "watermark", "offset", "lag_seconds")
 """Fields that change with the stream's position: they travel with a patch but never cause one."""
-_MAJOR = ("late", "partition", "epoch", "stale", "rebuilding", "progress")
+_MAJOR = ("late", "partition", "epoch", "stale", "rebuilding", "progress", "known_since", "other_spellings")
 
 
 class Late(msgspec.Struct, frozen=True):
@@ -27,8 +27,16 @@ class Late(msgspec.Struct, frozen=True):
     newest: str | None
 
 
+_NOT_WHOLE = b',"complete":false}'
+
+
 class Document(msgspec.Struct, frozen=True):
-    """A token's reply. ``lag_seconds`` is 0 unless stale; ``offset`` is a decimal string."""
+    """A token's reply. ``lag_seconds`` is 0 unless stale; ``offset`` is a decimal string.
+
+    ``known_since``: no event from then on is missing; absent where none at all is. A window that begins before it has
+    ``"complete": false``. ``other_spellings`` of the address that the token is are tokens of their own; absent if there
+    are none.
+    """
 
     token: str
     as_of: str
@@ -42,11 +50,45 @@ class Document(msgspec.Struct, frozen=True):
     late: Late
     rebuilding: bool | msgspec.UnsetType = msgspec.UNSET
     progress: float | msgspec.UnsetType = msgspec.UNSET
+    known_since: str | msgspec.UnsetType = msgspec.UNSET
+    other_spellings: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 @lru_cache(maxsize=4096)
 def _windows(encoded: bytes) -> dict[str, msgspec.Raw]:
     return _decode_windows(encoded)
+
+
+class Marks(NamedTuple):
+    """What may become of a document without a message: whether it is stale, which of its windows aren't whole, which
+    other spellings there are.
+    """
+
+    stale: bool
+    incomplete: tuple[str, ...]
+    other_spellings: tuple[str, ...]
+
+
+def marks(view: View, other_spellings: tuple[str, ...] = ()) -> Marks:
+    """Those that its document will have."""
+    return Marks(view.stale, _incomplete(view), other_spellings)
+
+
+def marks_in(document: Document) -> Marks:
+    """Those that a document has."""
+    incomplete = (name for name, stats in document.windows.items() if bytes(stats).endswith(_NOT_WHOLE))
+    return Marks(document.stale, tuple(incomplete), document.other_spellings or ())
+
+
+def _incomplete(view: View) -> tuple[str, ...]:
+    since_ms, as_of_ms = view.state.since_ms, view.position.as_of_ms
+    names = _windows(bytes(view.state.windows)) if since_ms else ()
+    return tuple(name for name in names if not wire.is_whole(name, as_of_ms, since_ms))
+
+
+def known_since(since_ms: int) -> dict[str, Any]:
+    """The field of a document that says so."""
+    return {"known_since": wire.rfc3339(since_ms)} if since_ms else {}
 
 
 def seconds(lag_ms: int) -> float | int:
@@ -59,13 +101,17 @@ def rebuilding(rebuilt_percent: int | None) -> dict[str, Any]:
     return {} if rebuilt_percent is None else {"rebuilding": True, "progress": rebuilt_percent / 100}
 
 
-def document(view: View) -> Document:
+def document(view: View, other_spellings: tuple[str, ...] = ()) -> Document:
     """The document of all windows."""
     state = view.state
+    windows = _windows(bytes(state.windows))
+    incomplete = _incomplete(view)
+    if incomplete:
+        windows = windows | {name: msgspec.Raw(bytes(windows[name])[:-1] + _NOT_WHOLE) for name in incomplete}
     return Document(
         state.token,
         wire.rfc3339(view.position.as_of_ms),
-        _windows(bytes(state.windows)),
+        windows,
         wire.rfc3339(state.watermark_ms),
         state.partition,
         str(view.position.offset),
@@ -74,6 +120,8 @@ def document(view: View) -> Document:
         seconds(view.lag_ms),
         _late(state.late),
         **rebuilding(view.rebuilt_percent),
+        **known_since(state.since_ms),
+        other_spellings=other_spellings or msgspec.UNSET,
     )
 
 

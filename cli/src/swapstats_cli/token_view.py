@@ -26,14 +26,15 @@ def table(state: State, connection: str = "") -> Table:
         # A narrow terminal breaks a number into lines: a digit that is cut off would be a lie.
         shown.add_column(heading, justify="right", overflow="fold")
     for name, window in state["windows"].items():
-        shown.add_row(name, *(_grouped(str(window[column])) for column in _COLUMNS))
+        shown.add_row(f"{name}{_not_whole(state, window)}", *(_grouped(str(window[column])) for column in _COLUMNS))
     return shown
 
 
 def line(state: State) -> str:
     """The windows in one line, for output that isn't a terminal."""
     windows = "; ".join(
-        f"{name} {window['volume_usd']} USD, {window['trades']} trades" for name, window in state["windows"].items()
+        f"{name}{_not_whole(state, window)} {window['volume_usd']} USD, {window['trades']} trades"
+        for name, window in state["windows"].items()
     )
     stale = f" STALE by {state['lag_seconds']} s{_rebuilding(state)}" if state["stale"] else ""
     return f"{state['as_of']}{stale} {state['token']}: {windows}"
@@ -47,6 +48,10 @@ def _warning(state: State, connection: str) -> str:
 
 def _rebuilding(state: State) -> str:
     return f", being rebuilt: {state['progress']:.0%}" if state.get("rebuilding") else ""
+
+
+def _not_whole(state: State, window: State) -> str:
+    return "" if window.get("complete", True) else f" (only since {state['known_since']})"
 
 
 def _grouped(number: str) -> str:

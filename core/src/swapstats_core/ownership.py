@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+from xxhash import xxh3_64_intdigest
+
+from swapstats_core.bounds import Count, CountOrNone, Name, Said, Share, UnixMs
 
 Phase = Literal["owned", "warming", "orphaned"]
 
@@ -21,16 +24,16 @@ class PartitionAssignment(msgspec.Struct, frozen=True):
     nobody may claim. ``next`` is None except while warming.
     """
 
-    owner: str
-    epoch: int
+    owner: Name
+    epoch: Count
     phase: Phase = "owned"
-    next: str | None = None
+    next: Name | None = None
 
 
 class Assignment(msgspec.Struct, frozen=True):
     """The assignment of all partitions, in order; ``revision`` only grows."""
 
-    revision: int
+    revision: Count
     partitions: list[PartitionAssignment]
 
 
@@ -57,15 +60,15 @@ class PartitionReport(msgspec.Struct, frozen=True):
     ``proof``: a shadow's; None: not known yet.
     """
 
-    partition: int
-    epoch: int
+    partition: Count
+    epoch: Count
     role: Role
-    offset: int = 0
-    lag_ms: int | None = None
-    records_per_s: int = 0
-    snapshot_age_ms: int | None = None
-    rebuilding: float | None = None
-    highest_epoch: int = 0
+    offset: Count = 0
+    lag_ms: Count | None = None
+    records_per_s: Count = 0
+    snapshot_age_ms: Count | None = None
+    rebuilding: Share | None = None
+    highest_epoch: Count = 0
     proof: Proof | None = None
 
 
@@ -82,16 +85,16 @@ class Handoff(msgspec.Struct, frozen=True):
     ``former``, in ``epoch``, still is.
     """
 
-    partition: int
-    epoch: int
-    former: str
-    owner: str
-    offset: int
-    served_at_ms: int
-    gap_ms: int | None
-    replayed: int
-    digest_former: str | None = None
-    digest_owner: str | None = None
+    partition: Count
+    epoch: Count
+    former: Name
+    owner: Name
+    offset: Count
+    served_at_ms: UnixMs
+    gap_ms: Count | None
+    replayed: Count
+    digest_former: Name | None = None
+    digest_owner: Name | None = None
     refused: bool = False
 
 
@@ -103,11 +106,11 @@ class MemberReport(msgspec.Struct, frozen=True):
     that it took over or was refused, oldest first.
     """
 
-    shard: str
-    life: str
-    revision: int
+    shard: Name
+    life: Name
+    revision: CountOrNone
     partitions: list[PartitionReport]
-    degraded: list[str] = []
+    degraded: list[Said] = []
     handoffs: list[Handoff] = []
 
 
@@ -118,22 +121,22 @@ class Released(msgspec.Struct, frozen=True, tag="released", tag_field="kind"):
     ``letters_offset`` are stored.
     """
 
-    partition: int
-    epoch: int
-    owner: str
-    offset: int
-    incarnation: str
-    first_offset: int
-    as_of_ms: int
-    letters_offset: int
-    at_ms: int
+    partition: Count
+    epoch: Count
+    owner: Name
+    offset: Count
+    incarnation: Name
+    first_offset: Count
+    as_of_ms: UnixMs
+    letters_offset: Count
+    at_ms: UnixMs
 
 
 class Prove(msgspec.Struct, frozen=True, tag="prove", tag_field="kind"):
     """A shadow asks the owner of ``epoch`` for the digest of its state, at an offset that a pulse shall name."""
 
-    partition: int
-    epoch: int
+    partition: Count
+    epoch: Count
 
 
 class Digested(msgspec.Struct, frozen=True, tag="digested", tag_field="kind"):
@@ -143,17 +146,51 @@ class Digested(msgspec.Struct, frozen=True, tag="digested", tag_field="kind"):
     which it counts (`swapstats_core.digest.rules`).
     """
 
-    partition: int
-    epoch: int
-    owner: str
-    offset: int
-    incarnation: str
-    first_offset: int
-    digest: str
-    rules: str
+    partition: Count
+    epoch: Count
+    owner: Name
+    offset: Count
+    incarnation: Name
+    first_offset: Count
+    digest: Name
+    rules: Name
 
 
 encode = msgspec.json.Encoder().encode
-decode_assignment = msgspec.json.Decoder(Assignment).decode
 decode_report = msgspec.json.Decoder(MemberReport).decode
 decode_word = msgspec.json.Decoder(Released | Digested | Prove).decode
+
+
+class _Stored(Assignment, frozen=True, forbid_unknown_fields=True):
+    """An assignment as it is stored; ``seal``: the XXH3-64 of its encoding without the seal (hexadecimal)."""
+
+    seal: str = ""
+
+
+_decode_stored = msgspec.json.Decoder(_Stored).decode
+
+
+def encode_assignment(assignment: Assignment) -> bytes:
+    """As it is stored: JSON that a release before the seal reads as well."""
+    bare = encode(assignment)
+    return b'%s,"seal":"%016x"}' % (bare[:-1], xxh3_64_intdigest(bare))
+
+
+def decode_assignment(stored: bytes) -> Assignment:
+    """The opposite of `encode_assignment`; one without a seal is taken, too: an earlier release has stored it.
+
+    Raises msgspec.DecodeError (of which msgspec.ValidationError is one) and UnicodeDecodeError.
+    """
+    found = _decode_stored(stored)
+    assignment = Assignment(found.revision, found.partitions)
+    if stored != (encode_assignment(assignment) if found.seal else encode(assignment)):
+        raise msgspec.ValidationError("it is damaged: its seal differs")
+    return check_assignment(assignment)
+
+
+def check_assignment(assignment: Assignment) -> Assignment:
+    """The same, if each entry makes sense by itself. Raises msgspec.ValidationError."""
+    for number, entry in enumerate(assignment.partitions):
+        if (entry.phase == "warming") != (entry.next is not None) or entry.next == entry.owner:
+            raise msgspec.ValidationError(f"partition {number}: who is next? {entry}")
+    return assignment

@@ -654,6 +654,11 @@ class PartitionState:
         late_ms = self._newest_late.get(index) if windows[-1].late else None
         return TokenRead(windows, self._newest[index] - self.config.grace_ms, late_ms)
 
+    def knows(self, token: str) -> bool:
+        """Whether `read` would find it."""
+        index = self._index.get(token)
+        return index is not None and self._is_known(index)
+
     def take_changed(self, among: Iterable[str]) -> list[str]:
         """Which of these tokens changed (windows or watermark) since the last call; clears the marks of all tokens."""
         index, changed = self._index, self._changed

@@ -15,6 +15,11 @@ from swapstats_core.remembering import Peer
 
 _Who = Literal["kept", "renewed", "succeeded", "replaced"]
 
+_TRIES_AT_ONCE: Final = 2
+"""Epochs that a partition gets, without being served in one, until a refused claim has to wait."""
+_WAIT_FIRST_MS: Final = 100
+_WAIT_MOST_MS: Final = 30_000
+
 LEGAL: Final[Mapping[tuple[Phase, Phase], frozenset[_Who]]] = {
     # from, to: who owns it afterwards. Kept: the same in the same epoch. Renewed: the same in a higher one.
     # Succeeded: the next one, replaced: anybody else, in a higher epoch.
@@ -58,7 +63,10 @@ class Case:
         return self.owner.member.gone
 
     def owner_refused(self) -> bool:
-        return self._role(self.owner) == "refused"
+        """It was refused, and it is time for another try: at once, but not again and again."""
+        again = self.past.attempts - _TRIES_AT_ONCE
+        wait_ms = min(_WAIT_FIRST_MS << min(again, 20), _WAIT_MOST_MS) if again > 0 else 0
+        return self._role(self.owner) == "refused" and self.clock_ms - self.past.since_ms >= wait_ms
 
     def owner_settled(self) -> bool:
         """It serves all there is: its partition may be moved."""
@@ -81,7 +89,8 @@ class Case:
 
     def owner_lingers(self) -> bool:
         since_ms = max(self.past.since_ms, self.past.served_ms)
-        return self.owner_idle() and self.clock_ms - since_ms >= self.policy.failover_after_ms
+        idle = self.owner_idle() and self._role(self.owner) is None
+        return idle and self.clock_ms - since_ms >= self.policy.failover_after_ms
 
     def next_warm(self) -> bool:
         """Whether it can take over now. One that is to be emptied, or not proven yet, does so only in need."""

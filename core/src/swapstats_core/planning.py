@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from swapstats_core.balancing import best_move, lightest
 from swapstats_core.observing import SILENCE_MS, Member, Memory, Observed, Policy
@@ -19,6 +20,12 @@ from swapstats_core.phases import RULES, Case, check
 from swapstats_core.remembering import Peer, remember
 
 __all__ = ["SILENCE_MS", "Decision", "Member", "Memory", "Observed", "Plan", "Policy", "initial", "plan"]
+
+
+_LEAP: Final = 1 << 20
+"""How far above what was assigned a report of an epoch, or a revision, is believed at a time. Redis may be ahead of a
+truth that was put back; but one wrong report mustn't use up all the numbers there are.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +143,7 @@ class _Planner:
         known = max((peer.member.report.revision for peer in self._peers.values() if peer.member.report), default=0)
         revision = self._before.revision
         if self._decisions or known > revision:
-            revision = max(revision, known) + 1
+            revision = max(revision, min(known, revision + _LEAP)) + 1
         if known > self._before.revision:
             self._notes.append(
                 f"a member knows revision {known}, the stored one is {self._before.revision}: going above"
@@ -227,7 +234,8 @@ def _cases(policy: Policy, assignment: Assignment, memory: Memory, known: dict[s
     for peer in known.values():
         for number, report in peer.work.items():
             if 0 <= number < len(highest):
-                highest[number] = max(highest[number], report.epoch, report.highest_epoch)
+                told = max(report.epoch, report.highest_epoch)
+                highest[number] = max(highest[number], min(told, assignment.partitions[number].epoch + _LEAP))
     cases = []
     for number, (entry, past) in enumerate(zip(assignment.partitions, memory.partitions, strict=True)):
         owner, following = known[entry.owner], None if entry.next is None else known[entry.next]

@@ -1,4 +1,4 @@
-"""The snapshot format: chunks, and the manifest that names them.
+"""The snapshot format: chunks, which a manifest names (`swapstats_core.manifest`).
 
 A snapshot of a partition is a `Manifest` and the chunks it names, each stored once under a name that is never reused.
 A chunk is stored in two parts, so that a reader of sums needs no identities: *cells* (token names, sums, newest
@@ -26,86 +26,27 @@ from swapstats_core.cells import Cells
 from swapstats_core.chunks import Chunk, Seen, localised
 from swapstats_core.identities import NO_KEYS, IdRun, Keys
 from swapstats_core.ledger import Ledger
+from swapstats_core.manifest import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest, encode_manifest
 from swapstats_core.partition import Config, PartitionState
+
+__all__ = [
+    "ChunkRef",
+    "Manifest",
+    "UnreadableSnapshot",
+    "decode_manifest",
+    "encode_cells",
+    "encode_ids",
+    "encode_ledger",
+    "encode_manifest",
+    "is_intact",
+    "restore",
+]
 
 VERSION: Final = 3
 _MAGIC: Final = b"SWS"
 _HEADER: Final = struct.Struct("<3sBIQ")
 _LEVEL: Final = 1
 """Zstandard's fastest: cells compress well at any level."""
-
-
-class UnreadableSnapshot(Exception):  # noqa: N818 - reads as what it is
-    """A manifest or a chunk is missing, damaged or of another version; the snapshot before it may still be good."""
-
-
-class ChunkRef(msgspec.Struct, frozen=True):
-    """A stored chunk: names of its two parts (``ids`` is empty if the chunk has none) and its generation."""
-
-    generation: int
-    cells: str
-    ids: str
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """One consistent state of a partition: everything read before ``offset`` and nothing else.
-
-    ``seq`` grows with every manifest of an epoch. ``incarnation`` names the topic that the offsets belong to,
-    ``first_offset`` where reading of it began; ``carried_until_ms`` is the newest event time of what the state holds
-    from earlier incarnations (None: nothing). ``rebuild_until`` is an offset if the state was begun anew at
-    ``first_offset`` in place of a lost one: before it is reached, windows lack records. ``now_ms`` is the engine's
-    clock, ``taken_at_ms`` the wall clock (Unix ms). ``key`` is that of the state's hashes (`swapstats_core.keyed`, 32
-    hexadecimal digits), ``ledgers`` names the stored ledgers, oldest first.
-    """
-
-    partition: int
-    epoch: int
-    seq: int
-    offset: int
-    incarnation: str
-    first_offset: int
-    carried_until_ms: int | None
-    newest_ms: int
-    now_ms: int
-    taken_at_ms: int
-    longest_minutes: int
-    chunks: list[ChunkRef]
-    ledgers: list[str]
-    key: str
-    rebuild_until: int | None = None
-
-    def names(self) -> set[str]:
-        """Names of all the stored parts."""
-        return {name for ref in self.chunks for name in names_of(ref)} | set(self.ledgers)
-
-    @property
-    def rebuilding(self) -> float | None:
-        """See `share_rebuilt`."""
-        return share_rebuilt(self.first_offset, self.offset, self.rebuild_until)
-
-
-def names_of(ref: ChunkRef | str) -> list[str]:
-    """Names of the stored parts of a chunk, or of a ledger."""
-    return [ref] if isinstance(ref, str) else [name for name in (ref.cells, ref.ids) if name]
-
-
-def share_rebuilt(first_offset: int, offset: int, until: int | None) -> float | None:
-    """Share of what must be read in place of a lost state, 0 to 1; None: nothing must be (any more)."""
-    if until is None or offset >= until:
-        return None
-    return (offset - first_offset) / (until - first_offset)
-
-
-encode_manifest = msgspec.json.Encoder().encode
-_decode_manifest = msgspec.json.Decoder(Manifest).decode
-
-
-def decode_manifest(stored: bytes) -> Manifest:
-    """The opposite of `encode_manifest`. Raises UnreadableSnapshot."""
-    try:
-        return _decode_manifest(stored)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UnreadableSnapshot(f"the manifest can't be read: {error}") from error
 
 
 class _Cells(msgspec.Struct):

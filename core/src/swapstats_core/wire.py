@@ -4,6 +4,9 @@ All messages are JSON by msgspec. Values are absolute, never increments, and car
 ``(epoch, offset)`` they are true at, so that a lost, repeated or zombie message can't corrupt a reader.
 ``docs/protocol.md`` explains the exchange; this module is its schema.
 
+Numbers and texts have bounds (`swapstats_core.bounds`): who decodes a message that exceeds them gets an error, counts
+it and goes on without the message.
+
 Units: ``*_ms`` are Unix milliseconds (``as_of_ms``, ``watermark_ms``) or durations in milliseconds (``lag_ms``).
 """
 
@@ -11,29 +14,37 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Literal
+from functools import lru_cache
+from typing import Annotated, Literal
 
 import msgspec
 
+from swapstats_core.bounds import Count, Name, Said, Share, Token, UnixMs
+from swapstats_core.fields import MINUTE_MS, parse_duration_ms
+
 ORDERINGS = ("volume_usd", "volume_token", "trades", "buy_trades", "sell_trades")
 Ordering = Literal["volume_usd", "volume_token", "trades", "buy_trades", "sell_trades"]
+SPELLINGS_AT_ONCE = 500
+"""Most addresses that one question may be about."""
+OVERVIEW_LIMIT = 1_000
+"""Most tokens that one question about a partition's top may be for."""
 
 
 class WindowStats(msgspec.Struct, frozen=True, gc=False):
     """What traded in one window. Volumes are decimal strings with 6 and 18 digits after the point."""
 
-    volume_usd: str
-    volume_token: str
-    trades: int
-    buy_trades: int
-    sell_trades: int
+    volume_usd: Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]{1,40}\.[0-9]{6}\Z")]
+    volume_token: Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]{1,40}\.[0-9]{18}\Z")]
+    trades: Count
+    buy_trades: Count
+    sell_trades: Count
 
 
 class Late(msgspec.Struct, frozen=True, gc=False):
     """Swaps of the longest window that came too late to count: how many, and the newest one's event time."""
 
-    count: int = 0
-    newest_ms: int | None = None
+    count: Count = 0
+    newest_ms: UnixMs | None = None
 
 
 class TokenState(msgspec.Struct, frozen=True):
@@ -44,19 +55,21 @@ class TokenState(msgspec.Struct, frozen=True):
     a JSON object from window name to `WindowStats`.
     """
 
-    token: str
-    partition: int
-    epoch: int
-    version: int
-    offset: int
-    as_of_ms: int
-    watermark_ms: int
+    token: Token
+    partition: Count
+    epoch: Count
+    version: Count
+    offset: Count
+    as_of_ms: UnixMs
+    watermark_ms: UnixMs
     windows: msgspec.Raw
     current: bool
     """Whether the owner had read up to the broker's end at ``as_of_ms``."""
-    rebuilding: float | None = None
+    rebuilding: Share | None = None
     """While a lost snapshot is replaced by reading: the share read, 0 to 1. Windows lack what hasn't been read yet."""
     late: Late = Late()
+    since_ms: UnixMs = 0
+    """The state lacks no event from then on; a window that begins earlier isn't whole (0: all are)."""
 
 
 class Pulse(msgspec.Struct, frozen=True):
@@ -66,34 +79,37 @@ class Pulse(msgspec.Struct, frozen=True):
     ``(offset, as_of_ms)``; one that is in it has sent, on its own subject, a state whose version is this pulse's
     number.
 
+    ``forgotten``: those in ``changed`` that have become unknown; they aren't followed any more.
+
     ``proof``: the owner will tell the digest of its state at ``offset`` (`swapstats_core.ownership.Digested`).
     """
 
-    partition: int
-    epoch: int
-    number: int
-    offset: int
-    end_offset: int
-    as_of_ms: int
+    partition: Count
+    epoch: Count
+    number: Count
+    offset: Count
+    end_offset: Count
+    as_of_ms: UnixMs
     current: bool
-    changed: list[str]
-    rebuilding: float | None = None
+    changed: list[Token]
+    rebuilding: Share | None = None
     proof: bool = False
+    forgotten: list[Token] = []
 
 
 class TokenQuery(msgspec.Struct, frozen=True, tag="token", tag_field="op"):
     """Ask the owner for one token; ``follow`` keeps its deltas coming for `FOLLOW_LEASE_MS`."""
 
-    token: str
+    token: Token
     follow: bool = False
 
 
 class OverviewQuery(msgspec.Struct, frozen=True, tag="overview", tag_field="op"):
     """Ask the owner for the top tokens of its partition in one window."""
 
-    window: str
+    window: Name
     by: Ordering
-    limit: int
+    limit: Annotated[int, msgspec.Meta(ge=1, le=OVERVIEW_LIMIT)]
 
 
 class StatusQuery(msgspec.Struct, frozen=True, tag="status", tag_field="op"):
@@ -104,27 +120,41 @@ class SnapshotQuery(msgspec.Struct, frozen=True, tag="snapshot", tag_field="op")
     """Ask the owner to take a snapshot of the partition soon; the reply is its status now."""
 
 
-Query = TokenQuery | OverviewQuery | StatusQuery | SnapshotQuery
+Address = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}\Z")]
+
+
+class SpellingQuery(msgspec.Struct, frozen=True, tag="spelling", tag_field="op"):
+    """Ask the owner which spellings of some addresses (`swapstats_core.addresses.folded`) its partition knows.
+
+    ``conflicts``: spellings of one address each that were found to be several tokens, for whom it concerns.
+    """
+
+    addresses: Annotated[list[Address], msgspec.Meta(max_length=SPELLINGS_AT_ONCE)]
+    conflicts: Annotated[list[list[Token]], msgspec.Meta(max_length=SPELLINGS_AT_ONCE)] = []
+
+
+Query = TokenQuery | OverviewQuery | StatusQuery | SnapshotQuery | SpellingQuery
 
 
 class OverviewEntry(msgspec.Struct, frozen=True):
     """One token in one window."""
 
-    token: str
+    token: Token
     stats: WindowStats
 
 
 class PartitionOverview(msgspec.Struct, frozen=True, tag="overview", tag_field="kind"):
     """The top of one partition, best first; ``tokens`` counts all tokens known in it."""
 
-    partition: int
-    epoch: int
-    offset: int
-    as_of_ms: int
+    partition: Count
+    epoch: Count
+    offset: Count
+    as_of_ms: UnixMs
     current: bool
-    tokens: int
+    tokens: Count
     entries: list[OverviewEntry]
-    rebuilding: float | None = None
+    rebuilding: Share | None = None
+    since_ms: UnixMs = 0
 
 
 class PartitionStatus(msgspec.Struct, frozen=True, tag="status", tag_field="kind"):
@@ -134,21 +164,30 @@ class PartitionStatus(msgspec.Struct, frozen=True, tag="status", tag_field="kind
     topic was recreated under it, what it had before: then ``carried_until_ms`` is the newest event time of that part.
     """
 
-    partition: int
-    shard: str
-    epoch: int
-    offset: int
-    end_offset: int
-    as_of_ms: int
+    partition: Count
+    shard: Name
+    epoch: Count
+    offset: Count
+    end_offset: Count
+    as_of_ms: UnixMs
     current: bool
-    tokens: int
-    incarnation: str
-    first_offset: int
-    carried_until_ms: int | None
-    snapshot_seq: int
-    snapshot_at_ms: int | None
-    events_applied: int
-    rebuilding: float | None = None
+    tokens: Count
+    incarnation: Name
+    first_offset: Count
+    carried_until_ms: UnixMs | None
+    snapshot_seq: Count
+    snapshot_at_ms: UnixMs | None
+    events_applied: Count
+    rebuilding: Share | None = None
+    since_ms: UnixMs = 0
+
+
+class PartitionSpellings(msgspec.Struct, frozen=True, tag="spellings", tag_field="kind"):
+    """The known tokens of a partition that are spellings of the addresses asked for."""
+
+    partition: Count
+    epoch: Count
+    tokens: list[Token]
 
 
 class Found(msgspec.Struct, frozen=True, tag="token", tag_field="kind"):
@@ -163,15 +202,15 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="kind"):
     """
 
     code: Literal["unknown_token", "unknown_window", "bad_query", "busy"]
-    detail: str
-    partition: int
-    epoch: int = 0
-    offset: int = 0
+    detail: Said
+    partition: Count
+    epoch: Count = 0
+    offset: Count = 0
     current: bool = False
-    rebuilding: float | None = None
+    rebuilding: Share | None = None
 
 
-Reply = Found | PartitionOverview | PartitionStatus | Refused
+Reply = Found | PartitionOverview | PartitionStatus | PartitionSpellings | Refused
 
 
 PULSE_INTERVAL_MS = 250
@@ -182,10 +221,29 @@ FOLLOW_LEASE_MS = 30_000
 """How long a shard sends a token's deltas after the last `TokenQuery` with ``follow``."""
 
 encode = msgspec.json.Encoder().encode
+_Window = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,11}[mhd]\Z")]
+
 decode_query = msgspec.json.Decoder(Query).decode
-decode_reply = msgspec.json.Decoder(Reply).decode
-decode_token_state = msgspec.json.Decoder(TokenState).decode
 decode_pulse = msgspec.json.Decoder(Pulse).decode
+_decode_reply = msgspec.json.Decoder(Reply).decode
+_decode_token_state = msgspec.json.Decoder(TokenState).decode
+_check_windows = msgspec.json.Decoder(dict[_Window, WindowStats]).decode
+
+
+def decode_reply(message: bytes) -> Reply:
+    """Raises msgspec.DecodeError, UnicodeDecodeError: so do all that decode."""
+    reply: Reply = _decode_reply(message)
+    if isinstance(reply, Found):
+        _check_windows(reply.state.windows)
+    return reply
+
+
+def decode_token_state(message: bytes) -> TokenState:
+    """A delta. Its windows stay encoded, but they are windows."""
+    state = _decode_token_state(message)
+    _check_windows(state.windows)
+    return state
+
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
 
@@ -258,6 +316,17 @@ class Keys:
         """All keys of an instance with so many partitions."""
         kinds = (self.owner, self.manifests, self.chunks)
         return [self.assignment, *(key(partition) for partition in range(partitions) for key in kinds)]
+
+
+def is_whole(window: str, as_of_ms: int, since_ms: int) -> bool:
+    """Whether a window (by its name, such as ``5m``), at a clock, lies in the time of which no event is missing."""
+    minutes = _minutes(window)
+    return (as_of_ms // MINUTE_MS - minutes + 1) * MINUTE_MS >= since_ms
+
+
+@lru_cache(maxsize=64)
+def _minutes(window: str) -> int:
+    return parse_duration_ms(window) // MINUTE_MS
 
 
 def rfc3339(unix_ms: int) -> str:

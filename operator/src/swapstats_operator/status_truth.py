@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from swapstats_core.ownership import Assignment
+from swapstats_core.ownership import Assignment, check_assignment
 from swapstats_operator.cluster import Cluster, Key, Refused
 from swapstats_operator.deciding.ports import Superseded, Unavailable
 
@@ -65,4 +65,4 @@ class StatusTruth:
 def stored(resource: Mapping[str, Any]) -> Assignment | None:
     """The assignment in a resource's status. Raises msgspec.ValidationError if it isn't one."""
     found = resource.get("status", {}).get("assignment")
-    return None if found is None else msgspec.convert(found, Assignment)
+    return None if found is None else check_assignment(msgspec.convert(found, Assignment))

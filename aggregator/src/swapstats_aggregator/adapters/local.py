@@ -42,6 +42,9 @@ class LocalSnapshots:
     async def claim(self, partition: int, epoch: int, owner: str) -> Verdict:
         return await self._snapshots.claim(partition, epoch, owner)
 
+    async def claimed(self, partition: int) -> int:
+        return await self._snapshots.claimed(partition)
+
     async def manifests(self, partition: int) -> Sequence[bytes]:
         return await self._snapshots.manifests(partition)
 

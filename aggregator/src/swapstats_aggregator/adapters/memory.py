@@ -231,6 +231,9 @@ class MemorySnapshots:
             kept.epoch, kept.owner, kept.claimant = epoch, owner, self._claimant
         return verdict
 
+    async def claimed(self, partition: int) -> int:
+        return self._store.of(partition).epoch
+
     async def manifests(self, partition: int) -> Sequence[bytes]:
         return tuple(self._store.of(partition).manifests)
 

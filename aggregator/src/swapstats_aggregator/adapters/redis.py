@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
@@ -17,34 +18,47 @@ from redis.exceptions import RedisError
 
 from swapstats_aggregator.ports import Unavailable, Verdict
 from swapstats_core import spec
+from swapstats_core.bounds import epoch_of
 from swapstats_core.ownership import Assignment, decode_assignment
 from swapstats_core.wire import Keys
 from swapstats_settings.redis import redis_client
 
+# Numbers are compared as doubles, hence only where those have no gaps: what isn't such a number is refused if it comes,
+# and counts as none if it is stored.
+_NUMBERS = """
+local function number(text)
+  if not text or #text > 16 or not string.match(text, '^%d+$') then return nil end
+  local value = tonumber(text)
+  return value <= 9007199254740991 and value or nil
+end
+local function given(text)
+  return number(text) or error({err = 'ERR not a number below 2^53: ' .. string.sub(text, 1, 40)})
+end
+"""
 # The first two return {done, epoch and owner in force before, missing parts ...}.
 # KEYS: owner hash. ARGV: epoch, owner, claimant. A repeat by the same claimant (a retry after a lost reply) succeeds.
-_CLAIM = """
+_CLAIM = f"""{_NUMBERS}
 local held = redis.call('HMGET', KEYS[1], 'epoch', 'claimant', 'owner')
-local epoch, wanted, owner = tonumber(held[1] or '0'), tonumber(ARGV[1]), held[3] or ''
-if wanted < epoch or (wanted == epoch and held[2] ~= ARGV[3]) then return {0, epoch, owner} end
+local epoch, wanted, owner = number(held[1]) or 0, given(ARGV[1]), held[3] or ''
+if wanted < epoch or (wanted == epoch and held[2] ~= ARGV[3]) then return {{0, epoch, owner}} end
 if wanted > epoch then redis.call('HDEL', KEYS[1], 'seq') end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'owner', ARGV[2], 'claimant', ARGV[3])
-return {1, epoch, owner}
+return {{1, epoch, owner}}
 """
 # KEYS: owner hash, manifests, chunks. ARGV: epoch, claimant, seq, manifest, how many to keep, the parts that it names.
 # One that comes again, or after a later one, changes nothing.
-_FLIP = """
+_FLIP = f"""{_NUMBERS}
 local held = redis.call('HMGET', KEYS[1], 'epoch', 'claimant', 'owner', 'seq')
-local reply = {0, tonumber(held[1] or '0'), held[3] or ''}
+local reply, seq, keep = {{0, number(held[1]) or 0, held[3] or ''}}, given(ARGV[3]), given(ARGV[5])
 if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return reply end
 for i = 6, #ARGV do
   if redis.call('HEXISTS', KEYS[3], ARGV[i]) == 0 then reply[#reply + 1] = ARGV[i] end
 end
 if #reply > 3 then return reply end
-if tonumber(ARGV[3]) > tonumber(held[4] or '0') then
+if seq > (number(held[4]) or 0) then
   redis.call('HSET', KEYS[1], 'seq', ARGV[3])
   redis.call('LPUSH', KEYS[2], ARGV[4])
-  redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[5]) - 1)
+  redis.call('LTRIM', KEYS[2], 0, keep - 1)
 end
 reply[1] = 1
 return reply
@@ -97,12 +111,22 @@ class RedisSnapshots:
     async def assignment(self) -> Assignment | None:
         async with _reaching():
             stored = await self._client.get(self._keys.assignment)
-        return None if stored is None else decode_assignment(stored)
+        try:
+            return None if stored is None else decode_assignment(_raw(stored))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Unavailable(
+                f"Redis: the assignment in {self._keys.assignment} can't be read, the decider writes it again ({error})"
+            ) from error
 
     async def claim(self, partition: int, epoch: int, owner: str) -> Verdict:
         async with _reaching():
             keys = [self._keys.owner(partition)]
             return _verdict(await self._claim(keys=keys, args=[epoch, owner, self._claimant]))
+
+    async def claimed(self, partition: int) -> int:
+        async with _reaching():
+            stored = await self._client.hget(self._keys.owner(partition), "epoch")
+        return 0 if stored is None else epoch_of(_raw(stored))
 
     async def manifests(self, partition: int) -> Sequence[bytes]:
         async with _reaching():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from swapstats_api.ports import Listener, NoAnswer, NoOwner, SnapshotUnreadable
 from swapstats_core import wire
+from swapstats_core.bounds import MOST
 
 Answer = Callable[[wire.Query], wire.Reply | None]
 """An owner: its reply, or None to stay silent."""
@@ -71,12 +72,20 @@ class MemoryOwners:
 
 
 class MemorySnapshots:
-    """Snapshots in this process."""
+    """Snapshots and claims in this process."""
 
     def __init__(self) -> None:
         self.states: dict[str, wire.TokenState] = {}
         self.broken: str | None = None
         self.reads = 0
+        self.claimed: dict[int, int] = {}
+        """The highest epochs; of a partition that isn't in it, all are claimed."""
+
+    async def highest(self, partition: int) -> int:
+        await asyncio.sleep(0)
+        if self.broken is not None:
+            raise SnapshotUnreadable(self.broken)
+        return self.claimed.get(partition, MOST)
 
     async def read(self, token: str) -> wire.TokenState | None:
         await asyncio.sleep(0)

@@ -1,4 +1,6 @@
-"""`swapstats_api.ports.SnapshotReader` on Redis: the newest readable manifest, only its sums, decoded in a thread."""
+"""`swapstats_api.ports.SnapshotReader` on Redis: the newest readable manifest, only its sums, decoded in a thread. And
+`swapstats_api.ports.Claims`.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,10 @@ from redis.exceptions import RedisError
 
 from swapstats_api.ports import SnapshotUnreadable
 from swapstats_core import spec, wire
+from swapstats_core.bounds import epoch_of
+from swapstats_core.manifest import Manifest, UnreadableSnapshot, readable
 from swapstats_core.partition import Config, PartitionState
-from swapstats_core.snapshot import Manifest, UnreadableSnapshot, decode_manifest, restore
+from swapstats_core.snapshot import restore
 from swapstats_core.swap import format_token, format_usd
 from swapstats_settings.redis import redis_client
 
@@ -48,6 +52,14 @@ class RedisSnapshots:
         self._decoded: OrderedDict[int, tuple[bytes, Manifest, PartitionState]] = OrderedDict()
         self._looking: dict[int, asyncio.Future[_Found]] = {}
 
+    async def highest(self, partition: int) -> int:
+        """See `swapstats_api.ports.Claims`."""
+        try:
+            stored = await self._client.hget(self._keys.owner(partition), "epoch")
+        except (RedisError, OSError) as error:
+            raise SnapshotUnreadable(f"Redis: {str(error) or type(error).__name__}") from error
+        return epoch_of(stored) if isinstance(stored, bytes) else 0
+
     async def read(self, token: str) -> wire.TokenState | None:
         partition = self._partition_of(token)
         looking = self._looking.get(partition)
@@ -70,12 +82,13 @@ class RedisSnapshots:
         """The newest readable snapshot, from the cache while it is the newest. None: there is none at all."""
         manifests = _as_bytes(await self._client.lrange(self._keys.manifests(partition), 0, -1))
         cached = self._decoded.get(partition)
-        for encoded in manifests:
+        for encoded, manifest in zip(manifests, readable(partition, manifests), strict=True):
             if cached is not None and cached[0] == encoded:
                 self._decoded.move_to_end(partition)
                 return cached[1], cached[2]
             try:
-                manifest = decode_manifest(encoded)
+                if isinstance(manifest, UnreadableSnapshot):
+                    raise manifest
                 parts = await self._load(partition, [ref.cells for ref in manifest.chunks])
                 state = await asyncio.to_thread(restore, self._config, manifest, parts, with_ids=False)
             except UnreadableSnapshot as error:
@@ -125,4 +138,5 @@ def _token_state(token: str, manifest: Manifest, state: PartitionState, config: 
         current=False,
         rebuilding=manifest.rebuilding,
         late=wire.Late(known.windows[-1].late, known.newest_late_ms),
+        since_ms=manifest.since_by(config.longest_minutes),
     )

@@ -168,9 +168,13 @@ class Follow:
             part.ownerless = False
             for entry in part.tokens.values():
                 entry.ask_from_ms = now.mono_ms
+        forgotten = pulse.forgotten if pulse.current else ()
         for token in pulse.changed:
-            if token in part.tokens:
+            if token in part.tokens and token not in forgotten:
                 self._announced(part.tokens[token], pulse, position, now)
+        for token in forgotten:
+            if token in part.tokens:
+                self._forgotten(part.tokens[token], pulse, now)
         if broken:
             self._recheck(part.tokens.values(), part, now)
         if broken or was != part.standing:
@@ -376,6 +380,16 @@ class Follow:
         since_ms = now.mono_ms if entry.awaited is None else entry.awaited.since_ms
         entry.awaited = Awaited(pulse.number, position, since_ms)
         self._awaiting[entry.token] = None
+
+    def _forgotten(self, entry: Followed, pulse: wire.Pulse, now: Now) -> None:
+        """An owner that has read everything doesn't know the token any more."""
+        if entry.position.epoch == pulse.epoch and entry.known >= pulse.number:
+            return  # it has become known again since
+        self._leave(entry, now, keep=False)
+        refused = wire.Refused(
+            "unknown_token", "forgotten", pulse.partition, pulse.epoch, pulse.offset, pulse.current, pulse.rebuilding
+        )
+        self._out.append(Settled(entry.token, refused))
 
     def _learn(self, entry: Followed, state: wire.TokenState, known: int, now: Now) -> None:
         part = self._partitions[entry.partition]

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from swapstats_cli.supervisor.datadir import write_atomically
-from swapstats_core.ownership import Assignment, decode_assignment, encode
+from swapstats_core.ownership import Assignment, decode_assignment, encode_assignment
 from swapstats_operator.deciding.ports import Unavailable
 from swapstats_operator.deciding.truth import TruthError
 
@@ -25,7 +25,7 @@ class AssignmentFile:
             return decode_assignment(self._path.read_bytes())
         except FileNotFoundError:
             return None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise TruthError(
                 f"{self._path} can't be read ({error}). Remove it: the epochs that Redis remembers then count"
             ) from error
@@ -33,6 +33,6 @@ class AssignmentFile:
     async def store(self, assignment: Assignment) -> None:
         """See `swapstats_operator.deciding.ports.Truth`."""
         try:
-            await asyncio.to_thread(write_atomically, self._path, encode(assignment), durable=True)
+            await asyncio.to_thread(write_atomically, self._path, encode_assignment(assignment), durable=True)
         except OSError as error:
             raise Unavailable(str(error)) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import quote
@@ -15,14 +14,13 @@ import msgspec
 
 from swapstats_cli.verify.compare import LateStats, Position, Served
 from swapstats_cli.verify.report import CannotVerify
-from swapstats_core.wire import WindowStats
+from swapstats_core.wire import WindowStats, unix_ms
 
 T = TypeVar("T")
 CONCURRENCY = 16
 _ATTEMPTS = 5
 _BACKOFF_S = 0.2
 _TRY_AGAIN = frozenset({502, 503, 504})
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Partition(msgspec.Struct):
@@ -49,6 +47,7 @@ class _Stats(msgspec.Struct):
     windows: dict[str, WindowStats]
     stale: bool
     late: LateStats
+    known_since: str | None = None
 
 
 @dataclass(slots=True)
@@ -151,7 +150,15 @@ class Api:
 
 
 def _served(stats: _Stats) -> Served:
-    as_of_ms = (datetime.fromisoformat(stats.as_of) - _EPOCH) // timedelta(milliseconds=1)
+    since_ms = 0 if stats.known_since is None else unix_ms(stats.known_since)
     return Served(
-        stats.token, stats.partition, stats.offset, as_of_ms, stats.watermark, stats.windows, stats.stale, stats.late
+        stats.token,
+        stats.partition,
+        stats.offset,
+        unix_ms(stats.as_of),
+        stats.watermark,
+        stats.windows,
+        stats.stale,
+        stats.late,
+        since_ms,
     )

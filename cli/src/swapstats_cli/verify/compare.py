@@ -10,7 +10,7 @@ import msgspec
 from swapstats_cli.verify.report import Difference, PartitionReport
 from swapstats_core.oracle import MINUTE_MS, Oracle, TokenTotals, WindowTotals
 from swapstats_core.swap import Swap, format_token, format_usd
-from swapstats_core.wire import WindowStats, rfc3339
+from swapstats_core.wire import WindowStats, is_whole, rfc3339
 
 
 class LateStats(msgspec.Struct, frozen=True):
@@ -32,6 +32,8 @@ class Served:
     windows: Mapping[str, WindowStats]
     stale: bool
     late: LateStats
+    since_ms: int = 0
+    """From when on the state lacks no event, as it says (0: it lacks none)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +169,11 @@ class PartitionCheck:
         if self._reaches_back(reply, minutes):
             self.report.not_comparable += 1
             return
-        self.report.windows += 1
         served, expected = reply.windows[name], stats_of(totals)
+        if served != expected and not is_whole(name, reply.as_of_ms, reply.since_ms):
+            self.report.not_comparable += 1  # it says itself that it isn't
+            return
+        self.report.windows += 1
         for field in WindowStats.__struct_fields__:
             if getattr(served, field) != getattr(expected, field):
                 values = (str(getattr(served, field)), str(getattr(expected, field)))

@@ -46,7 +46,7 @@ class PartitionReport:
     windows: int = 0
     """Windows compared."""
     not_comparable: int = 0
-    """Windows that reach back to before the topic's records."""
+    """Windows that reach back to before the topic's records, or that say of themselves that they aren't whole."""
     stale: int = 0
     """Replies that said of themselves that they were stale."""
     different: int = 0

@@ -13,21 +13,21 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from swapstats_core import spec
-from swapstats_core.ownership import Assignment, decode_assignment, encode
+from swapstats_core.bounds import epoch_of
+from swapstats_core.ownership import Assignment, decode_assignment, encode_assignment
 from swapstats_core.wire import Keys
 from swapstats_operator.deciding.ports import Superseded, Unavailable
 from swapstats_settings.redis import redis_client
 
 TIMEOUT_S = 1.0
-# KEYS: assignment. ARGV: the new one, its revision. Returns the higher revision that is there; nothing: it is written.
+_TRIES = 5
+"""Writes while somebody else writes as well."""
+# KEYS: assignment. ARGV: the new one, and what must be there for it to be written (empty: nothing). A script can't tell
+# whether what is there is sound, so whoever asks for the write has looked at it.
 _WRITE = """
-local there = redis.call('GET', KEYS[1])
-local readable, found = pcall(cjson.decode, there)
-if readable and type(found) == 'table' and type(found.revision) == 'number' and type(found.partitions) == 'table' then
-  if found.revision > tonumber(ARGV[2]) then return found.revision end
-end
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[2] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1])
-return false
+return 1
 """
 
 
@@ -45,28 +45,34 @@ class RedisCopy:
         self._write = client.register_script(_WRITE)
 
     async def read(self) -> Assignment | None:
-        async with _asking():
-            stored = await self._redis.get(self._keys.assignment)
-        try:
-            return None if stored is None else decode_assignment(stored)
-        except msgspec.DecodeError:
-            return None
+        return _decoded(await self._stored())
 
     async def write(self, assignment: Assignment) -> None:
-        key, revision = self._keys.assignment, assignment.revision
+        key, revision, encoded = self._keys.assignment, assignment.revision, encode_assignment(assignment)
+        for _ in range(_TRIES):
+            stored = await self._stored()
+            found = _decoded(stored)
+            if found is not None and found.revision > revision:
+                raise Superseded(
+                    f"redis has revision {found.revision} in {key}, and this decider is at {revision}: somebody else "
+                    "decides with the same keys. Let only one do so (another one needs another name, or another "
+                    "stores.redis.prefix), and start again: a start goes on above what redis has"
+                )
+            async with _asking():
+                if await self._write(keys=[key], args=[encoded, stored]):
+                    return
+        raise Unavailable(f"redis: somebody else writes {key} again and again")
+
+    async def _stored(self) -> bytes:
+        """The copy as it is, sound or not; empty: there is none."""
         async with _asking():
-            found = await self._write(keys=[key], args=[encode(assignment), revision])
-        if found is not None:
-            raise Superseded(
-                f"redis has revision {found} in {key}, and this decider is at {revision}: somebody else decides with "
-                "the same keys. Let only one do so (another one needs another name, or another stores.redis.prefix), "
-                "and start again: a start goes on above what redis has"
-            )
+            stored = await self._redis.get(self._keys.assignment)
+        return stored if isinstance(stored, bytes) else b""
 
     async def claimed(self, partitions: int) -> list[int]:
         async with _asking():
             epochs = [await self._redis.hget(self._keys.owner(partition), "epoch") for partition in range(partitions)]
-        return [0 if epoch is None else int(epoch) for epoch in epochs]
+        return [epoch_of(epoch) if isinstance(epoch, bytes) else 0 for epoch in epochs]
 
     async def forget(self, partitions: int) -> None:
         async with _asking():
@@ -76,6 +82,14 @@ class RedisCopy:
     async def close(self) -> None:
         """Disconnect."""
         await self._redis.aclose()
+
+
+def _decoded(stored: bytes) -> Assignment | None:
+    """None: it can't be used, so anything may take its place."""
+    try:
+        return decode_assignment(stored)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 @asynccontextmanager

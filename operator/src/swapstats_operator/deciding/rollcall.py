@@ -80,7 +80,7 @@ class RollCall:
             return
         try:
             report = decode_report(payload)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._complain(f"a shard's report can't be read: {error}")
             return
         if self._roll.hear(report, now_ms):

@@ -36,7 +36,7 @@ class _Taken:
         """Take in an owner's reply."""
         try:
             reply = decode_reply(payload)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return
         if isinstance(reply, PartitionStatus) and (reply.snapshot_at_ms or 0) > self._since_ms:
             self.partitions.add(reply.partition)

@@ -86,8 +86,10 @@ class Shard:
             self.news.clear()
             with suppress(RedisError, OSError, NatsError):
                 stored = await self.store.get(self.keys.assignment)
-                if stored is not None and (found := decode_assignment(stored)).revision > self.assignment.revision:
-                    await self.follow(found)
+                if isinstance(stored, bytes):
+                    found = decode_assignment(stored)
+                    if found.revision > self.assignment.revision:
+                        await self.follow(found)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self.news.wait()
