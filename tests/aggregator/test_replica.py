@@ -7,6 +7,7 @@ from swapstats_aggregator.ports import Fetched
 from swapstats_aggregator.replica import Origin, Replica
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.wire import Pulse, Subjects, decode_pulse
+from swapstats_settings.timekeeping import Now
 from tests.aggregator.world import RESOURCE, START_MS
 
 SUBJECTS = Subjects("test")
@@ -22,7 +23,7 @@ def pulse(replica: Replica, wall_ms: int) -> Pulse:
 def test_a_state_that_begins_anew_leaves_out_a_pulse_and_goes_on_a_moment_later() -> None:
     replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("topic", 0))
     replica.apply([MemoryRecord(5, START_MS, b"key", b"bad")])
-    replica.reached(Fetched((), 6, 6, START_MS), START_MS)
+    replica.reached(Fetched((), 6, 6, START_MS), Now(START_MS, START_MS))
     before = pulse(replica, START_MS)
     assert (before.offset, before.as_of_ms, before.current) == (6, START_MS, True)
     replica.restart(Origin("topic", 7, rebuild_until=9), anew=True)

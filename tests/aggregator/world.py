@@ -43,6 +43,7 @@ from swapstats_core.wire import (
     decode_reply,
     encode,
 )
+from swapstats_settings.timekeeping import Clock
 
 PARTITIONS = 2
 START_MS = 1_767_614_400_000
@@ -187,7 +188,9 @@ class World:
             bus,
         )
         metrics = ShardMetrics()
-        running = Running(Shard(name, life, resource, ports, metrics, self.clock), metrics, bus)
+        running = Running(
+            Shard(name, life, resource, ports, metrics, Clock(self.clock, self.clock, alone=True)), metrics, bus
+        )
         try:
             yield running
         finally:

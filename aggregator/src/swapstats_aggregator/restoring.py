@@ -16,6 +16,7 @@ from swapstats_core.fields import MINUTE_MS
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.snapshot import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest, restore
 from swapstats_core.swap import FUTURE_MS
+from swapstats_settings.timekeeping import Now
 
 log = structlog.get_logger()
 
@@ -107,16 +108,17 @@ def _anew(topic: Topic, why: str) -> Start:
     return Start(offset, Origin(topic.incarnation, offset, rebuild_until=topic.end), anew=True, notice=notice)
 
 
-async def topic_of(partition: int, config: Config, source: Source, wall_ms: int) -> Topic:
+async def topic_of(partition: int, config: Config, source: Source, now: Now) -> Topic:
     """The partition as the broker has it. Raises Unavailable.
 
     A record's event may be `FUTURE_MS` ahead of the record. One that is a window, the grace and that much older than
-    now can count in no window, nor make an event late that can.
+    now can count in no window, nor make an event late that can. While the time isn't known, any record can.
     """
     incarnation = await source.incarnation()
     first, end = await source.bounds(partition)
     span_ms = config.longest_minutes * MINUTE_MS + config.grace_ms + FUTURE_MS
-    return Topic(incarnation, first, end, max(first, await source.since(partition, wall_ms - span_ms)))
+    counting = await source.since(partition, now.wall_ms - span_ms) if now.known else first
+    return Topic(incarnation, first, end, max(first, counting))
 
 
 async def restore_partition(

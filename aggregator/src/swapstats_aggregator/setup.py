@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from swapstats_aggregator.metrics import ShardMetrics
@@ -10,6 +9,7 @@ from swapstats_aggregator.ports import Ports
 from swapstats_core.partition import Config
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 from swapstats_core.wire import Subjects
+from swapstats_settings.timekeeping import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,13 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """See the module. ``clock`` gives Unix milliseconds."""
+    """See the module."""
 
     owner: Owner
     resource: SwapStatsResource
     ports: Ports
     metrics: ShardMetrics
-    clock: Callable[[], int]
+    clock: Clock
 
     @property
     def spec(self) -> SwapStatsSpec:

@@ -130,7 +130,7 @@ class Succession:
         held = Holding(replica, Feed())
         snapshotter = self._snapshotter(replica, restored.stored)
         if restored.manifest is None or restored.start.anew:  # so that a crash doesn't move the start
-            await snapshotter.take(self._setup.clock())
+            await snapshotter.take(self._setup.clock.now())
         await self._serve(tenure, held, snapshotter)
         self._hold(held)
         if tenure.former:
@@ -139,7 +139,7 @@ class Succession:
 
     async def _restore(self, tenure: Tenure) -> Restored:
         setup, partition = self._setup, tenure.partition
-        topic = await topic_of(partition, setup.config, setup.ports.source, setup.clock())
+        topic = await topic_of(partition, setup.config, setup.ports.source, setup.clock.now())
         return await restore_partition(
             partition, setup.config, setup.ports.snapshots, topic, setup.spec.source.start, is_first=tenure.epoch == 1
         )
@@ -148,7 +148,7 @@ class Succession:
         start, partitions = restored.start, self._setup.spec.source.topic.partitions
         replica = Replica(tenure.partition, partitions, tenure.epoch, restored.state, start.offset, start.origin)
         if restored.manifest is not None:
-            replica.snapshot_at_ms = restored.manifest.taken_at_ms
+            replica.stored(restored.manifest.taken_at_ms, self._setup.clock.now())
         return replica
 
     def _hold(self, held: Holding) -> None:
@@ -226,7 +226,8 @@ class Succession:
         replica.own(tenure.epoch)
         unserve = await self._answering(partition, replica)
         interval, partitions = setup.spec.snapshots.interval, setup.spec.source.topic.partitions
-        held.owned = Ownership(snapshotter, unserve, setup.clock() + interval * (partition + 1) // partitions)
+        due_ms = setup.clock.monotonic_ms() + interval * (partition + 1) // partitions
+        held.owned = Ownership(snapshotter, unserve, due_ms)
         tenure.role = "owner"
         setup.metrics.epoch.labels(str(partition)).set(tenure.epoch)
         tokens = replica.state.known_tokens

@@ -18,6 +18,7 @@ from swapstats_aggregator.adapters.kafka_stalls import Stalls
 from swapstats_aggregator.adapters.kafka_topic import TopicWatch, incarnation
 from swapstats_aggregator.ports import Fetched, OutOfRange, Recreated, SourceRecord, Unavailable
 from swapstats_core import spec
+from swapstats_settings.clock import monotonic_ms
 from swapstats_settings.kafka import kafka_security
 
 log = structlog.get_logger()
@@ -38,12 +39,14 @@ _NEVER_MS = 2**62
 
 @dataclass(slots=True)
 class _Progress:
-    """When the broker last answered for a partition, and when the request of that answer had certainly not been sent
-    yet.
+    """The broker's newest answer for a partition, by the client's own time, which only tells answers apart; when that
+    answer had certainly not come yet, and when its request had certainly not been sent yet (monotonic).
     """
 
-    answered_ms: int = 0
-    asked_after_ms: int = 0
+    answered: int = 0
+    not_yet_ms: int | None = None
+    asked_after_ms: int | None = None
+    looked_ms: int | None = None
 
 
 class KafkaSource:
@@ -213,15 +216,16 @@ class KafkaSource:
         if end is None:
             return Fetched(records, position, position, None)
         progress = self._progress[at.partition]
-        answered_ms = consumer.last_poll_timestamp(at) or 0
-        if answered_ms != progress.answered_ms:
-            # A node has one fetch in flight, so this answer's request was sent after the answer before it was read.
-            # The answer itself may be old: it waits in the socket while this process is stopped.
+        answered = consumer.last_poll_timestamp(at) or 0
+        if answered != progress.answered:
+            # A node has one fetch in flight, so this answer's request was sent after the answer before it was read, and
+            # that was after we had looked in vain. The answer itself may be old: it waits in the socket while this
+            # process is stopped.
             self._unanswered_ms = 0.0
-            progress.asked_after_ms = progress.answered_ms
-            progress.answered_ms = answered_ms
-        caught_up = position >= end and progress.asked_after_ms > 0
-        return Fetched(records, position, max(end, position), progress.asked_after_ms if caught_up else None)
+            progress.asked_after_ms, progress.not_yet_ms = progress.not_yet_ms, progress.looked_ms
+            progress.answered = answered
+        progress.looked_ms = monotonic_ms()
+        return Fetched(records, position, max(end, position), progress.asked_after_ms if position >= end else None)
 
     async def commit(self, positions: Mapping[int, int]) -> None:
         if assigned := {partition: offset for partition, offset in positions.items() if partition in self._positions}:
