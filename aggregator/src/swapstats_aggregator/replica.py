@@ -164,7 +164,7 @@ class Replica:
 
         The clock follows the time only as far as the end of the log is confirmed. A confirmation may be late by a
         moment without the partition counting as behind; then the clock stands still. Behind, or while nobody knows what
-        time it is, it is stream time. A clock that is ahead of the time, for whatever reason, isn't current.
+        time it is, it is stream time, as far as that isn't ahead.
         """
         self.offset = fetched.position
         self.end_offset = fetched.end_offset
@@ -172,11 +172,16 @@ class Replica:
             self._confirmed_ms = max(self._confirmed_ms or fetched.confirmed_ms, fetched.confirmed_ms)
         confirmed_ms, newest_ms = self._confirmed_ms, self.state.newest_ms
         if now.known and confirmed_ms is not None and now.mono_ms - confirmed_ms <= _HOLD_MS:
-            self.state.advance(now.wall_at(confirmed_ms))
-            self.current = self.state.now_ms <= now.wall_ms + CURRENT_WITHIN_MS
+            self.current = True
+            self.advance(now.wall_at(confirmed_ms), now)
         else:
-            self.state.advance(min(newest_ms, now.wall_ms) if now.known else newest_ms)
             self.current = False
+            self.advance(min(newest_ms, now.wall_ms), now)
+
+    def advance(self, as_of_ms: int, now: Now) -> None:
+        """Move the clock, never back. One that is ahead of the time isn't current."""
+        self.state.advance(as_of_ms)
+        self.current = self.current and self.state.now_ms <= now.wall_ms + CURRENT_WITHIN_MS
 
     def stand(self, offset: int) -> None:
         """All records below ``offset`` have been applied; those after it must wait."""
@@ -254,15 +259,15 @@ class Replica:
 
     # -- queries ----------------------------------------------------------------------------------------------------
 
-    def answer(self, query: Query, mono_ms: int, shard: str) -> Reply:
+    def answer(self, query: Query, now: Now, shard: str) -> Reply:
         """The reply to a query, from memory."""
         match query:
             case TokenQuery():
-                return self._answer_token(query, mono_ms)
+                return self._answer_token(query, now.mono_ms)
             case OverviewQuery():
                 return self._answer_overview(query)
             case StatusQuery() | SnapshotQuery():
-                return self._status(shard)
+                return self._status(shard, now.wall_ms)
 
     def _answer_token(self, query: TokenQuery, mono_ms: int) -> Reply:
         state = self._token_state(query.token)
@@ -289,7 +294,7 @@ class Replica:
             rebuilding=self.rebuilding,
         )
 
-    def _status(self, shard: str) -> PartitionStatus:
+    def _status(self, shard: str, at_ms: int) -> PartitionStatus:
         return PartitionStatus(
             partition=self.partition,
             shard=shard,
@@ -306,6 +311,7 @@ class Replica:
             snapshot_at_ms=self.snapshot_at_ms,
             events_applied=self.events_applied,
             rebuilding=self.rebuilding,
+            at_ms=at_ms,
         )
 
     def _refuse(self, code: str, detail: str) -> Refused:

@@ -383,7 +383,7 @@ class Shard:
         else:
             if isinstance(query, SnapshotQuery):
                 self._snapshot_now(replica.partition)
-            reply = replica.answer(query, self._clock.monotonic_ms(), self._owner.name)
+            reply = replica.answer(query, self._clock.now(), self._owner.name)
         return encode(reply)
 
     def _snapshot_now(self, partition: int) -> None:

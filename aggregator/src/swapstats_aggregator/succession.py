@@ -183,7 +183,7 @@ class Succession:
         exactly = released if is_there and released is not None and released.offset == stop else None
         frozen = freeze(replica)
         if is_there and heard is not None:
-            replica.state.advance(heard.as_of_ms)
+            replica.advance(heard.as_of_ms, self._setup.clock.now())
         async with held.in_step:  # no record is applied, and no snapshot taken, before these letters are stored
             await self._serve(tenure, held, self._snapshotter(replica, _still_stored(held.stored, newest)))
             held.feed.limit, held.stored = None, {}

@@ -201,7 +201,7 @@ def _status_document(status: wire.PartitionStatus, now: Now) -> dict[str, Any]:
     worth = standing(current=status.current, rebuilding=status.rebuilding)
     stale, lag_ms = freshness(status.as_of_ms, now, worth)
     document: dict[str, Any] = msgspec.to_builtins(status)
-    del document["rebuilding"]
+    del document["rebuilding"], document["at_ms"]
     return document | {"stale": stale, "lag_seconds": seconds(lag_ms)} | rebuilding(worth.rebuilt_percent)
 
 

@@ -124,6 +124,7 @@ class PartitionStatus(msgspec.Struct, frozen=True, tag="status", tag_field="kind
 
     The state holds exactly the records ``first_offset <= offset < offset`` of topic ``incarnation``, and, if the
     topic was recreated under it, what it had before: then ``carried_until_ms`` is the newest event time of that part.
+    ``at_ms``: when this was said, by the clock that ``snapshot_at_ms`` is by.
     """
 
     partition: int
@@ -141,6 +142,7 @@ class PartitionStatus(msgspec.Struct, frozen=True, tag="status", tag_field="kind
     snapshot_at_ms: int | None
     events_applied: int
     rebuilding: float | None = None
+    at_ms: int = 0
 
 
 class Found(msgspec.Struct, frozen=True, tag="token", tag_field="kind"):

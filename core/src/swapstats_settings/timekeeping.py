@@ -49,7 +49,7 @@ class Now(NamedTuple):
 
 
 class Clock:
-    """See the module. ``alone``: this machine's clock is relied on until a server has said anything."""
+    """See the module. ``alone``: what this machine's clock says now is relied on until a server has said anything."""
 
     def __init__(
         self,
@@ -61,8 +61,9 @@ class Clock:
         self.monotonic_ms = monotonic_ms
         self._wall_ms = wall_ms
         self._known = alone
-        self._agreed: int | None = None
-        """Unix time minus monotonic time. None: never agreed upon."""
+        self._agreed = self._own()
+        """Unix time minus monotonic time: at first as this machine says."""
+        self._compared = False
         self._servers: dict[str, tuple[int, int]] = {}
         """What each says of it, and when it did."""
         self._rival: tuple[int, int] | None = None
@@ -71,33 +72,29 @@ class Clock:
     def now(self) -> Now:
         """The best that is known."""
         mono_ms = self.monotonic_ms()
-        if self._agreed is None:
-            return Now(self._wall_ms(), mono_ms, self._known)
         return Now(mono_ms + self._agreed, mono_ms, self._known)
 
     def offset_ms(self) -> int:
-        """How far this machine's clock is ahead of the time; of what servers say as long as nothing is agreed."""
+        """How far this machine's clock is ahead of the time; of what a server says as long as nothing is agreed."""
         told = [offset for offset, _ in self._servers.values()]
-        right = self._agreed if self._agreed is not None else next(iter(told), None)
-        return 0 if right is None else self._own() - right
+        return self._own() - (self._agreed if self._compared or not told else told[0])
 
     def problem(self) -> str | None:
         """What is wrong, for people."""
+        if not self._servers and not self._compared:
+            return None  # nothing to compare with yet
         ahead_ms = self.offset_ms()
-        apart = abs(ahead_ms) > TOLERANCE_MS
-        direction = "ahead" if ahead_ms > 0 else "behind"
-        this = f"the clock of this process' machine is {abs(ahead_ms) // 1000} s {direction}"
-        if self._agreed is None:
-            names = " and ".join(sorted(self._servers)) or "no server"
-            if self._known or not self._servers:
-                return None
-            return f"{this} of what {names} says, so the time isn't known and nothing is current: set the wrong clock"
+        this = "the clock of this process' machine"
+        off = f"{this} is {abs(ahead_ms) // 1000} s {'ahead' if ahead_ms > 0 else 'behind'}"
+        if not self._compared:
+            servers = " and ".join(sorted(self._servers))
+            return f"{off} of {servers}, and nothing is current until the wrong clock is set"
         if not self._known:
-            return "the clocks of this process' machine and of the servers disagree, so nothing is current: set them"
-        off = sorted(name for name, (told, _) in self._servers.items() if not _near(told, self._agreed))
-        if apart:
-            return f"{this} of the time, which is carried without it: set that clock"
-        return f"the clock of {' and '.join(off)} is off by more than 2 s: set it" if off else None
+            return f"{this} and those of the servers disagree, and nothing is current until they are set"
+        if abs(ahead_ms) > TOLERANCE_MS:
+            return f"{off}: it isn't used until it is set"
+        wrong = [name for name, (told, _) in sorted(self._servers.items()) if not _near(told, self._agreed)]
+        return f"the clock of {' and '.join(wrong)} is off by more than 2 s: set it" if wrong else None
 
     def told(self, server: str, wall_ms: int, mono_ms: int) -> None:
         """A server's clock showed ``wall_ms`` at a moment."""
@@ -110,7 +107,7 @@ class Clock:
         servers = [offset for offset, _ in self._servers.values()]
         if not servers:
             return  # nothing to compare with: the time is carried
-        if self._agreed is not None and self._supported(self._agreed, own, servers):
+        if self._compared and self._supported(self._agreed, own, servers):
             self._rival, self._known = None, True
             self._agreed = _slewed(self._agreed, own, servers)
             return
@@ -121,8 +118,8 @@ class Clock:
             return
         if self._rival is None or not _near(self._rival[0], pair):
             self._rival = (pair, mono_ms)
-        if self._agreed is None or mono_ms - self._rival[1] >= _ADOPTED_AFTER_MS:
-            self._agreed, self._known, self._rival = pair, True, None
+        if not self._compared or mono_ms - self._rival[1] >= _ADOPTED_AFTER_MS:
+            self._agreed, self._known, self._compared, self._rival = pair, True, True, None
 
     def _supported(self, agreed: int, own: int, servers: Iterable[int]) -> bool:
         """Whether a server still says so; or this machine, unless the servers are of one mind against it."""

@@ -366,7 +366,7 @@ class Controller:
         try:
             async with asyncio.timeout(_SNAPSHOT_WITHIN_S), self._surface.reach(site) as reached:
                 subjects = Subjects(site.instance)
-                async for told in snapshot_all(reached.connect, subjects, site.partitions, self._clock):
+                async for told in snapshot_all(reached.connect, subjects, site.partitions):
                     text = told.text
         except TimeoutError:
             return f"not all could be taken within {_SNAPSHOT_WITHIN_S:.0f} s: {text}"

@@ -18,7 +18,6 @@ from swapstats_operator.deciding.ports import Say
 from swapstats_operator.deciding.rolling import numbered
 from swapstats_operator.deciding.snapshots import Progress, snapshot_all
 from swapstats_operator.deciding.status import Status
-from swapstats_settings.clock import SystemClock
 from swapstats_settings.nats import NatsAccess
 
 
@@ -65,7 +64,6 @@ class Governor:
             partial(open_line, NatsAccess.of(resource.spec.stores.nats)),
             Subjects(resource.metadata.name),
             resource.spec.source.topic.partitions,
-            SystemClock(),
         )
 
     def edited(self, fields: frozenset[str]) -> None:
