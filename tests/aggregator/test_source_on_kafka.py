@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from swapstats_aggregator.adapters import kafka, kafka_client, kafka_stalls
 from swapstats_aggregator.adapters.kafka_stalls import Stalled
@@ -15,6 +16,7 @@ from swapstats_settings.clock import monotonic_ms
 from tests.aggregator.reading import Reading
 from tests.aggregator.topics import MAX_BYTES, KafkaSite, kafka_site
 from tests.kit.kafka import ApacheKafka
+from tests.kit.running import wall_ms
 
 
 @pytest.fixture
@@ -50,6 +52,27 @@ async def test_a_position_in_a_recreated_topic_is_not_called_out_of_range(site: 
     source.assign({0: 2}, known)
     with pytest.raises(Recreated):
         await Reading(source, 0).until(lambda: False)
+
+
+async def test_a_broker_that_dates_its_records_tells_the_time(site: KafkaSite) -> None:
+    source, told = site.source, list[tuple[int, int]]()
+    source.on_time = lambda wall_ms, mono_ms: told.append((wall_ms, mono_ms))
+    source.assign({0: 0}, await source.incarnation())
+    reading = Reading(source, 0)
+    for number in range(3):
+        await reading.until_confirmed(monotonic_ms(), 0)
+        await site.append(0, b"a", timestamp_ms=wall_ms() - 3_600_000)
+        await reading.until(lambda count=number + 1: len(reading.values[0]) == count)  # type: ignore[misc]
+    assert told == [], "a producer's date is no time"
+    setting = ConfigResource(ConfigResourceType.TOPIC, site.name, {"message.timestamp.type": "LogAppendTime"})
+    await site._admin.alter_configs([setting])
+    while not told:  # the new setting takes effect a little later
+        await reading.until_confirmed(monotonic_ms(), 0)
+        count = len(reading.values[0]) + 1
+        await site.append(0, b"a", timestamp_ms=wall_ms() - 3_600_000)
+        await reading.until(lambda count=count: len(reading.values[0]) == count)  # type: ignore[misc]
+    told_ms, mono_ms = told[0]
+    assert abs((wall_ms() - monotonic_ms()) - (told_ms - mono_ms)) <= 500
 
 
 async def test_a_killed_broker_goes_on_with_its_records(apache_kafka: ApacheKafka, site: KafkaSite) -> None:
