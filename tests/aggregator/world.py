@@ -7,6 +7,7 @@ import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from functools import partial
 from itertools import count
 
 from swapstats_aggregator.adapters.memory import (
@@ -110,6 +111,8 @@ class Running:
 class World:
     def __init__(self) -> None:
         self.now_ms = START_MS
+        self.ahead_ms = 0
+        """By how much the wall clock of the next shard's machine is wrong."""
         self.topic = MemoryTopic(PARTITIONS)
         self.store = MemoryStore()
         self.network = MemoryNetwork()
@@ -189,7 +192,16 @@ class World:
         )
         metrics = ShardMetrics()
         running = Running(
-            Shard(name, life, resource, ports, metrics, Clock(self.clock, self.clock, alone=True)), metrics, bus
+            Shard(
+                name,
+                life,
+                resource,
+                ports,
+                metrics,
+                Clock(self.clock, partial(self._wall_ms, self.ahead_ms), alone=True),
+            ),
+            metrics,
+            bus,
         )
         try:
             yield running
@@ -213,6 +225,9 @@ class World:
 
     def clock(self) -> int:
         return self.now_ms
+
+    def _wall_ms(self, ahead_ms: int) -> int:
+        return self.now_ms + ahead_ms
 
     # -- asking -----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import structlog
 
 from swapstats_aggregator.ports import Snapshots, Source, Unavailable
@@ -16,6 +17,7 @@ from swapstats_core.fields import MINUTE_MS
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.snapshot import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest, restore
 from swapstats_core.swap import FUTURE_MS
+from swapstats_core.wire import CURRENT_WITHIN_MS
 from swapstats_settings.timekeeping import Now
 
 log = structlog.get_logger()
@@ -122,10 +124,10 @@ async def topic_of(partition: int, config: Config, source: Source, now: Now) -> 
 
 
 async def restore_partition(
-    partition: int, config: Config, snapshots: Snapshots, topic: Topic, begin: str, *, is_first: bool
+    partition: int, config: Config, snapshots: Snapshots, topic: Topic, begin: str, now: Now, *, is_first: bool
 ) -> Restored:
     """The newest readable state. Raises Unavailable."""
-    manifests, manifest, state = await _newest_readable(partition, config, snapshots)
+    manifests, manifest, state = await _newest_readable(partition, config, snapshots, now)
     start = start_of(manifest, topic, begin, is_first=is_first and not manifests)
     if start.notice:
         log.warning("restarted_reading", partition=partition, notice=start.notice)
@@ -135,7 +137,7 @@ async def restore_partition(
 
 
 async def _newest_readable(
-    partition: int, config: Config, snapshots: Snapshots
+    partition: int, config: Config, snapshots: Snapshots, now: Now
 ) -> tuple[Sequence[bytes], Manifest | None, PartitionState]:
     for _ in range(_TRIES):
         manifests = await snapshots.manifests(partition)
@@ -143,7 +145,7 @@ async def _newest_readable(
             try:
                 manifest = decode_manifest(stored)
                 parts = await snapshots.load(partition, manifest.names())
-                state = await asyncio.to_thread(restore, config, manifest, parts)
+                state = await asyncio.to_thread(restore, config, _in_time(manifest, now), parts)
             except UnreadableSnapshot as error:
                 log.warning("unreadable_snapshot", partition=partition, error=str(error))
                 continue
@@ -152,6 +154,17 @@ async def _newest_readable(
         if await snapshots.manifests(partition) == manifests:
             return manifests, None, PartitionState(config)
     raise Unavailable(f"partition {partition}: its owner stores snapshots faster than they can be loaded here")
+
+
+def _in_time(manifest: Manifest, now: Now) -> Manifest:
+    """A clock that a wrong one had taken ahead is set right: a state has all minutes that any later moment needs, since
+    those that it drops are as old as its newest event says.
+    """
+    latest_ms = max(manifest.newest_ms, now.wall_ms + CURRENT_WITHIN_MS)
+    if not now.known or manifest.now_ms <= latest_ms:
+        return manifest
+    log.warning("clock_set_right", partition=manifest.partition, ahead_ms=manifest.now_ms - now.wall_ms)
+    return msgspec.structs.replace(manifest, now_ms=latest_ms)
 
 
 def _say_if_shorter(manifest: Manifest, config: Config) -> None:

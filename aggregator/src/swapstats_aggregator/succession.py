@@ -26,6 +26,7 @@ from swapstats_aggregator.tenure import Tenure
 from swapstats_core.chunks import Chunk
 from swapstats_core.ownership import Released
 from swapstats_core.snapshot import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest
+from swapstats_core.wire import CURRENT_WITHIN_MS
 
 log = structlog.get_logger()
 
@@ -139,9 +140,10 @@ class Succession:
 
     async def _restore(self, tenure: Tenure) -> Restored:
         setup, partition = self._setup, tenure.partition
-        topic = await topic_of(partition, setup.config, setup.ports.source, setup.clock.now())
+        config, now, begin, is_first = setup.config, setup.clock.now(), setup.spec.source.start, tenure.epoch == 1
+        topic = await topic_of(partition, config, setup.ports.source, now)
         return await restore_partition(
-            partition, setup.config, setup.ports.snapshots, topic, setup.spec.source.start, is_first=tenure.epoch == 1
+            partition, config, setup.ports.snapshots, topic, begin, setup.clock.now(), is_first=is_first
         )
 
     def _replica(self, tenure: Tenure, restored: Restored) -> Replica:
@@ -183,7 +185,8 @@ class Succession:
         exactly = released if is_there and released is not None and released.offset == stop else None
         frozen = freeze(replica)
         if is_there and heard is not None:
-            replica.advance(heard.as_of_ms, self._setup.clock.now())
+            now = self._setup.clock.now()
+            replica.advance(min(heard.as_of_ms, now.wall_ms + CURRENT_WITHIN_MS), now)
         async with held.in_step:  # no record is applied, and no snapshot taken, before these letters are stored
             await self._serve(tenure, held, self._snapshotter(replica, _still_stored(held.stored, newest)))
             held.feed.limit, held.stored = None, {}
