@@ -287,5 +287,5 @@ async def test_a_partition_whose_clock_is_ahead_is_not_current_and_says_why(worl
         told = running.shard.report().degraded
         assert [line.partition(":")[0] for line in told] == ["partition 0", "partition 1"]
         assert all("has taken its time 3600 s ahead" in line for line in told)
-        await until(lambda: not world.pulses(0)[-1].current)
+        await world.until(lambda: not world.pulses(0)[-1].current)
         await running.stop()
