@@ -55,6 +55,8 @@ def test_nothing_is_known_before_a_server_has_said_it_too() -> None:
     machine = Machine()
     assert not machine.clock.now().known
     assert machine.clock.problem() is None
+    machine.mono_ms += 10_001
+    assert machine.clock.problem() == "no server tells the time: Redis must answer TIME"
     machine.compare()
     assert machine.clock.now() == Now(TRUE_MS + machine.mono_ms, machine.mono_ms, known=True)
 

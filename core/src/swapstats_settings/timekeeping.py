@@ -64,6 +64,7 @@ class Clock:
         self._agreed = self._own()
         """Unix time minus monotonic time: at first as this machine says."""
         self._compared = False
+        self._began_ms = monotonic_ms()
         self._servers: dict[str, tuple[int, int]] = {}
         """What each says of it, and when it did."""
         self._rival: tuple[int, int] | None = None
@@ -82,7 +83,8 @@ class Clock:
     def problem(self) -> str | None:
         """What is wrong, for people."""
         if not self._servers and not self._compared:
-            return None  # nothing to compare with yet
+            is_early = self.monotonic_ms() - self._began_ms <= _FRESH_MS
+            return None if self._known or is_early else "no server tells the time: Redis must answer TIME"
         ahead_ms = self.offset_ms()
         this = "the clock of this process' machine"
         off = f"{this} is {abs(ahead_ms) // 1000} s {'ahead' if ahead_ms > 0 else 'behind'}"
