@@ -41,6 +41,7 @@ from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Record
 from swapstats_core.wire import Keys, Subjects, TokenQuery, encode
 from swapstats_settings.logs import configure_logging
+from swapstats_settings.timekeeping import Clock
 
 T = TypeVar("T")
 
@@ -167,7 +168,7 @@ async def _composed(resource: SwapStatsResource, metrics: ShardMetrics) -> Async
     await source.start()
     await letters.start()
     try:
-        yield Shard("shard-0", "bench", resource, ports, metrics), reader
+        yield Shard("shard-0", "bench", resource, ports, metrics, Clock(alone=True)), reader
     finally:
         await reader.close()
         await bus.close()

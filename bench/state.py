@@ -38,6 +38,7 @@ from swapstats_core.snapshot import Manifest, decode_manifest, restore
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import Inlet, Swap
 from swapstats_core.wire import Keys
+from swapstats_settings.timekeeping import Now
 
 IDS: Final = 10_000_000
 TOKENS: Final = 100_000
@@ -119,10 +120,10 @@ async def inspect(where: Running, part: str) -> dict[str, Any]:
         metrics = ShardMetrics()
         snapshotter = Snapshotter(replica, Owner("bench", "bench"), snapshots, source, 3, metrics, count(1), {})
         idle_ms, _ = await _stopped_ms(asyncio.sleep(2))
-        full_ms, full_s = await _stopped_ms(snapshotter.take(0))
+        full_ms, full_s = await _stopped_ms(snapshotter.take(Now(0, 0)))
         full_mb = (metrics.registry.get_sample_value("snapshot_bytes_total") or 0) / 1e6
         replica.state.apply(list(swaps_of_ids(_AFTERWARDS, begin=2 * IDS)))
-        next_ms, next_s = await _stopped_ms(snapshotter.take(0))
+        next_ms, next_s = await _stopped_ms(snapshotter.take(Now(0, 0)))
         manifest = decode_manifest((await snapshots.manifests(0))[0])
         parts = await snapshots.load(0, manifest.names())
         restore_s = _restore_s(replica.state, manifest, parts)

@@ -31,6 +31,7 @@ from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Reject, decode
 from swapstats_core.wire import Keys, encode
+from swapstats_settings.timekeeping import Clock
 from tests.aggregator.failing import EXIT_CODE, REQUESTS
 from tests.aggregator.servers import free_port
 from tests.aggregator.topics import PARTITIONS, KafkaSite, embedded_site, wall_ms
@@ -154,7 +155,7 @@ class Servers:
         ports = Ports(source, letters, redis_adapter.RedisSnapshots(store, keys, life), bus)
         await source.start()
         await letters.start()
-        shard = Shard("shard-0", life, self.resource, ports, metrics)
+        shard = Shard("shard-0", life, self.resource, ports, metrics, Clock(alone=True))
         task = asyncio.create_task(shard.run(asyncio.Event()))
         try:
             yield shard

@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+
 from swapstats_aggregator.adapters.memory import MemoryRecord
 from swapstats_aggregator.ports import Fetched
 from swapstats_aggregator.replica import Origin, Replica
 from swapstats_core.fields import MINUTE_MS
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.swap import Inlet
-from swapstats_core.wire import Found, Pulse, Subjects, TokenQuery, TokenState, decode_pulse, decode_token_state
+from swapstats_core.wire import (
+    CURRENT_WITHIN_MS,
+    FOLLOW_LEASE_MS,
+    PULSE_INTERVAL_MS,
+    Found,
+    Pulse,
+    Subjects,
+    TokenQuery,
+    TokenState,
+    decode_pulse,
+    decode_token_state,
+)
+from swapstats_settings.timekeeping import Now
 from tests.aggregator.world import RESOURCE, START_MS
 
 SUBJECTS = Subjects("test")
+
+
+def value(event_ms: int) -> bytes:
+    """A record's value."""
+    fields = {"chain_id": 1, "tx_hash": "0x1", "log_index": 0, "token": "T", "side": "buy"}
+    return msgspec.json.encode(fields | {"amount_token": "1", "amount_usd": "1", "event_time": event_ms})
 
 
 def pulse(replica: Replica, wall_ms: int) -> Pulse:
@@ -26,7 +46,7 @@ def pulse(replica: Replica, wall_ms: int) -> Pulse:
 def test_a_state_that_begins_anew_leaves_out_a_pulse_and_goes_on_a_moment_later() -> None:
     replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("topic", 0), Inlet())
     replica.apply([MemoryRecord(5, START_MS, b"key", b"bad")])
-    replica.reached(Fetched((), 6, 6, START_MS), START_MS)
+    replica.reached(Fetched((), 6, 6, START_MS), Now(START_MS, START_MS))
     before = pulse(replica, START_MS)
     assert (before.offset, before.as_of_ms, before.current) == (6, START_MS, True)
     replica.restart(Origin("topic", 7, rebuild_until=9), anew=True)
@@ -54,7 +74,7 @@ def swap(offset: int, token: str, event_ms: int) -> MemoryRecord:
 
 
 def followed(replica: Replica, token: str) -> TokenState | None:
-    reply = replica.answer(TokenQuery(token, follow=True), START_MS, "shard-0")
+    reply = replica.answer(TokenQuery(token, follow=True), Now(START_MS, START_MS), "shard-0")
     return reply.state if isinstance(reply, Found) else None
 
 
@@ -93,3 +113,52 @@ def test_a_followed_token_that_becomes_unknown_is_told_with_the_position_at_whic
     replica.apply([swap(3, "A", START_MS + two_days_ms)])
     told, last = deltas(replica, START_MS + 500)
     assert (last.changed, last.forgotten, told) == ([], [], {}), "who wants to know it again asks"
+
+
+def test_a_lease_ends_by_the_monotonic_clock_and_a_pulse_is_due_by_it() -> None:
+    replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("topic", 0), Inlet())
+    replica.apply([MemoryRecord(5, START_MS, b"key", value(START_MS))])
+    for step_ms in (0, 45_000, -86_400_000):
+        now = Now(START_MS + step_ms, 1_000)
+        replica.answer(TokenQuery("T", follow=True), now, "shard-0")
+        assert "T" in replica._followed
+        assert replica._followed["T"] == now.mono_ms + FOLLOW_LEASE_MS
+    replica.tick(SUBJECTS, 1_000 + FOLLOW_LEASE_MS - 1)
+    assert "T" in replica._followed
+    assert replica.tick(SUBJECTS, 1_000 + FOLLOW_LEASE_MS - 1 + PULSE_INTERVAL_MS - 1) == []
+    assert replica.tick(SUBJECTS, 1_000 + FOLLOW_LEASE_MS - 1 + PULSE_INTERVAL_MS) != []
+    assert "T" not in replica._followed
+
+
+def test_a_clock_that_is_ahead_of_the_time_is_not_current_until_then() -> None:
+    replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("topic", 0), Inlet())
+    end = Fetched((), 5, 5, 1_000)
+    replica.reached(end, Now(START_MS + 3_600_000, 1_000))
+    assert replica.current
+    replica.reached(end, Now(START_MS, 1_000))
+    assert (replica.current, replica.state.now_ms) == (False, START_MS + 3_600_000), "it never goes back"
+    replica.reached(end, Now(START_MS + 3_600_000 - CURRENT_WITHIN_MS, 1_000))
+    assert replica.current
+
+
+def test_without_the_time_nothing_is_current_and_the_clock_is_stream_time() -> None:
+    replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("topic", 0), Inlet())
+    replica.apply([MemoryRecord(5, START_MS, b"key", value(START_MS))])
+    replica.reached(Fetched((), 6, 6, 1_000), Now(START_MS + 3_600_000, 1_000, known=False))
+    assert (replica.current, replica.state.now_ms) == (False, START_MS)
+    replica.reached(Fetched((), 6, 6, 2_000), Now(START_MS + 1_000, 2_000))
+    assert (replica.current, replica.state.now_ms) == (True, START_MS + 1_000)
+
+
+def test_behind_the_end_the_clock_is_not_taken_ahead_by_an_event_that_is() -> None:
+    replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("topic", 0), Inlet())
+    replica.apply([MemoryRecord(5, START_MS, b"key", value(START_MS + 30_000))])
+    replica.reached(Fetched((), 6, 9, None), Now(START_MS, 1_000))
+    assert (replica.current, replica.state.now_ms) == (False, START_MS)
+
+
+def test_a_snapshot_ages_by_the_monotonic_clock() -> None:
+    replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("topic", 0), Inlet())
+    assert replica.snapshot_age_ms(Now(START_MS, 0)) is None
+    replica.stored(START_MS - 7_000, Now(START_MS, 1_000))
+    assert replica.snapshot_age_ms(Now(START_MS - 86_400_000, 4_000)) == 10_000

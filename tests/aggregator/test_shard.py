@@ -14,6 +14,7 @@ from swapstats_core.wire import CURRENT_WITHIN_MS
 from tests.aggregator.world import PARTITIONS, START_MS, SteppedSource, World, until
 
 MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -277,4 +278,35 @@ async def test_what_is_read_although_it_is_unusual_is_counted_by_the_owner(world
         assert len(names) == 33, "32 names, and all others together"
         assert names["other"] >= 9
         world.assert_exact()
+
+
+async def test_a_partition_that_a_wrong_clock_took_ahead_is_set_right_by_its_next_owner(world: World) -> None:
+    for number in range(16):
+        world.add(number, world.now_ms)
+    world.ahead_ms = HOUR_MS
+    async with world.shard() as running:
+        await until(world.is_current)
+        assert world.owned(0).as_of_ms >= world.now_ms + HOUR_MS - CURRENT_WITHIN_MS
+        await running.stop()
+    world.ahead_ms = 0
+    async with world.shard() as running:
+        await world.until(world.is_current)
+        for partition in range(PARTITIONS):
+            assert abs(world.owned(partition).as_of_ms - world.now_ms) <= CURRENT_WITHIN_MS
+        world.assert_exact()
+        assert running.shard.report().degraded == []
+        await running.stop()
+
+
+async def test_a_partition_whose_clock_is_ahead_is_not_current_and_says_why(world: World) -> None:
+    world.add(1, world.now_ms)
+    async with world.shard() as running:
+        await until(world.is_current)
+        for held in running.shard._holdings.values():
+            held.replica.state.advance(world.now_ms + HOUR_MS)
+        await until(lambda: not any(world.owned(partition).current for partition in range(PARTITIONS)))
+        told = running.shard.report().degraded
+        assert [line.partition(":")[0] for line in told] == ["partition 0", "partition 1"]
+        assert all("has taken its time 3600 s ahead" in line for line in told)
+        await world.until(lambda: not world.pulses(0)[-1].current)
         await running.stop()

@@ -13,6 +13,7 @@ from swapstats_aggregator.adapters import kafka, kafka_client
 from swapstats_aggregator.adapters.memory import MemoryRecord, MemorySource, MemoryTopic
 from swapstats_aggregator.ports import DeadLetter, OutOfRange, Recreated, Source, Unavailable
 from swapstats_core.rejects import REMEDIES, Reason
+from swapstats_settings.clock import monotonic_ms
 from tests.aggregator.reading import Reading
 from tests.aggregator.servers import broker, free_port
 from tests.aggregator.topics import MAX_BYTES, MemorySite, Site, embedded_site, kafka_site, wall_ms
@@ -35,12 +36,12 @@ async def test_assigned_partitions_are_read_from_their_positions_to_a_confirmed_
     await site.append(1, b"x", None)
     source, reading = site.source, Reading(site.source, 0, 1)
     source.assign({0: 1, 1: 0}, await source.incarnation())
-    began_ms = wall_ms()
+    began_ms = monotonic_ms()
     await reading.until_confirmed(began_ms, 0, 1)
     assert reading.values == {0: [b"b", b"c"], 1: [b"x", None]}
     assert (reading.last[0].position, reading.last[0].end_offset) == (3, 3)
     await site.append(0, b"d")
-    appended_ms = wall_ms()
+    appended_ms = monotonic_ms()
     await reading.until_confirmed(appended_ms, 0, 1)
     assert reading.values[0] == [b"b", b"c", b"d"]
     assert reading.last[0].position == 4
@@ -63,9 +64,9 @@ async def test_a_new_assignment_forgets_what_was_read_and_confirmed(site: Site) 
     source = site.source
     incarnation = await source.incarnation()
     source.assign({0: 0}, incarnation)
-    await Reading(source, 0).until_confirmed(wall_ms(), 0)
+    await Reading(source, 0).until_confirmed(monotonic_ms(), 0)
     source.assign({0: 0, 1: 0}, incarnation)
-    reading, again_ms = Reading(source, 0, 1), wall_ms()
+    reading, again_ms = Reading(source, 0, 1), monotonic_ms()
     await reading.until_confirmed(again_ms, 0, 1)
     assert reading.values == {0: [b"a", b"b"], 1: []}
 
@@ -81,7 +82,7 @@ async def test_assignments_may_follow_one_another_at_once(site: Site) -> None:
             await source.poll([0], 1)
     source.assign({0: 0, 1: 0}, incarnation)
     reading = Reading(source, 0, 1)
-    await reading.until_confirmed(wall_ms(), 0, 1)
+    await reading.until_confirmed(monotonic_ms(), 0, 1)
     assert reading.values == {0: [b"a"], 1: [b"x"]}
 
 
@@ -91,9 +92,9 @@ async def test_a_poll_of_some_partitions_keeps_what_the_others_have(site: Site) 
     source = site.source
     source.assign({0: 0, 1: 0}, await source.incarnation())
     one, two = Reading(source, 1), Reading(source, 0)
-    await one.until_confirmed(wall_ms(), 1)
+    await one.until_confirmed(monotonic_ms(), 1)
     await site.append(1, b"y")
-    await two.until_confirmed(wall_ms(), 0)
+    await two.until_confirmed(monotonic_ms(), 0)
     assert (one.values, two.values) == ({1: [b"x"]}, {0: [b"a", b"b"]})
     await one.until(lambda: one.values == {1: [b"x", b"y"]})
 
@@ -144,7 +145,7 @@ async def test_a_recreated_topic_is_noticed_while_it_is_read_and_its_records_wai
     first = await source.incarnation()
     source.assign({0: 0}, first)
     reading = Reading(source, 0)
-    await reading.until_confirmed(wall_ms(), 0)
+    await reading.until_confirmed(monotonic_ms(), 0)
     await site.recreate()
     await site.append(0, b"new")
     with pytest.raises(Recreated) as noticed:
@@ -153,7 +154,7 @@ async def test_a_recreated_topic_is_noticed_while_it_is_read_and_its_records_wai
     with pytest.raises(Recreated):
         await source.poll([0], 20)
     source.assign({0: 0}, noticed.value.incarnation)
-    again_ms = wall_ms()
+    again_ms = monotonic_ms()
     await reading.until_confirmed(again_ms, 0)
     assert reading.values == {0: [b"a", b"b", b"new"]}
 
@@ -176,7 +177,7 @@ async def test_a_restarted_broker_is_noticed_before_its_records_are_returned(tmp
             source = site.source
             source.assign({0: 0}, await source.incarnation())
             reading = Reading(source, 0)
-            await reading.until_confirmed(wall_ms(), 0)
+            await reading.until_confirmed(monotonic_ms(), 0)
             lives.close()
             with pytest.raises(Unavailable):
                 await source.incarnation()
@@ -186,7 +187,7 @@ async def test_a_restarted_broker_is_noticed_before_its_records_are_returned(tmp
                 with pytest.raises(Recreated) as noticed:
                     await reading.patiently()
                 source.assign({0: 0}, noticed.value.incarnation)
-                again_ms = wall_ms()
+                again_ms = monotonic_ms()
                 await reading.until_confirmed(again_ms, 0)
             assert reading.values == {0: [b"a", b"b", b"c", b"d", b"e", b"f"]}
 
@@ -204,7 +205,7 @@ async def test_a_client_that_is_replaced_while_it_is_read_loses_and_repeats_noth
         source = site.source
         source.assign({0: 0}, await source.incarnation())
         reading = Reading(source, 0)
-        await reading.until_confirmed(wall_ms(), 0)
+        await reading.until_confirmed(monotonic_ms(), 0)
         for number in range(5):
             polling = asyncio.create_task(source.poll([0], 500))
             await asyncio.sleep(0)  # it is under way
@@ -215,7 +216,7 @@ async def test_a_client_that_is_replaced_while_it_is_read_loses_and_repeats_noth
                 for fetched in (await polling).values():
                     reading.values[0] += [record.value for record in fetched.records]
         await reading.until(lambda: len(reading.values[0]) >= 6)
-        await reading.until_confirmed(wall_ms(), 0)
+        await reading.until_confirmed(monotonic_ms(), 0)
         assert reading.values[0] == [b"a", b"0", b"1", b"2", b"3", b"4"]
 
 
@@ -227,14 +228,14 @@ async def test_a_client_that_has_died_inside_is_replaced(kafka: str, dies: str) 
         source = site.source
         source.assign({0: 0}, await source.incarnation())
         reading = Reading(source, 0)
-        await reading.until_confirmed(wall_ms(), 0)
+        await reading.until_confirmed(monotonic_ms(), 0)
         client = source._consumer._client
         task = source._consumer._fetcher._fetch_task if dies == "fetcher" else client._sync_task
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         client.cluster._brokers.clear()  # as after a failed update: nothing can be reached any more
         await site.append(0, b"b")
-        since_ms = wall_ms()
+        since_ms = monotonic_ms()
         async with asyncio.timeout(10):
             while (fetched := reading.last.get(0)) is None or (fetched.confirmed_ms or 0) <= since_ms:
                 with contextlib.suppress(Unavailable):
@@ -299,7 +300,7 @@ async def test_of_a_dead_letter_that_is_too_large_an_excerpt_is_stored(site: Sit
 
 async def test_the_topic_in_memory_loses_old_records_and_can_be_away() -> None:
     topic = MemoryTopic(1)
-    source = MemorySource(topic, wall_ms, max_records=2)
+    source = MemorySource(topic, monotonic_ms, max_records=2)
     for value in (b"a", b"b", b"c", b"d"):
         topic.append(0, 0, None, value)
     source.assign({0: 0}, await source.incarnation())

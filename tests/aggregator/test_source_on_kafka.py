@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from swapstats_aggregator.adapters import kafka, kafka_client, kafka_stalls
 from swapstats_aggregator.adapters.kafka_stalls import Stalled
 from swapstats_aggregator.ports import OutOfRange, Recreated
+from swapstats_settings.clock import monotonic_ms
 from tests.aggregator.reading import Reading
-from tests.aggregator.topics import MAX_BYTES, KafkaSite, kafka_site, wall_ms
+from tests.aggregator.topics import MAX_BYTES, KafkaSite, kafka_site
 from tests.kit.kafka import ApacheKafka
+from tests.kit.running import wall_ms
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ async def test_records_that_the_broker_has_deleted_are_out_of_range(site: KafkaS
     assert (first, end) == (2, 4)
     source.assign({0: first}, incarnation)
     reading = Reading(source, 0)
-    await reading.until_confirmed(wall_ms(), 0)
+    await reading.until_confirmed(monotonic_ms(), 0)
     assert reading.values == {0: [b"c", b"d"]}
     assert await source.since(0, 0) == first
 
@@ -51,20 +54,41 @@ async def test_a_position_in_a_recreated_topic_is_not_called_out_of_range(site: 
         await Reading(source, 0).until(lambda: False)
 
 
+async def test_a_broker_that_dates_its_records_tells_the_time(site: KafkaSite) -> None:
+    source, told = site.source, list[tuple[int, int]]()
+    source.on_time = lambda wall_ms, mono_ms: told.append((wall_ms, mono_ms))
+    source.assign({0: 0}, await source.incarnation())
+    reading = Reading(source, 0)
+    for number in range(3):
+        await reading.until_confirmed(monotonic_ms(), 0)
+        await site.append(0, b"a", timestamp_ms=wall_ms() - 3_600_000)
+        await reading.until(lambda count=number + 1: len(reading.values[0]) == count)  # type: ignore[misc]
+    assert told == [], "a producer's date is no time"
+    setting = ConfigResource(ConfigResourceType.TOPIC, site.name, {"message.timestamp.type": "LogAppendTime"})
+    await site._admin.alter_configs([setting])
+    while not told:  # the new setting takes effect a little later
+        await reading.until_confirmed(monotonic_ms(), 0)
+        count = len(reading.values[0]) + 1
+        await site.append(0, b"a", timestamp_ms=wall_ms() - 3_600_000)
+        await reading.until(lambda count=count: len(reading.values[0]) == count)  # type: ignore[misc]
+    told_ms, mono_ms = told[0]
+    assert abs((wall_ms() - monotonic_ms()) - (told_ms - mono_ms)) <= 500
+
+
 async def test_a_killed_broker_goes_on_with_its_records(apache_kafka: ApacheKafka, site: KafkaSite) -> None:
     source = site.source
     await site.append(0, b"a", b"b")
     incarnation = await source.incarnation()
     source.assign({0: 0}, incarnation)
     reading = Reading(source, 0)
-    await reading.until_confirmed(wall_ms(), 0)
+    await reading.until_confirmed(monotonic_ms(), 0)
     await site.append(0, b"c")  # maybe read before the kill, maybe after it
     polling = asyncio.create_task(reading.patiently(until=lambda: len(reading.values[0]) == 4))
     apache_kafka.kill()
     apache_kafka.spawn()
     await apache_kafka.ready()
     await site.append(0, b"d")
-    back_ms = wall_ms()
+    back_ms = monotonic_ms()
     await polling
     await reading.until_confirmed(back_ms, 0)
     assert reading.values == {0: [b"a", b"b", b"c", b"d"]}
@@ -83,16 +107,16 @@ async def test_only_committed_transactions_are_read(apache_kafka: ApacheKafka, s
         await producer.abort_transaction()
         source.assign({0: 0}, await source.incarnation())
         reading = Reading(source, 0)
-        await reading.until_confirmed(wall_ms(), 0)
+        await reading.until_confirmed(monotonic_ms(), 0)
         assert reading.values == {0: [b"kept"]}
         assert reading.last[0].position == 4, "two records, and a marker after each"
 
         async with producer.transaction():
             await producer.send_and_wait(site.name, b"pending", partition=0)
             assert await source.bounds(0) == (0, 4)
-            await reading.until_confirmed(wall_ms(), 0)
+            await reading.until_confirmed(monotonic_ms(), 0)
             assert reading.values == {0: [b"kept"]}
-        await reading.until_confirmed(wall_ms(), 0)
+        await reading.until_confirmed(monotonic_ms(), 0)
         assert reading.values == {0: [b"kept", b"pending"]}
     finally:
         await producer.stop()
@@ -103,7 +127,7 @@ async def test_records_larger_than_a_fetch_are_read(site: KafkaSite) -> None:
     await site.append(0, b"a", large, b"b")
     site.source.assign({0: 0}, await site.source.incarnation())
     reading = Reading(site.source, 0)
-    await reading.until_confirmed(wall_ms(), 0)
+    await reading.until_confirmed(monotonic_ms(), 0)
     assert reading.values == {0: [b"a", large, b"b"]}
 
 
@@ -111,16 +135,16 @@ async def test_records_that_nobody_takes_do_not_hold_up_other_partitions(site: K
     source = site.source
     source.assign({0: 0, 1: 0}, await source.incarnation())
     reading = Reading(source, 0)
-    await reading.until_confirmed(wall_ms(), 0)
+    await reading.until_confirmed(monotonic_ms(), 0)
     delays_ms = []
     for _ in range(5):
         await site.append(1, b"not taken")
         await asyncio.sleep(0.03)  # it is fetched, and lies there
         await site.append(0, b"x")
-        appended_ms, known = wall_ms(), len(reading.values[0])
+        appended_ms, known = monotonic_ms(), len(reading.values[0])
         await reading.until(lambda known=known: len(reading.values[0]) > known)  # type: ignore[misc]
-        delays_ms.append(wall_ms() - appended_ms)
-        await Reading(source, 1).until_confirmed(wall_ms(), 1)
+        delays_ms.append(monotonic_ms() - appended_ms)
+        await Reading(source, 1).until_confirmed(monotonic_ms(), 1)
     assert min(delays_ms) < 40, delays_ms  # it was 70
 
 
@@ -137,7 +161,7 @@ async def test_a_dead_fetcher_is_replaced(site: KafkaSite) -> None:
     source = site.source
     source.assign({0: 0}, await source.incarnation())
     reading = Reading(source, 0)
-    await reading.until_confirmed(wall_ms(), 0)
+    await reading.until_confirmed(monotonic_ms(), 0)
     dead = source._consumer
     dead._fetcher._fetch_task.cancel()
     await site.append(0, b"a")  # this one may still come, by the fetch that is under way
@@ -152,13 +176,13 @@ async def test_a_fetcher_that_forgets_a_partition_is_replaced(site: KafkaSite) -
     source = site.source
     source.assign({0: 0, 1: 0}, await source.incarnation())
     reading = Reading(source, 0, 1)
-    await reading.until_confirmed(wall_ms(), 0, 1)
+    await reading.until_confirmed(monotonic_ms(), 0, 1)
     dead = source._consumer
     dead.pause(TopicPartition(site.name, 1))
     await site.append(1, b"a")
     await reading.until(lambda: reading.values == {0: [], 1: [b"a"]})
     assert source._consumer is not dead
-    await reading.until_confirmed(wall_ms(), 0, 1)
+    await reading.until_confirmed(monotonic_ms(), 0, 1)
 
 
 @pytest.mark.usefixtures("impatient")

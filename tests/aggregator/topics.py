@@ -18,6 +18,7 @@ from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
 from swapstats_aggregator.adapters.memory import MemoryDeadLetters, MemoryLetter, MemorySource, MemoryTopic
 from swapstats_aggregator.ports import DeadLetters, Source
 from swapstats_core import spec
+from swapstats_settings.clock import monotonic_ms
 
 PARTITIONS = 2
 MAX_BYTES = 65_536
@@ -64,7 +65,7 @@ class MemorySite:
     def __init__(self) -> None:
         self.name = "swaps"
         self.topic = MemoryTopic(PARTITIONS)
-        self.source = MemorySource(self.topic, wall_ms)
+        self.source = MemorySource(self.topic, monotonic_ms)
         self.dead_letters = MemoryDeadLetters(self.name, 2 * MAX_BYTES)
 
     async def append(self, partition: int, *values: bytes | None, timestamp_ms: int | None = None) -> None:

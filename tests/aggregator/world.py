@@ -7,6 +7,7 @@ import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from functools import partial
 from itertools import count
 
 from swapstats_aggregator.adapters.memory import (
@@ -43,6 +44,7 @@ from swapstats_core.wire import (
     decode_reply,
     encode,
 )
+from swapstats_settings.timekeeping import Clock
 
 PARTITIONS = 2
 START_MS = 1_767_614_400_000
@@ -109,6 +111,8 @@ class Running:
 class World:
     def __init__(self) -> None:
         self.now_ms = START_MS
+        self.ahead_ms = 0
+        """By how much the wall clock of the next shard's machine is wrong."""
         self.topic = MemoryTopic(PARTITIONS)
         self.store = MemoryStore()
         self.network = MemoryNetwork()
@@ -187,7 +191,18 @@ class World:
             bus,
         )
         metrics = ShardMetrics()
-        running = Running(Shard(name, life, resource, ports, metrics, self.clock), metrics, bus)
+        running = Running(
+            Shard(
+                name,
+                life,
+                resource,
+                ports,
+                metrics,
+                Clock(self.clock, partial(self._wall_ms, self.ahead_ms), alone=True),
+            ),
+            metrics,
+            bus,
+        )
         try:
             yield running
         finally:
@@ -210,6 +225,9 @@ class World:
 
     def clock(self) -> int:
         return self.now_ms
+
+    def _wall_ms(self, ahead_ms: int) -> int:
+        return self.now_ms + ahead_ms
 
     # -- asking -----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 
-from swapstats_api import clock
 from swapstats_api.adapters.memory import MemorySnapshots
 from swapstats_api.app import create_app
 from swapstats_api.follow.machine import Follow
@@ -27,6 +26,7 @@ from swapstats_api.reads import Reads
 from swapstats_api.server import create_server, listen, started
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
+from swapstats_settings.timekeeping import Clock
 from tests.api.sites import Site
 
 PARTITIONS = 4
@@ -102,15 +102,15 @@ async def running_api(
     memory = MemorySnapshots()
     machine = Follow(home, capacity, lambda: 0.5)
     newest = NewestOwners(site.adapter, memory, metrics)
-    follower = Follower(machine, newest, snapshots or memory, metrics, clock.now)
+    follower = Follower(machine, newest, snapshots or memory, metrics, Clock(alone=True).now)
     site.adapter.listen(newest)
     newest.listen(follower)
-    reads = Reads(SPEC, follower, newest, metrics, clock.now)
+    reads = Reads(SPEC, follower, newest, metrics, Clock(alone=True).now)
     ws = SPEC.api.ws
     hub = Hub(
         reads,
         metrics,
-        clock.now,
+        Clock(alone=True).now,
         Random(1),  # noqa: S311 - replayable
         coalesce_ms=ws.coalesce,
         max_connections=ws.max_connections,

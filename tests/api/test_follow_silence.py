@@ -1,4 +1,4 @@
-"""A state whose owner falls silent becomes stale, also if an event from ahead of its time took the clock ahead."""
+"""A state whose owner falls silent becomes stale, also if its clock is ahead; too far ahead it never is."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from swapstats_api.follow.machine import Follow
-from swapstats_api.follow.model import Action, Ask, Now
+from swapstats_api.follow.model import Action, Ask
 from swapstats_core import wire
+from swapstats_settings.timekeeping import Now
 
 WALL_MS = 1_700_000_000_000
 BEAT_MS = 200
@@ -46,7 +47,7 @@ class Owner:
                 self.answer(self.follow.replied(ask.ask_id, ask.token, wire.Found(state), self.now))
 
 
-@pytest.mark.parametrize("ahead_ms", [0, 1_000, 60_000])
+@pytest.mark.parametrize("ahead_ms", [0, 1_000, wire.CURRENT_WITHIN_MS])
 def test_a_state_is_current_only_as_long_as_its_owner_says_so(ahead_ms: int) -> None:
     follow = Follow(lambda _: 0, 10, lambda: 0.5)
     owner = Owner(follow, ahead_ms)
@@ -56,10 +57,33 @@ def test_a_state_is_current_only_as_long_as_its_owner_says_so(ahead_ms: int) -> 
         view = follow.view("USDC", owner.now)
         assert view is not None
         assert (view.stale, view.lag_ms) == (False, 0), owner.now
-    wall_ms, mono_ms = owner.now.wall_ms + wire.CURRENT_WITHIN_MS, owner.now.mono_ms + wire.CURRENT_WITHIN_MS
-    soon = follow.view("USDC", Now(wall_ms, mono_ms))
-    late = follow.view("USDC", Now(wall_ms + 1, mono_ms + 1))
+    last = owner.now.mono_ms
+    soon = follow.view("USDC", Now(owner.as_of_ms, last + wire.CURRENT_WITHIN_MS))
+    late = follow.view("USDC", Now(owner.as_of_ms, last + wire.CURRENT_WITHIN_MS + 1))
     assert soon is not None
     assert late is not None
     assert not soon.stale
     assert (late.stale, late.lag_ms) == (True, wire.CURRENT_WITHIN_MS + 1)
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "known", "stale"),
+    [
+        (wire.CURRENT_WITHIN_MS, True, False),
+        (wire.CURRENT_WITHIN_MS + 1, True, True),
+        (45_000, True, True),
+        (-wire.CURRENT_WITHIN_MS, True, False),
+        (-wire.CURRENT_WITHIN_MS - 1, True, True),
+        (0, False, True),
+    ],
+)
+def test_what_is_not_of_now_by_the_readers_clock_is_never_current(ahead_ms: int, *, known: bool, stale: bool) -> None:
+    """Ahead, the owner's clock is wrong or the reader's; and a reader that doesn't know the time calls nothing so."""
+    follow = Follow(lambda _: 0, 10, lambda: 0.5)
+    owner = Owner(follow, 0)
+    owner.answer(follow.want("USDC", owner.now))
+    owner.beat()
+    view = follow.view("USDC", Now(owner.as_of_ms - ahead_ms, owner.now.mono_ms, known))
+    assert view is not None
+    assert view.stale is stale
+    assert view.lag_ms == (max(0, -ahead_ms) if stale else 0), "ahead isn't behind"

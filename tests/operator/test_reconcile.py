@@ -19,12 +19,12 @@ from swapstats_operator.adapters.kubernetes import KubernetesCluster
 from swapstats_operator.cluster import Key, Manifest, Refused
 from swapstats_operator.controller import Surface
 from swapstats_operator.crd import custom_resource_definition
-from swapstats_operator.deciding.clock import SystemClock
 from swapstats_operator.deciding.ports import Superseded, Unavailable
 from swapstats_operator.handlers import Operator
 from swapstats_operator.manifests.monitoring import KINDS as MONITORS
 from swapstats_operator.revision import Images
 from swapstats_operator.servers import Reached, Secrets, Site
+from swapstats_settings.clock import SystemClock
 from tests.kit import monitoring as monitoring_kinds
 from tests.kit.api_server import ApiServer, serving
 from tests.kit.figures import Figure

@@ -12,6 +12,7 @@ from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.rolling import Act, Rolling, Step
 from swapstats_operator.observing import Pod, Seen, Workload
 from swapstats_operator.rollout import Progress, Rollout, Surroundings, aim, progress, shards_to_have, step
+from swapstats_settings.timekeeping import Now
 
 TIMEOUT_MS = 60_000
 STABLE = Rollout("a", 0, stable="a")
@@ -32,6 +33,11 @@ def pod(index: int, revision: str, *, ready: bool = True, broken: str = "", term
         restarts=0,
         broken=broken,
     )
+
+
+def at(now_ms: int) -> Now:
+    """A moment, by both clocks."""
+    return Now(now_ms, now_ms)
 
 
 def workload(revision: str, replicas: int = 1, *, settled: bool = True) -> Workload:
@@ -64,7 +70,7 @@ def handoff(owner: str, *, equal: bool | None, refused: bool = False, at_ms: int
 
 def test_a_state_that_differed_in_an_earlier_rollout_is_no_fault_of_this_one() -> None:
     old = handoff("shard-1", equal=False, at_ms=UNDER_WAY.since_ms - 1)
-    after, _ = step(UNDER_WAY, around([pod(0, "a"), pod(1, "b")], handoffs=[old]), UNDER_WAY.since_ms + 5)
+    after, _ = step(UNDER_WAY, around([pod(0, "a"), pod(1, "b")], handoffs=[old]), at(UNDER_WAY.since_ms + 5))
     assert after.target == UNDER_WAY.target
 
 
@@ -84,12 +90,12 @@ def test_a_state_that_differed_in_an_earlier_rollout_is_no_fault_of_this_one() -
     ],
 )
 def test_the_aim(before: Rollout | None, desired: str, after: Rollout) -> None:
-    assert aim(before, desired, 10) == after
+    assert aim(before, desired, at(10)) == after
 
 
 def test_a_first_rollout_is_done_when_everything_is_ready() -> None:
     first = Rollout("b", 0)
-    assert step(first, around([pod(0, "b"), pod(1, "b")]), 5) == (replace(first, stable="b"), None)
+    assert step(first, around([pod(0, "b"), pod(1, "b")]), at(5)) == (replace(first, stable="b"), None)
     for missing in (
         around([pod(0, "b"), pod(1, "b", ready=False)]),
         around([pod(0, "b"), pod(1, "b")], deaf=True),
@@ -97,33 +103,33 @@ def test_a_first_rollout_is_done_when_everything_is_ready() -> None:
         around([pod(0, "b"), pod(1, "b")], of="a"),
         around([pod(0, "b"), pod(1, "b"), pod(2, "b")]),
     ):
-        assert not step(first, missing, 5)[0].done
+        assert not step(first, missing, at(5))[0].done
 
 
 def test_a_first_rollout_has_nothing_to_go_back_to() -> None:
     first = Rollout("b", 0)
     broken = around([pod(0, "b", ready=False, broken="ImagePullBackOff"), pod(1, "b")])
-    after, _ = step(first, broken, TIMEOUT_MS * 9)
+    after, _ = step(first, broken, at(TIMEOUT_MS * 9))
     assert after == replace(first, why="pod x-shard-0: ImagePullBackOff")
-    assert step(after, around([pod(0, "b"), pod(1, "b")]), TIMEOUT_MS * 9)[0] == Rollout("b", 0, stable="b")
+    assert step(after, around([pod(0, "b"), pod(1, "b")]), at(TIMEOUT_MS * 9))[0] == Rollout("b", 0, stable="b")
 
 
 def test_shards_are_rolled_one_after_the_other() -> None:
     old = [pod(0, "a"), pod(1, "a")]
-    rolling, taken = step(UNDER_WAY, around(old, engaged=["shard-0", "shard-1"]), 5)
+    rolling, taken = step(UNDER_WAY, around(old, engaged=["shard-0", "shard-1"]), at(5))
     assert taken == Step(Act.ROLL, "shard-1")
     assert rolling.rolling == Rolling("shard-1", 5)
-    assert step(rolling, around(old, engaged=["shard-0", "shard-1"]), 6) == (rolling, None)
-    assert step(rolling, around(old, engaged=["shard-0"]), 6)[1] == Step(Act.RESTART, "shard-1")
+    assert step(rolling, around(old, engaged=["shard-0", "shard-1"]), at(6)) == (rolling, None)
+    assert step(rolling, around(old, engaged=["shard-0"]), at(6))[1] == Step(Act.RESTART, "shard-1")
     going = [pod(0, "a"), pod(1, "a", terminating=True)]
-    assert step(rolling, around(going, engaged=["shard-0"]), 7) == (rolling, None)
+    assert step(rolling, around(going, engaged=["shard-0"]), at(7)) == (rolling, None)
     coming = [pod(0, "a"), pod(1, "b", ready=False)]
-    assert step(rolling, around(coming, engaged=["shard-0"]), 8) == (rolling, None)
+    assert step(rolling, around(coming, engaged=["shard-0"]), at(8)) == (rolling, None)
     back = around([pod(0, "a"), pod(1, "b")], engaged=["shard-0"])
-    finished, taken = step(rolling, back, 9)
+    finished, taken = step(rolling, back, at(9))
     assert taken == Step(Act.FINISH, "shard-1")
     assert finished.rolling is None
-    assert step(finished, back, 9)[1] == Step(Act.ROLL, "shard-0")
+    assert step(finished, back, at(9))[1] == Step(Act.ROLL, "shard-0")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +157,7 @@ def test_shards_are_rolled_one_after_the_other() -> None:
     ],
 )
 def test_a_rollout_that_fails_goes_back(pods: list[Pod], extra: dict[str, object], now_ms: int, why: str) -> None:
-    after, taken = step(UNDER_WAY, around(pods, **extra), now_ms)  # type: ignore[arg-type]
+    after, taken = step(UNDER_WAY, around(pods, **extra), at(now_ms))  # type: ignore[arg-type]
     assert taken is None
     assert after == Rollout("a", now_ms, stable="a", failed="b", why=why)
 
@@ -161,26 +167,34 @@ def test_a_shard_that_takes_too_long_fails_the_rollout(*, ready: bool) -> None:
     """It doesn't get ready with the target, or doesn't get rid of its partitions."""
     rolling = replace(UNDER_WAY, rolling=Rolling("shard-1", 0))
     stuck = around([pod(0, "a"), pod(1, "a" if ready else "b", ready=ready)], engaged=["shard-0", "shard-1"])
-    assert step(rolling, stuck, TIMEOUT_MS - 1)[0] == rolling
-    assert step(rolling, stuck, TIMEOUT_MS)[0].failed == "b"
+    assert step(rolling, stuck, at(TIMEOUT_MS - 1))[0] == rolling
+    assert step(rolling, stuck, at(TIMEOUT_MS))[0].failed == "b"
+
+
+def test_a_step_of_the_wall_clock_is_no_time_that_has_passed() -> None:
+    day_ms = 86_400_000
+    rolling = replace(UNDER_WAY, rolling=Rolling("shard-1", 0))
+    stuck = around([pod(0, "a"), pod(1, "b", ready=False)], engaged=["shard-0", "shard-1"], settled=False)
+    assert step(rolling, stuck, Now(day_ms, TIMEOUT_MS - 1))[0] == rolling
+    assert step(rolling, stuck, Now(-day_ms, TIMEOUT_MS))[0].failed == "b"
 
 
 def test_a_handoff_of_before_or_to_an_old_pod_fails_nothing() -> None:
     for fine in (handoff("shard-0", equal=False), handoff("shard-1", equal=True), handoff("shard-1", equal=None)):
-        assert step(UNDER_WAY, around([pod(0, "a"), pod(1, "b")], handoffs=[fine]), 5)[0].failed is None
+        assert step(UNDER_WAY, around([pod(0, "a"), pod(1, "b")], handoffs=[fine]), at(5))[0].failed is None
 
 
 def test_going_back_replaces_the_pod_that_failed_at_once() -> None:
     broken = [pod(0, "a"), pod(1, "b", ready=False, broken="ImagePullBackOff")]
-    back, taken = step(FAILED, around(broken, of="a", engaged=["shard-0"]), 10)
+    back, taken = step(FAILED, around(broken, of="a", engaged=["shard-0"]), at(10))
     assert taken == Step(Act.ROLL, "shard-1")
-    assert step(back, around(broken, of="a", engaged=["shard-0"]), 10)[1] == Step(Act.RESTART, "shard-1")
+    assert step(back, around(broken, of="a", engaged=["shard-0"]), at(10))[1] == Step(Act.RESTART, "shard-1")
     assert back.failed == "b"  # and it isn't tried again
 
 
 def test_going_back_doesnt_give_up() -> None:
     stuck = replace(FAILED, rolling=Rolling("shard-1", 0))
-    after, taken = step(stuck, around([pod(0, "a"), pod(1, "a", ready=False)], of="a"), TIMEOUT_MS)
+    after, taken = step(stuck, around([pod(0, "a"), pod(1, "a", ready=False)], of="a"), at(TIMEOUT_MS))
     assert taken is not None
     assert taken.act is Act.STALL
     assert after == FAILED

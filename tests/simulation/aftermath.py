@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from swapstats_core.wire import PartitionStatus, StatusQuery, decode_reply, encode
 from tests.simulation.audit import Violation, must
+from tests.simulation.follower import Following
 from tests.simulation.world import PARTITIONS, World
 
 SETTLED_WITHIN_S = 60.0
@@ -19,6 +20,16 @@ async def settle(world: World) -> None:
     try:
         async with asyncio.timeout(SETTLED_WITHIN_S):
             while unsettled := await _unsettled(world):  # noqa: ASYNC110 - there is nothing to wait for
+                await asyncio.sleep(_LOOK_S)
+    except TimeoutError:
+        raise Violation(f"{SETTLED_WITHIN_S} s after the storm {unsettled}") from None
+
+
+async def settle_reader(following: Following) -> None:
+    """Wait until a reader shows everything as current."""
+    try:
+        async with asyncio.timeout(SETTLED_WITHIN_S):
+            while unsettled := await following.stale():  # noqa: ASYNC110 - there is nothing to wait for
                 await asyncio.sleep(_LOOK_S)
     except TimeoutError:
         raise Violation(f"{SETTLED_WITHIN_S} s after the storm {unsettled}") from None

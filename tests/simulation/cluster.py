@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from swapstats_aggregator.holding import Holding
@@ -12,6 +12,7 @@ from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports
 from swapstats_aggregator.shard import Shard
 from swapstats_core.spec import SwapStatsResource
+from swapstats_settings.timekeeping import Clock, keep_time
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.trace import Trace
 
@@ -35,13 +36,15 @@ class Life:
 
 @dataclass(slots=True)
 class Cluster:
-    """See the module. ``ports`` gives a process its connections, ``hang_up`` takes them away."""
+    """See the module. ``clock`` gives a process its clock and how to ask the store for the time, ``ports`` its
+    connections, ``hang_up`` takes them away.
+    """
 
     loop: VirtualLoop
     chance: random.Random
     trace: Trace
     resource: SwapStatsResource
-    clock: Callable[[], int]
+    clock: Callable[[Process], tuple[Clock, Callable[[], Awaitable[int | None]]]]
     ports: Callable[[Process, str], Ports]
     hang_up: Callable[[Process], None]
     lives: dict[str, Life] = field(default_factory=dict)
@@ -81,7 +84,9 @@ class Cluster:
         self._numbers += 1
         identity = f"{self._numbers:03}-{name}"
         process = self.loop.process(name)
-        shard = Shard(name, identity, self.resource, self.ports(process, identity), ShardMetrics(), self.clock)
+        clock, ask = self.clock(process)
+        self.loop.spawn(keep_time(clock, ask), process)
+        shard = Shard(name, identity, self.resource, self.ports(process, identity), ShardMetrics(), clock)
         life = Life(name, identity, process, shard, asyncio.Event())
         self.lives[name] = life
         self.trace.note(name, f"starts as {identity}")

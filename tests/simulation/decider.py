@@ -19,6 +19,7 @@ from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.ownership import Intent, Ownership
 from swapstats_operator.deciding.ports import Superseded, Unavailable, World
 from tests.simulation.bus import Bus
+from tests.simulation.clocks import Clocks
 from tests.simulation.cluster import Cluster, Life
 from tests.simulation.loop import Process
 from tests.simulation.network import BUS, STORE, Network
@@ -31,9 +32,13 @@ _LOOK_S = 0.3
 class Truth:
     """`deciding.ports.Truth`, and a `Clock`."""
 
-    def __init__(self, partitions: int, clock: Callable[[], int]) -> None:
+    def __init__(self, partitions: int, clocks: Clocks) -> None:
         self.assignment = initial(partitions)
-        self.now_ms = self.wall_ms = clock
+        self.now_ms = clocks.monotonic_ms
+        self._clocks = clocks
+
+    def wall_ms(self) -> int:
+        return self._clocks.wall_ms(NAME)
 
     async def store(self, assignment: Assignment) -> None:
         assert assignment.revision > self.assignment.revision, "revisions only grow"

@@ -7,14 +7,16 @@ import json
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from swapstats_aggregator.adapters.memory import MemoryRecord
+from swapstats_api.follow.model import View
 from swapstats_core.oracle import MINUTE_MS, Oracle, TokenTotals
 from swapstats_core.partition import Config
 from swapstats_core.routing import partition_of
 from swapstats_core.swap import Reject, decode, format_token, format_usd
 from swapstats_core.wire import (
+    CURRENT_WITHIN_MS,
     Found,
     Refused,
     TokenQuery,
@@ -23,8 +25,13 @@ from swapstats_core.wire import (
     decode_reply,
     decode_token_state,
 )
+from swapstats_settings.timekeeping import TOLERANCE_MS
 from tests.simulation.audit import Violation, must
+from tests.simulation.clocks import STEPS_MS
 from tests.simulation.cluster import Life
+
+_CURRENT_MS: Final = CURRENT_WITHIN_MS + max(step for step in map(abs, STEPS_MS) if step <= TOLERANCE_MS) + 100
+"""How far what is current may be off: a step within the tolerance isn't noticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,20 @@ class Seen:
         return f"{self.token}@{self.offset} (from {self.first_offset}) of {self.life} at {self.at_s:.4f}"
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A token as a reader showed it, as current."""
+
+    at_s: float
+    token: str
+    offset: int
+    as_of_ms: int
+    windows: bytes
+
+    def __str__(self) -> str:
+        return f"{self.token}@{self.offset}, as of {self.as_of_ms}, shown as current at {self.at_s:.4f}"
+
+
 @dataclass(slots=True)
 class Exactness:
     """Hears what is served, and compares it at the end."""
@@ -52,7 +73,18 @@ class Exactness:
     config: Config
     partitions: int
     time: Callable[[], float]
+    true_ms: Callable[[], int]
     seen: dict[int, list[Seen]] = field(default_factory=dict)
+
+    shown_current: dict[int, dict[tuple[str, int, int], Shown]] = field(default_factory=dict)
+
+    def shown(self, view: View) -> None:
+        """A reader shows this as current: so it must be of now."""
+        state, at = view.state, view.position
+        shown = Shown(self.time(), state.token, at.offset, at.as_of_ms, bytes(state.windows))
+        off_ms = at.as_of_ms - self.true_ms()
+        must(abs(off_ms) <= _CURRENT_MS, f"{shown}: it is {off_ms} ms off")
+        self.shown_current.setdefault(state.partition, {}).setdefault((state.token, at.offset, at.as_of_ms), shown)
 
     def served(self, life: Life, subject: str, message: bytes, query: bytes | None) -> None:
         """A shard has published or answered this."""
@@ -71,6 +103,9 @@ class Exactness:
                         raise Violation(f"{life.id} answers {asked} with {reply}")
 
     def _see(self, life: Life, token: str, partition: int, offset: int, state: TokenState | None) -> None:
+        if state is not None and state.current:
+            ahead_ms = state.as_of_ms - self.true_ms()
+            must(ahead_ms <= _CURRENT_MS, f"{token}@{offset} of {life.id} is current, and {ahead_ms} ms ahead")
         held = life.holdings.get(partition)
         if held is None:
             return  # it is about to end; nobody can tell any more where its reading began
@@ -102,6 +137,14 @@ class Exactness:
             if each.first_offset and each.state is not None and each.state.current:
                 must(each.state.rebuilding is None, f"{each}: current, and being rebuilt")
                 self._compare_windows(whole.until(each.offset).oracle, each, each.state, None)
+
+        whole = _Told(self.config, self.partitions, partition, records, 0)
+        for shown in sorted(self.shown_current.get(partition, {}).values(), key=lambda shown: shown.offset):
+            expected = whole.until(shown.offset).oracle.state(shown.token, shown.as_of_ms)
+            if expected is None:
+                continue  # it has become unknown meanwhile: there are no windows to compare
+            served, wanted = json.loads(shown.windows), _windows(expected, self.config)
+            must(served == wanted, f"{shown}: {served}, must be {wanted}")
 
     def _compare(self, oracle: Oracle, seen: Seen) -> None:
         """What a state has carried over from records before its reading began isn't compared here; see `compare`."""

@@ -44,6 +44,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self.failure: BaseException | None = None
         """What ends the run, and why."""
         self.steps = 0
+        self.ahead_ms: dict[str, int] = {}
+        """By how much the wall clocks of machines and servers are wrong, by the name of the process."""
         self.log: Callable[[str, str], None] = lambda _process, _line: None
         """Given the lines that processes log."""
         self._chance = chance

@@ -15,8 +15,13 @@ import pytest
 from swapstats_aggregator.adapters.memory import MemorySnapshots, MemorySource, MemoryStore, MemoryTopic
 from swapstats_aggregator.feed import Feed
 from swapstats_aggregator.ports import DeadLetter, DeadLetters, Fetched, SourceRecord, Unavailable, Verdict
+from swapstats_aggregator.replica import Replica
 from swapstats_core.snapshot import decode_manifest, encode_manifest
 from swapstats_core.swap import Reject, decode
+from swapstats_core.wire import Query, Reply, Subjects
+from swapstats_settings.timekeeping import Clock, Now
+from tests.simulation.clocks import MakeClock
+from tests.simulation.loop import VirtualLoop
 from tests.simulation.world import Make
 
 Mutant = Callable[[], AbstractContextManager[Make]]
@@ -121,6 +126,39 @@ def _dead_letters_later() -> Iterator[Make]:
     yield Make(dead_letters=_Buffer)
 
 
+class _TrustsTheWallClock(Clock):
+    """Every step is followed."""
+
+    def now(self) -> Now:
+        return Now(self._wall_ms(), self.monotonic_ms())
+
+
+@contextlib.contextmanager
+def _clock(make: MakeClock) -> Iterator[Make]:
+    yield Make(clock=make)
+
+
+@contextlib.contextmanager
+def _leases_by_the_wall_clock() -> Iterator[Make]:
+    answer, tick = Replica.answer, Replica.tick
+
+    def wall_ms(mono_ms: int) -> int:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        return mono_ms + loop.ahead_ms.get(loop.current().name, 0)
+
+    def answer_by_it(replica: Replica, query: Query, now: Now, shard: str) -> Reply:
+        return answer(replica, query, now._replace(mono_ms=wall_ms(now.mono_ms)), shard)
+
+    def tick_by_it(replica: Replica, subjects: Subjects, mono_ms: int, *, prove: bool = False) -> Any:  # noqa: ANN401
+        return tick(replica, subjects, wall_ms(mono_ms), prove=prove)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Replica, "answer", answer_by_it)
+        patch.setattr(Replica, "tick", tick_by_it)
+        yield Make()
+
+
 @contextlib.contextmanager
 def _patched(owner: type, name: str, value: Any) -> Iterator[Make]:  # noqa: ANN401 - any attribute
     with pytest.MonkeyPatch.context() as patch:
@@ -146,5 +184,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "a snapshot names an offset that is one too low": lambda: _snapshots(_offset_off_by(-1)),
     "the guide's order: SETNX, apply, snapshot, commit": _ids_outside_of_the_state,
     "a shadow reads beyond its owner": lambda: _patched(Feed, "take", _take_all),
+    "follow leases end by the wall clock": _leases_by_the_wall_clock,
+    "a shard trusts its wall clock whatever it says": lambda: _clock(_TrustsTheWallClock),
     "dead letters are sent after their records have been passed": _dead_letters_later,
 }

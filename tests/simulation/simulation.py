@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, fields
 
-from tests.simulation.aftermath import compare, settle, stop, until
+from tests.simulation.aftermath import compare, settle, settle_reader, stop, until
 from tests.simulation.audit import must
 from tests.simulation.reader import Reader
 from tests.simulation.storm import Servers, Storm
@@ -40,6 +40,8 @@ class Figures:
     messages: int = 0
     messages_lost: int = 0
     states_compared: int = 0
+    clock_steps: int = 0
+    shown_as_current: int = 0
 
     def add(self, other: Figures) -> None:
         for each in fields(self):
@@ -93,6 +95,7 @@ async def _play(world: World) -> Storm:
     work = (storm.rage(world.network.weather.incident_s), _produce(world), _replicate(world))
     raging = [loop.spawn(each, loop.world) for each in work]
     reading = loop.spawn(reader.read(0.1), loop.world)
+    following = world.follow()
     await asyncio.sleep(STORM_S)
     for task in raging:
         task.cancel()
@@ -100,11 +103,14 @@ async def _play(world: World) -> Storm:
     world.trace.note("world", "is calm from now on")
     world.network.weather = world.network.weather.calm()
     world.network.mend_all()
+    loop.ahead_ms.clear()
     world.cluster.calm_down()
     world.decider.draining.clear()
     world.cluster.scale(SHARDS)
     await settle(world)
+    await settle_reader(following)
     reading.cancel()
+    loop.kill(following.process)
     loop.kill(world.decider.process)
     for token in TOKENS:
         must(await reader.ask(token), f"nobody answers for {token}")
@@ -148,4 +154,6 @@ def _figures(world: World, storm: Storm) -> Figures:
         messages=network.messages,
         messages_lost=network.messages_lost,
         states_compared=sum(map(len, world.exactness.seen.values())),
+        clock_steps=storm.clock_steps,
+        shown_as_current=sum(map(len, world.exactness.shown_current.values())),
     )

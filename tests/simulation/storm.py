@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.simulation.clocks import READER, SERVERS_STEPS_MS, STEPS_MS
 from tests.simulation.cluster import Cluster
 from tests.simulation.decider import NAME, Decider
 from tests.simulation.network import BROKER, BUS, STORE, Network
@@ -33,10 +34,11 @@ class Storm:
     decider: Decider
     servers: Servers
     incidents: int = 0
+    clock_steps: int = 0
 
     async def rage(self, mean_s: float) -> None:
         """Until cancelled."""
-        often = (self._crash, self._pause, self._cut, self._roll)
+        often = (self._crash, self._pause, self._cut, self._roll, self._step)
         seldom = (
             self._outage,
             self._lose,
@@ -99,6 +101,14 @@ class Storm:
         seconds = self.chance.choice((5.0, 60.0, 150.0)) * self.chance.random()
         self.network.trace.note("world", f"stands still for {seconds:.1f} s")
         self.servers.suspend(seconds)
+
+    def _step(self) -> None:
+        """A wall clock is set, wrong or right."""
+        name = self.chance.choice((*sorted(self.cluster.wanted), NAME, READER, STORE))
+        ahead_ms = self.chance.choice((0, *(SERVERS_STEPS_MS if name == STORE else STEPS_MS)))
+        self.network.trace.note("clock", f"of {name} is {ahead_ms / 1000} s ahead")
+        self.network.loop.ahead_ms[name] = ahead_ms
+        self.clock_steps += 1
 
     def _scale(self) -> None:
         self.cluster.scale(self.chance.choice((1, 2, 3, 3, 4, 5)))

@@ -18,7 +18,7 @@ STAGES = {"start", "stream", "give away", "take over", "share", "stop"}
 KINDS = {
     *("claim", "manifests", "load", "store", "flip", "names", "collect", "assignment"),
     *("fetch", "incarnation", "bounds", "since", "commit", "dead"),
-    *("publish", "serve", "listen"),
+    *("publish", "serve", "listen", "time"),
 }
 
 

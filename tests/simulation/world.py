@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from swapstats_aggregator.adapters.memory import (
@@ -21,12 +21,15 @@ from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import FUTURE_MS
 from swapstats_core.wire import Subjects, TokenQuery, encode
+from swapstats_settings.timekeeping import Clock
 from tests.simulation.audit import Audit
 from tests.simulation.bus import Bus
+from tests.simulation.clocks import READER, Clocks, MakeClock
 from tests.simulation.cluster import Cluster
 from tests.simulation.connections import DeadLettersConnection, SnapshotsConnection, SourceConnection
 from tests.simulation.decider import NAME, Decider, Truth
 from tests.simulation.exactness import Exactness
+from tests.simulation.follower import Following, StoredClaims
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.network import Network
 from tests.simulation.stream import TOKENS, Stream
@@ -35,9 +38,6 @@ from tests.simulation.weather import Crash, Weather
 
 PARTITIONS = 3
 SHARDS = 3
-HOUR_MS = 3_600_000
-START_MS = 1_767_614_400_000 + HOUR_MS - 12_000
-"""Shortly before a whole hour, so that a generation of identities ends during a run."""
 RESOURCE = SwapStatsResource.model_validate(
     {
         "metadata": {"name": "sim"},
@@ -62,6 +62,7 @@ class Make:
     snapshots: Callable[[MemoryStore, str], MemorySnapshots] = MemorySnapshots
     source: Callable[[MemoryTopic, Callable[[], int]], MemorySource] = MemorySource
     dead_letters: Callable[[DeadLetters], DeadLetters] = lambda connection: connection
+    clock: MakeClock = Clock
 
 
 class World:
@@ -78,12 +79,15 @@ class World:
         self.letters = MemoryDeadLetters("raw-swaps")
         self.subjects = Subjects(RESOURCE.metadata.name)
         self.audit = Audit()
-        self.exactness = Exactness(_CONFIG, PARTITIONS, loop.time)
+        self.clocks = clocks = Clocks(loop)
+        self.exactness = Exactness(_CONFIG, PARTITIONS, loop.time, clocks.true_ms)
         weather = weather or Weather.of(self.chance("weather"))
         self.network = Network(loop, self.chance("network"), weather, trace, self._strike, self._crash, self._look)
         self.bus = Bus(self.network, self._overhear, self._first_queries)
-        self.cluster = Cluster(loop, self.chance("cluster"), trace, RESOURCE, self.clock, self._ports, self.bus.hang_up)
-        truth, policy = Truth(PARTITIONS, self.clock), Policy.of(RESOURCE.spec)
+        self.cluster = Cluster(
+            loop, self.chance("cluster"), trace, RESOURCE, self._clock, self._ports, self.bus.hang_up
+        )
+        truth, policy = Truth(PARTITIONS, clocks), Policy.of(RESOURCE.spec)
         self.decider = Decider(policy, self.network, self.bus, self.store, self.cluster, truth, RESOURCE.metadata.name)
         self.cluster.started, self.cluster.ended = self.decider.started, self.decider.ended
         self.records: list[list[MemoryRecord]] = [[] for _ in range(PARTITIONS)]
@@ -98,22 +102,39 @@ class World:
         """A generator for one purpose, so that more of one thing doesn't change everything else."""
         return random.Random(f"{self._seed}/{what}")  # noqa: S311 - to be repeatable
 
-    def clock(self) -> int:
-        """Unix milliseconds."""
-        return START_MS + round(self.loop.time() * 1000)
+    def _clock(self, process: Process) -> tuple[Clock, Callable[[], Awaitable[int | None]]]:
+        asking = self.clocks.asking(process, self.network, self.store)
+        return self.clocks.of(process, self._make.clock), asking
+
+    def follow(self) -> Following:
+        """Let a process of the API follow all tokens from now on."""
+        process = self.loop.process(READER)
+        clock = self.clocks.of(process, lambda monotonic_ms, wall_ms: Clock(monotonic_ms, wall_ms, alone=True))
+        ask = self.clocks.asking(process, self.network, self.store)
+        return Following(
+            self.loop,
+            self.chance("follower"),
+            self.bus,
+            self.subjects,
+            self.exactness,
+            process,
+            clock,
+            ask,
+            StoredClaims(process, self.network, self.store),
+        )
 
     # -- the broker -------------------------------------------------------------------------------------------------
 
     def produce(self, ago_ms: int = 0) -> None:
         """The next event of the stream."""
-        now_ms = self.clock() - ago_ms
+        now_ms = self.clocks.true_ms() - ago_ms
         for sent in self._stream.records(now_ms):
             offset = self.topic.append(sent.partition, now_ms, b"key", sent.value)
             self.records[sent.partition].append(MemoryRecord(offset, now_ms, b"key", sent.value))
 
     def trim(self) -> None:
         """The broker forgets what can't count any more."""
-        before_ms = self.clock() - _COUNTS_MS - 60_000
+        before_ms = self.clocks.true_ms() - _COUNTS_MS - 60_000
         for partition, records in enumerate(self.records):
             first = next((each.offset for each in records if each.timestamp >= before_ms), len(records))
             if first > self.topic.log(partition).first:
@@ -156,14 +177,14 @@ class World:
         network = self.network
         snapshots = self._make.snapshots(self.store, life)
         return Ports(
-            SourceConnection(network, process, self._make.source(self.topic, self.clock)),
+            SourceConnection(network, process, self._make.source(self.topic, self.clocks.monotonic_ms)),
             self._make.dead_letters(DeadLettersConnection(network, process, self.letters)),
             SnapshotsConnection(network, process, life, self.store, snapshots, self.audit),
             self.bus.connection(process),
         )
 
     def _strike(self, process: Process, what: str) -> Crash | None:
-        return None if process.name == NAME else self.failpoint(process, what)
+        return None if process.name in (NAME, READER) else self.failpoint(process, what)
 
     def _by_chance(self, process: Process, what: str) -> Crash | None:
         return self.network.weather.crashes(self.network.chance)

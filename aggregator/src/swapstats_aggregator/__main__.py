@@ -22,7 +22,9 @@ from swapstats_aggregator.shard import Shard
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
 from swapstats_settings.logs import configure_logging
+from swapstats_settings.redis import redis_time_ms
 from swapstats_settings.resource import load_resource
+from swapstats_settings.timekeeping import Clock, keep_time
 
 log = structlog.get_logger()
 
@@ -57,15 +59,22 @@ async def run(resource: SwapStatsResource, name: str, host: str, port: int, stat
     if state_dir is not None:
         snapshots = LocalSnapshots(snapshots, state_dir)
     ports = Ports(source, dead_letters, snapshots, bus)
-    shard = Shard(name, life, resource, ports, metrics)
+    clock = Clock()
+    metrics.clock_offset_ms.set_function(clock.offset_ms)
+    source.on_time = partial(clock.told, "the broker")
+    shard = Shard(name, life, resource, ports, metrics, clock)
     health = await serve_health(port, shard.readiness, metrics.registry, host, shard.drained)
     try:
         await source.start()
         await dead_letters.start()
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(bus.watch(connect, metrics.bus_replaced))
+            background = [
+                group.create_task(bus.watch(connect, metrics.bus_replaced)),
+                group.create_task(keep_time(clock, partial(redis_time_ms, store))),
+            ]
             await shard.run(stop)
-            watching.cancel()
+            for task in background:
+                task.cancel()
     finally:
         await dead_letters.stop()
         await source.stop()

@@ -45,7 +45,7 @@ class Handoffs:
         log.info("took_over", **msgspec.structs.asdict(handoff))
 
     def _handoff(self, tenure: Tenure, offset: int, replayed: int, released: Released | None) -> Handoff:
-        now_ms = self._setup.clock()
+        now_ms = self._setup.clock.now().wall_ms
         return Handoff(
             partition=tenure.partition,
             epoch=tenure.epoch,

@@ -60,6 +60,7 @@ class Ownership:
     snapshotter: Snapshotter
     unserve: Callable[[], Awaitable[None]]
     snapshot_due_ms: int
+    """Monotonic, as `ticked_at_ms`."""
     ticked_at_ms: int = 0
     proof_due: bool = False
 
@@ -88,13 +89,13 @@ class Holding:
     observed_records: int = 0
     records_per_s: int = 0
 
-    def observe(self, now_ms: int) -> None:
+    def observe(self, mono_ms: int) -> None:
         """Measure the rate of records, smoothed over some ten calls."""
-        records, elapsed_ms = self.replica.records, now_ms - self.observed_at_ms
+        records, elapsed_ms = self.replica.records, mono_ms - self.observed_at_ms
         if self.observed_at_ms and elapsed_ms > 0:
             rate = (records - self.observed_records) * 1000 // elapsed_ms
             self.records_per_s += (rate - self.records_per_s) // 8 if self.records_per_s else rate
-        self.observed_at_ms, self.observed_records = now_ms, records
+        self.observed_at_ms, self.observed_records = mono_ms, records
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that only steps of the replica can bring about."""

@@ -51,6 +51,11 @@ class ShardMetrics:
             by_partition,
             registry=registry,
         )
+        self.clock_offset_ms = Gauge(
+            "clock_offset_ms",
+            "How far this machine's clock is ahead of Redis' and the agreed time; from 2,000 on it isn't used.",
+            registry=registry,
+        )
         self.lag_records = Gauge("consumer_lag_records", "Records not read yet.", by_partition, registry=registry)
         self.epoch = Gauge("epoch", "Epoch of an owned partition.", by_partition, registry=registry)
         self.offset = Gauge("next_offset", "Next offset of an owned partition.", by_partition, registry=registry)

@@ -62,8 +62,8 @@ class Fetched:
     """News of one partition.
 
     The records (maybe none), the position after them, the end of the log as the broker last told, and
-    ``confirmed_ms``: a wall-clock time (Unix ms) at which, certainly, no record existed beyond ``position``; None
-    while behind.
+    ``confirmed_ms``: a monotonic time (ms) at which, certainly, no record existed beyond ``position``; None while
+    behind.
     """
 
     records: Sequence[SourceRecord]

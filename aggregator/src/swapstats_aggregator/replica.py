@@ -44,6 +44,7 @@ from swapstats_core.wire import (
     WindowStats,
     encode,
 )
+from swapstats_settings.timekeeping import Now
 
 _HOLD_MS: Final = CURRENT_WITHIN_MS // 2
 """How long the clock may wait for the next confirmation before the partition counts as behind."""
@@ -114,10 +115,13 @@ class Replica:
         self.events_applied = 0
         self.snapshot_seq = 0
         self.snapshot_at_ms: int | None = None
+        """When the newest snapshot was taken (Unix ms)."""
+        self._snapshot_mono_ms = 0
         self._partitions = partitions
         self._inlet = inlet
-        self._confirmed_ms = 0
+        self._confirmed_ms: int | None = None
         self._followed: dict[str, int] = {}
+        """Until when; times without a name are monotonic."""
         self._pulse = 0
         self._pulse_at_ms = 0
         self._pulse_current = False
@@ -139,6 +143,17 @@ class Replica:
         """Begin an ownership: its pulses are numbered from 1 again."""
         self.epoch = epoch
         self._pulse = self._pulse_at_ms = 0
+
+    # -- snapshots --------------------------------------------------------------------------------------------------
+
+    def stored(self, taken_at_ms: int, now: Now) -> None:
+        """The newest snapshot was taken then (Unix ms). From now on it ages by the monotonic clock."""
+        self.snapshot_at_ms = taken_at_ms
+        self._snapshot_mono_ms = now.mono_ms - max(0, now.wall_ms - taken_at_ms)
+
+    def snapshot_age_ms(self, now: Now) -> int | None:
+        """None: there is none."""
+        return None if self.snapshot_at_ms is None else now.mono_ms - self._snapshot_mono_ms
 
     # -- records ----------------------------------------------------------------------------------------------------
 
@@ -176,18 +191,29 @@ class Replica:
         """What the inlet has noted of the records applied since this was last asked."""
         return self._inlet.take_noted()
 
-    def reached(self, fetched: Fetched, wall_ms: int) -> None:
+    def reached(self, fetched: Fetched, now: Now) -> None:
         """All of ``fetched`` has been applied: move position and clock.
 
-        The clock follows the wall clock only as far as the end of the log is confirmed. A confirmation may be late by
-        a moment without the partition counting as behind; then the clock stands still. Behind, it is stream time.
+        The clock follows the time only as far as the end of the log is confirmed. A confirmation may be late by a
+        moment without the partition counting as behind; then the clock stands still. Behind, or while nobody knows what
+        time it is, it is stream time, as far as that isn't ahead.
         """
         self.offset = fetched.position
         self.end_offset = fetched.end_offset
         if fetched.confirmed_ms is not None:
-            self._confirmed_ms = max(self._confirmed_ms, fetched.confirmed_ms)
-        self.current = wall_ms - self._confirmed_ms <= _HOLD_MS
-        self.state.advance(self._confirmed_ms if self.current else self.state.newest_ms)
+            self._confirmed_ms = max(self._confirmed_ms or fetched.confirmed_ms, fetched.confirmed_ms)
+        confirmed_ms, newest_ms = self._confirmed_ms, self.state.newest_ms
+        if now.known and confirmed_ms is not None and now.mono_ms - confirmed_ms <= _HOLD_MS:
+            self.current = True
+            self.advance(now.wall_at(confirmed_ms), now)
+        else:
+            self.current = False
+            self.advance(min(newest_ms, now.wall_ms), now)
+
+    def advance(self, as_of_ms: int, now: Now) -> None:
+        """Move the clock, never back. One that is ahead of the time isn't current."""
+        self.state.advance(as_of_ms)
+        self.current = self.current and self.state.now_ms <= now.wall_ms + CURRENT_WITHIN_MS
 
     def stand(self, offset: int) -> None:
         """All records below ``offset`` have been applied; those after it must wait."""
@@ -196,7 +222,7 @@ class Replica:
 
     def doubt(self) -> None:
         """The topic isn't known to be the one that was read: every confirmation is worth nothing, the clock stands."""
-        self._confirmed_ms = 0
+        self._confirmed_ms = None
         self.current = False
 
     def restart(self, origin: Origin, *, anew: bool) -> None:
@@ -216,18 +242,18 @@ class Replica:
 
     # -- deltas -----------------------------------------------------------------------------------------------------
 
-    def tick(self, subjects: Subjects, wall_ms: int, *, prove: bool = False) -> list[tuple[str, bytes]]:
+    def tick(self, subjects: Subjects, mono_ms: int, *, prove: bool = False) -> list[tuple[str, bytes]]:
         """The messages due now: deltas of changed followed tokens, then the pulse that names them. ``prove``: there is
         a pulse, and it says that the state will be proven.
         """
-        self._followed = {token: until for token, until in self._followed.items() if until > wall_ms}
+        self._followed = {token: until for token, until in self._followed.items() if until > mono_ms}
         forgotten = self._forgotten()
         changed = [*self.state.take_changed(self._followed), *forgotten]
-        due = prove or wall_ms - self._pulse_at_ms >= PULSE_INTERVAL_MS or self.current != self._pulse_current
+        due = prove or mono_ms - self._pulse_at_ms >= PULSE_INTERVAL_MS or self.current != self._pulse_current
         if not changed and not due:
             return []
         self._pulse += 1
-        self._pulse_at_ms = wall_ms
+        self._pulse_at_ms = mono_ms
         self._pulse_current = self.current
         states = [state for token in changed if (state := self._token_state(token)) is not None]
         messages = [(subjects.delta(state.token), encode(state)) for state in states]
@@ -283,28 +309,28 @@ class Replica:
 
     # -- queries ----------------------------------------------------------------------------------------------------
 
-    def answer(self, query: Query, wall_ms: int, shard: str) -> Reply:
+    def answer(self, query: Query, now: Now, shard: str) -> Reply:
         """The reply to a query, from memory."""
         match query:
             case TokenQuery():
-                return self._answer_token(query, wall_ms)
+                return self._answer_token(query, now.mono_ms)
             case OverviewQuery():
                 return self._answer_overview(query)
             case StatusQuery() | SnapshotQuery():
-                return self._status(shard)
+                return self._status(shard, now.wall_ms)
             case SpellingQuery(addresses, conflicts):
                 self.spellings.take_in(self.state.token_names)
-                self.spellings.tell(conflicts, wall_ms)
+                self.spellings.tell(conflicts, now.mono_ms)
                 return PartitionSpellings(self.partition, self.epoch, self.spellings.of(addresses))
 
-    def _answer_token(self, query: TokenQuery, wall_ms: int) -> Reply:
+    def _answer_token(self, query: TokenQuery, mono_ms: int) -> Reply:
         state = self._token_state(query.token)
         if state is None:
             return self._refuse("unknown_token", f"no swap of {query.token!r} in the longest window")
         if query.follow:
             if len(self._followed) >= _MOST_FOLLOWED and query.token not in self._followed:
                 return self._refuse("busy", f"{_MOST_FOLLOWED} tokens of this partition are followed already")
-            self._followed[query.token] = wall_ms + FOLLOW_LEASE_MS
+            self._followed[query.token] = mono_ms + FOLLOW_LEASE_MS
         return Found(state)
 
     def _answer_overview(self, query: OverviewQuery) -> Reply:
@@ -323,7 +349,7 @@ class Replica:
             since_ms=self.origin.since_ms,
         )
 
-    def _status(self, shard: str) -> PartitionStatus:
+    def _status(self, shard: str, at_ms: int) -> PartitionStatus:
         return PartitionStatus(
             partition=self.partition,
             shard=shard,
@@ -341,6 +367,7 @@ class Replica:
             events_applied=self.events_applied,
             rebuilding=self.rebuilding,
             since_ms=self.origin.since_ms,
+            at_ms=at_ms,
         )
 
     def _refuse(self, code: str, detail: str) -> Refused:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import structlog
 
 from swapstats_aggregator.ports import Snapshots, Source, Unavailable
@@ -17,6 +18,8 @@ from swapstats_core.manifest import Manifest, UnreadableSnapshot, readable
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.snapshot import restore
 from swapstats_core.swap import FUTURE_MS
+from swapstats_core.wire import CURRENT_WITHIN_MS
+from swapstats_settings.timekeeping import Now
 
 log = structlog.get_logger()
 
@@ -136,24 +139,32 @@ def _anew(topic: Topic, why: str) -> Start:
     return Start(offset, origin, anew=True, notice=notice)
 
 
-async def topic_of(partition: int, config: Config, source: Source, wall_ms: int) -> Topic:
+async def topic_of(partition: int, config: Config, source: Source, now: Now) -> Topic:
     """The partition as the broker has it. Raises Unavailable.
 
     A record's event may be `FUTURE_MS` ahead of the record. One that is a window, the grace and that much older than
-    now can count in no window, nor make an event late that can.
+    now can count in no window, nor make an event late that can. While the time isn't known, any record can.
     """
     incarnation = await source.incarnation()
     first, end = await source.bounds(partition)
-    whole_ms = wall_ms - config.longest_minutes * MINUTE_MS - config.grace_ms
-    counting = max(first, await source.since(partition, whole_ms - FUTURE_MS))
-    return Topic(incarnation, first, end, counting, whole_ms, wall_ms + FUTURE_MS)
+    whole_ms = now.wall_ms - config.longest_minutes * MINUTE_MS - config.grace_ms
+    counting = await source.since(partition, whole_ms - FUTURE_MS) if now.known else first
+    return Topic(incarnation, first, end, max(first, counting), whole_ms, now.wall_ms + FUTURE_MS)
 
 
 async def restore_partition(
-    partition: int, config: Config, snapshots: Snapshots, topic: Topic, begin: str, key: int, *, is_first: bool
+    partition: int,
+    config: Config,
+    snapshots: Snapshots,
+    topic: Topic,
+    begin: str,
+    key: int,
+    now: Now,
+    *,
+    is_first: bool,
 ) -> Restored:
     """The newest readable state, or one that begins with ``key``. Raises Unavailable."""
-    manifest, state, unreadable = await _newest_readable(partition, config, snapshots)
+    manifest, state, unreadable = await _newest_readable(partition, config, snapshots, now)
     start = start_of(
         manifest,
         topic,
@@ -172,7 +183,7 @@ async def restore_partition(
 
 
 async def _newest_readable(
-    partition: int, config: Config, snapshots: Snapshots
+    partition: int, config: Config, snapshots: Snapshots, now: Now
 ) -> tuple[Manifest | None, PartitionState, Sequence[str]]:
     """The newest snapshot that can be used, and why newer ones can't."""
     for _ in range(_TRIES):
@@ -183,7 +194,7 @@ async def _newest_readable(
                 if isinstance(found, UnreadableSnapshot):
                     raise found
                 parts = await snapshots.load(partition, found.names())
-                state = await asyncio.to_thread(restore, config, found, parts)
+                state = await asyncio.to_thread(restore, config, _in_time(found, now), parts)
             except UnreadableSnapshot as error:
                 log.warning("unreadable_snapshot", partition=partition, error=str(error))
                 unreadable.append(str(error))
@@ -193,6 +204,17 @@ async def _newest_readable(
         if await snapshots.manifests(partition) == manifests:
             return None, PartitionState(config), unreadable
     raise Unavailable(f"partition {partition}: its owner stores snapshots faster than they can be loaded here")
+
+
+def _in_time(manifest: Manifest, now: Now) -> Manifest:
+    """A clock that a wrong one had taken ahead is set right: a state has all minutes that any later moment needs, since
+    those that it drops are as old as its newest event says.
+    """
+    latest_ms = max(manifest.newest_ms, now.wall_ms + CURRENT_WITHIN_MS)
+    if not now.known or manifest.now_ms <= latest_ms:
+        return manifest
+    log.warning("clock_set_right", partition=manifest.partition, ahead_ms=manifest.now_ms - now.wall_ms)
+    return msgspec.structs.replace(manifest, now_ms=latest_ms)
 
 
 def _say_if_shorter(manifest: Manifest, config: Config) -> None:

@@ -12,6 +12,7 @@ from swapstats_core.partition import Config
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 from swapstats_core.swap import Inlet
 from swapstats_core.wire import Subjects
+from swapstats_settings.timekeeping import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +25,15 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """See the module. ``clock`` gives Unix milliseconds, ``new_key`` the key of a state that is begun: 128 random bits
-    that nobody outside can know (`swapstats_core.keyed`).
+    """See the module. ``new_key`` gives the key of a state that is begun: 128 random bits that nobody outside can know
+    (`swapstats_core.keyed`).
     """
 
     owner: Owner
     resource: SwapStatsResource
     ports: Ports
     metrics: ShardMetrics
-    clock: Callable[[], int]
+    clock: Clock
     new_key: Callable[[], int]
 
     @property

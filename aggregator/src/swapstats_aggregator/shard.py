@@ -30,7 +30,17 @@ from swapstats_core.ownership import Assignment, MemberReport
 from swapstats_core.partition import Applied, Config
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Swap
-from swapstats_core.wire import Refused, Reply, SnapshotQuery, Subjects, decode_query, encode, rfc3339
+from swapstats_core.wire import (
+    CURRENT_WITHIN_MS,
+    Refused,
+    Reply,
+    SnapshotQuery,
+    Subjects,
+    decode_query,
+    encode,
+    rfc3339,
+)
+from swapstats_settings.timekeeping import Clock, Now
 
 log = structlog.get_logger()
 
@@ -54,18 +64,13 @@ _OLD_SNAPSHOT_MS: Final = 60_000
 """A snapshot of this age, and ten times the interval, is a fault."""
 
 
-def wall_clock_ms() -> int:
-    """Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
-_LATE_SAMPLE_S: Final = 10.0
+_LATE_SAMPLE_MS: Final = 10_000
 """How often a late swap is logged, at most."""
 
 
 class Shard:
-    """See the module. ``life`` tells apart two processes with one name; ``clock`` gives Unix milliseconds,
-    ``new_key`` the key of a state that is begun.
+    """See the module. ``life`` tells apart two processes with one name, ``new_key`` gives the key of a state that is
+    begun.
     """
 
     def __init__(
@@ -75,7 +80,7 @@ class Shard:
         resource: SwapStatsResource,
         ports: Ports,
         metrics: ShardMetrics,
-        clock: Callable[[], int] = wall_clock_ms,
+        clock: Clock,
         new_key: Callable[[], int] = lambda: secrets.randbits(128),
     ) -> None:
         self._owner = Owner(name, life)
@@ -96,7 +101,7 @@ class Shard:
         self._applied = asyncio.Event()
         self._compacted = asyncio.Event()
         self._snapshot_soon = asyncio.Event()
-        self._told_late_s = -_LATE_SAMPLE_S
+        self._told_late_ms = -_LATE_SAMPLE_MS
         self._caught_up = False
         self._stopping = False
         self._log = log.bind(shard=name)
@@ -122,27 +127,32 @@ class Shard:
         )
 
     def _degraded(self) -> list[str]:
-        old_ms = max(_OLD_SNAPSHOT_MS, 10 * self._spec.snapshots.interval)
+        old_ms, now = max(_OLD_SNAPSHOT_MS, 10 * self._spec.snapshots.interval), self._clock.now()
+        owned = {partition: held.replica for partition, held in self._holdings.items() if held.owned is not None}
         ages = [
-            (partition, self._clock() - held.replica.snapshot_at_ms)
-            for partition, held in self._holdings.items()
-            if held.owned is not None and held.replica.snapshot_at_ms is not None
+            (partition, age_ms)
+            for partition, replica in owned.items()
+            if (age_ms := replica.snapshot_age_ms(now)) is not None
+        ]
+        ahead = [
+            f"partition {partition}: a wrong clock or a record of the future has taken its time "
+            f"{(replica.state.now_ms - now.wall_ms) // 1000} s ahead; until then it isn't current"
+            for partition, replica in owned.items()
+            if now.known and replica.state.now_ms > now.wall_ms + CURRENT_WITHIN_MS
         ]
         old = [
             f"partition {partition}: no snapshot could be stored for {age_ms // 1000} s"
             for partition, age_ms in ages
             if age_ms > old_ms
         ]
-        return [
-            *old,
-            *self._misspelt(),
-            *(
-                f"partition {refused.partition}: came to another state than {refused.former} had at offset "
-                f"{refused.offset}"
-                for refused in self._tenancy.handoffs
-                if refused.refused
-            ),
+        problem = self._clock.problem()
+        off = [] if problem is None else [problem]
+        differ = [
+            f"partition {refused.partition}: came to another state than {refused.former} had at offset {refused.offset}"
+            for refused in self._tenancy.handoffs
+            if refused.refused
         ]
+        return off + ahead + old + self._misspelt() + differ
 
     def _misspelt(self) -> list[str]:
         """Addresses that are several tokens: of each partition an example."""
@@ -290,7 +300,7 @@ class Shard:
         if held.is_over:
             return
         if (fetched := feed.used_up()) is not None:
-            replica.reached(fetched, self._clock())
+            replica.reached(fetched, self._clock.now())
         elif not feed.is_empty and feed.limit is not None:
             replica.stand(feed.limit)
         held.changed.set()
@@ -309,8 +319,9 @@ class Shard:
         """Count them by chain, and log one of them now and then."""
         for swap in late:
             self._metrics.count_late(swap.chain_id)
-        if late and time.monotonic() - self._told_late_s >= _LATE_SAMPLE_S:
-            self._told_late_s, swap = time.monotonic(), late[0]
+        now_ms = self._clock.monotonic_ms()
+        if late and now_ms - self._told_late_ms >= _LATE_SAMPLE_MS:
+            self._told_late_ms, swap = now_ms, late[0]
             self._log.info(
                 "late",
                 partition=partition,
@@ -333,37 +344,37 @@ class Shard:
                 return
 
     async def _publish(self) -> None:
-        now = self._clock()
+        now = self._clock.now()
         for held in tuple(self._holdings.values()):
             owned, replica = held.owned, held.replica
             if held.is_over:  # since an earlier one was published
                 continue
-            if now - held.observed_at_ms >= _OBSERVE_MS:
-                held.observe(now)
+            if now.mono_ms - held.observed_at_ms >= _OBSERVE_MS:
+                held.observe(now.mono_ms)
                 if owned is not None:
                     self._observe(replica, now)
-            if owned is None or now - owned.ticked_at_ms < (_TICK_MS if replica.current else _TICK_BEHIND_MS):
+            if owned is None or now.mono_ms - owned.ticked_at_ms < (_TICK_MS if replica.current else _TICK_BEHIND_MS):
                 continue
-            owned.ticked_at_ms = now
+            owned.ticked_at_ms = now.mono_ms
             prove, owned.proof_due = owned.proof_due, False
-            messages = replica.tick(self._subjects, now, prove=prove)
+            messages = replica.tick(self._subjects, now.mono_ms, prove=prove)
             if prove:  # before anything is awaited: the state is still that of the pulse
                 self._tenancy.prove(replica)
             for subject, payload in messages:
                 await self._ports.bus.publish(subject, payload)
 
-    def _observe(self, replica: Replica, now: int) -> None:
+    def _observe(self, replica: Replica, now: Now) -> None:
         metrics, label = self._metrics, str(replica.partition)
-        lag_ms = 0 if replica.current else max(0, now - replica.state.now_ms)
+        lag_ms = 0 if replica.current else max(0, now.wall_ms - replica.state.now_ms)
         metrics.lag_seconds.labels(label).set(lag_ms / 1000)
         metrics.lag_records.labels(label).set(replica.end_offset - replica.offset)
         metrics.offset.labels(label).set(replica.offset)
-        replica.spellings.observe(replica.state.token_names, now)
+        replica.spellings.observe(replica.state.token_names, now.mono_ms)
         metrics.spelling_conflicts.labels(label).set(len(replica.spellings.conflicts))
         metrics.tokens.labels(label).set(replica.state.known_tokens)
         metrics.rebuilding.labels(label).set(1 if replica.rebuilding is None else replica.rebuilding)
-        if replica.snapshot_at_ms is not None:
-            metrics.snapshot_age.labels(label).set((now - replica.snapshot_at_ms) / 1000)
+        if (age_ms := replica.snapshot_age_ms(now)) is not None:
+            metrics.snapshot_age.labels(label).set(age_ms / 1000)
 
     async def _breathe(self) -> None:
         """Backpressure: wait until no partition has too many heads to compact."""
@@ -385,7 +396,7 @@ class Shard:
         for each in self._holdings.values():
             each.replica.doubt()
         # If the topic changes again between these calls, the next poll finds that the incarnation isn't this one.
-        topics = {p: await topic_of(p, self._config, self._ports.source, self._clock()) for p in partitions}
+        topics = {p: await topic_of(p, self._config, self._ports.source, self._clock.now()) for p in partitions}
         for partition, topic in topics.items():
             if (held := self._holdings.get(partition)) is None:
                 continue
@@ -399,7 +410,7 @@ class Shard:
             self._log.warning("restarted_reading", partition=partition, why=why, notice=start.notice)
             self._metrics.restarts.labels(why).inc()
             replica.restart(start.origin, anew=start.anew)
-            held.owned.snapshot_due_ms = self._clock()  # so that the new origin is durable soon
+            held.owned.snapshot_due_ms = self._clock.monotonic_ms()  # so that the new origin is durable soon
         self._snapshot_soon.set()
         self._position()
 
@@ -427,13 +438,13 @@ class Shard:
         else:
             if isinstance(query, SnapshotQuery):
                 self._snapshot_now(replica.partition)
-            reply = replica.answer(query, self._clock(), self._owner.name)
+            reply = replica.answer(query, self._clock.now(), self._owner.name)
         return encode(reply)
 
     def _snapshot_now(self, partition: int) -> None:
         held = self._holdings.get(partition)
         if held is not None and held.owned is not None:
-            held.owned.snapshot_due_ms = self._clock()
+            held.owned.snapshot_due_ms = self._clock.monotonic_ms()
             self._snapshot_soon.set()
 
     # -- beside the reader ------------------------------------------------------------------------------------------
@@ -450,14 +461,14 @@ class Shard:
         while True:
             for held in tuple(self._holdings.values()):
                 owned = held.owned
-                if owned is not None and owned.snapshot_due_ms <= self._clock():
-                    owned.snapshot_due_ms = self._clock() + self._spec.snapshots.interval
+                if owned is not None and owned.snapshot_due_ms <= self._clock.monotonic_ms():
+                    owned.snapshot_due_ms = self._clock.monotonic_ms() + self._spec.snapshots.interval
                     await self._snapshot_one(held)
             due_ms = min(
                 (held.owned.snapshot_due_ms for held in self._holdings.values() if held.owned is not None),
-                default=self._clock() + _OBSERVE_MS,
+                default=self._clock.monotonic_ms() + _OBSERVE_MS,
             )
-            await _wait(self._snapshot_soon, max(_POLL_MS, due_ms - self._clock()) / 1000)
+            await _wait(self._snapshot_soon, max(_POLL_MS, due_ms - self._clock.monotonic_ms()) / 1000)
             self._snapshot_soon.clear()
 
     async def _snapshot_one(self, held: Holding) -> None:
@@ -468,7 +479,7 @@ class Shard:
                 if held.is_over:
                     return
                 frozen = owned.snapshotter.freeze()
-            await owned.snapshotter.store(frozen, self._clock())
+            await owned.snapshotter.store(frozen, self._clock.now())
         except Unavailable as error:
             self._metrics.unavailable.labels("snapshots").inc()
             self._log.warning("snapshot_failed", partition=partition, error=str(error))

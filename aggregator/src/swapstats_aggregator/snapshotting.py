@@ -34,6 +34,7 @@ from swapstats_core.manifest import (
 )
 from swapstats_core.partition import Config
 from swapstats_core.snapshot import encode_cells, encode_ids, encode_ledger
+from swapstats_settings.timekeeping import Now
 
 log = structlog.get_logger()
 
@@ -135,9 +136,9 @@ class Snapshotter:
         self._in_doubt = 0
         """A former owner's epoch that was in force instead of ours, until it is known how far that owner came."""
 
-    async def take(self, taken_at_ms: int) -> Manifest:
+    async def take(self, now: Now) -> Manifest:
         """`freeze` and `store` in one."""
-        return await self.store(self.freeze(), taken_at_ms)
+        return await self.store(self.freeze(), now)
 
     def freeze(self) -> Frozen:
         """The state as it is now; the only part of a snapshot that holds up the loop."""
@@ -146,15 +147,15 @@ class Snapshotter:
         self._metrics.snapshot_pause_ms.observe((time.perf_counter() - started) * 1000)
         return frozen
 
-    async def store(self, frozen: Frozen, taken_at_ms: int) -> Manifest:
+    async def store(self, frozen: Frozen, now: Now) -> Manifest:
         """Store a frozen state and flip to it.
 
         Raises Fenced, or Unavailable: then the previous snapshot stands and nothing is lost.
         """
         async with self._one_at_a_time:
             started = time.perf_counter()
-            manifest = await self._store(frozen, taken_at_ms)
-            self._replica.snapshot_at_ms = taken_at_ms
+            manifest = await self._store(frozen, now.wall_ms)
+            self._replica.stored(now.wall_ms, now)
             self._metrics.snapshot_ms.observe((time.perf_counter() - started) * 1000)
             await self._tidy_up(manifest)
             return manifest

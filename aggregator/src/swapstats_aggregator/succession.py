@@ -25,6 +25,7 @@ from swapstats_aggregator.tenure import Tenure
 from swapstats_core.manifest import ChunkRef, Manifest, readable
 from swapstats_core.ownership import Released
 from swapstats_core.swap import Inlet
+from swapstats_core.wire import CURRENT_WITHIN_MS
 
 log = structlog.get_logger()
 
@@ -129,7 +130,7 @@ class Succession:
         held = Holding(replica, Feed())
         snapshotter = self._snapshotter(replica, restored.stored)
         if restored.manifest is None or restored.start.anew:  # so that a crash doesn't move the start
-            await snapshotter.take(self._setup.clock())
+            await snapshotter.take(self._setup.clock.now())
         await self._serve(tenure, held, snapshotter)
         self._hold(held)
         if tenure.former:
@@ -138,7 +139,8 @@ class Succession:
 
     async def _restore(self, tenure: Tenure) -> Restored:
         setup, partition = self._setup, tenure.partition
-        topic = await topic_of(partition, setup.config, setup.ports.source, setup.clock())
+        now, is_first = setup.clock.now(), tenure.epoch == 1
+        topic = await topic_of(partition, setup.config, setup.ports.source, now)
         restored = await restore_partition(
             partition,
             setup.config,
@@ -146,7 +148,8 @@ class Succession:
             topic,
             setup.spec.source.start,
             setup.new_key(),
-            is_first=tenure.epoch == 1,
+            setup.clock.now(),
+            is_first=is_first,
         )
         setup.metrics.unreadable_snapshots.inc(len(restored.unreadable))
         return restored
@@ -156,7 +159,7 @@ class Succession:
         inlet = Inlet.of(self._setup.spec)
         replica = Replica(tenure.partition, partitions, tenure.epoch, restored.state, start.offset, start.origin, inlet)
         if restored.manifest is not None:
-            replica.snapshot_at_ms = restored.manifest.taken_at_ms
+            replica.stored(restored.manifest.taken_at_ms, self._setup.clock.now())
         return replica
 
     def _hold(self, held: Holding) -> None:
@@ -191,7 +194,8 @@ class Succession:
         exactly = released if is_there and released is not None and released.offset == stop else None
         frozen = freeze(replica)
         if is_there and heard is not None:
-            replica.state.advance(heard.as_of_ms)
+            now = self._setup.clock.now()
+            replica.advance(min(heard.as_of_ms, now.wall_ms + CURRENT_WITHIN_MS), now)
         async with held.in_step:  # no record is applied, and no snapshot taken, before these letters are stored
             await self._serve(tenure, held, self._snapshotter(replica, _still_stored(held.stored, newest)))
             held.feed.limit, held.stored = None, {}
@@ -232,7 +236,8 @@ class Succession:
         replica.own(tenure.epoch)
         unserve = await self._answering(partition, replica)
         interval, partitions = setup.spec.snapshots.interval, setup.spec.source.topic.partitions
-        held.owned = Ownership(snapshotter, unserve, setup.clock() + interval * (partition + 1) // partitions)
+        due_ms = setup.clock.monotonic_ms() + interval * (partition + 1) // partitions
+        held.owned = Ownership(snapshotter, unserve, due_ms)
         tenure.role = "owner"
         setup.metrics.epoch.labels(str(partition)).set(tenure.epoch)
         tokens = replica.state.known_tokens

@@ -91,11 +91,11 @@ class Tenancy:
         held = self.holdings.get(tenure.partition)
         if held is None:
             return report
-        replica, now_ms = held.replica, self._setup.clock()
+        replica, now = held.replica, self._setup.clock.now()
         lag_ms: int | None = 0
         if held.owned is not None:
-            lag_ms = 0 if replica.current else max(1, now_ms - replica.state.now_ms)
-        elif tenure.heard is None or now_ms - tenure.heard_at_ms > CURRENT_WITHIN_MS:
+            lag_ms = 0 if replica.current else max(1, now.wall_ms - replica.state.now_ms)
+        elif tenure.heard is None or now.mono_ms - tenure.heard_at_ms > CURRENT_WITHIN_MS:
             lag_ms = None
         elif replica.offset < tenure.heard.offset:
             lag_ms = max(1, tenure.heard.as_of_ms - replica.state.newest_ms)
@@ -104,7 +104,7 @@ class Tenancy:
             offset=replica.offset,
             lag_ms=lag_ms,
             records_per_s=held.records_per_s,
-            snapshot_age_ms=None if replica.snapshot_at_ms is None else max(0, now_ms - replica.snapshot_at_ms),
+            snapshot_age_ms=replica.snapshot_age_ms(now),
             rebuilding=replica.rebuilding,
         )
 
@@ -191,7 +191,7 @@ class Tenancy:
             first_offset=replica.origin.first_offset,
             as_of_ms=replica.state.now_ms,
             letters_offset=held.letters_offset,
-            at_ms=self._setup.clock(),
+            at_ms=self._setup.clock.now().wall_ms,
         )
         frozen = freeze(replica)
         await self._setup.ports.bus.publish(self._setup.subjects.handoff(tenure.partition), encode(released))
@@ -252,7 +252,7 @@ class Tenancy:
                 tenure.is_looking = True
                 self._spawn(self._look_up(tenure))
         else:
-            tenure.hear(word, self._setup.clock())
+            tenure.hear(word, self._setup.clock.monotonic_ms())
             if tenure.have is Have.SHADOW and isinstance(word, Pulse):
                 self._succession.follow(tenure)
 
@@ -354,7 +354,7 @@ class Tenancy:
         try:
             async with asyncio.timeout(within_s), held.in_step:
                 await self._bury(held.owed)  # what a snapshot covers must have been stored
-                manifest = await held.owned.snapshotter.take(self._setup.clock())
+                manifest = await held.owned.snapshotter.take(self._setup.clock.now())
         except (Fenced, Unavailable, TimeoutError) as error:
             log.warning("left_without_snapshot", partition=tenure.partition, error=repr(error))
         else:

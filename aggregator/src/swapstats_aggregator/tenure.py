@@ -143,7 +143,7 @@ class Tenure:
             self.news.clear()
             await self.news.wait()
 
-    def hear(self, word: Pulse | Released | Digested, now_ms: int) -> None:
+    def hear(self, word: Pulse | Released | Digested, mono_ms: int) -> None:
         """Take in what the owner of an epoch says, if it is the one that is followed or one after it.
 
         The assignment that renews an owner may come later than the owner's words, or never, if another overtakes it.
@@ -154,7 +154,7 @@ class Tenure:
         self._forget_before(word.epoch)
         match word:
             case Pulse():
-                self.heard, self.heard_at_ms = word, now_ms
+                self.heard, self.heard_at_ms = word, mono_ms
                 if word.proof and self.is_asking:
                     self.is_asking, self.mark = False, word
             case Released():

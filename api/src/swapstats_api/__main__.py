@@ -17,7 +17,6 @@ import uvloop
 import yaml
 from pydantic import ValidationError
 
-from swapstats_api import clock
 from swapstats_api.adapters.nats import NatsOwners
 from swapstats_api.adapters.redis import RedisSnapshots, connect
 from swapstats_api.app import create_app
@@ -34,7 +33,9 @@ from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
 from swapstats_settings.logs import configure_logging
 from swapstats_settings.nats import NatsAccess
+from swapstats_settings.redis import redis_time_ms
 from swapstats_settings.resource import load_resource
+from swapstats_settings.timekeeping import Clock, keep_time
 
 _log = structlog.get_logger(__name__)
 
@@ -69,6 +70,8 @@ async def serve(resource: SwapStatsResource, listener: socket.socket) -> None:
     home = partial(partition_of, partitions=spec.source.topic.partitions)
     owners = NatsOwners(NatsAccess.of(spec.stores.nats), wire.Subjects(resource.metadata.name), metrics)
     redis = connect(spec.stores.redis)
+    clock = Clock(alone=True)  # without Redis, numbers are served all the same
+    metrics.clock_offset_ms.set_function(clock.offset_ms)
     snapshots = RedisSnapshots(
         redis, wire.Keys(spec.stores.redis.prefix, resource.metadata.name), Config.of(spec), home
     )
@@ -93,8 +96,9 @@ async def serve(resource: SwapStatsResource, listener: socket.socket) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    timing = keep_time(clock, partial(redis_time_ms, redis))
     async with asyncio.TaskGroup() as group:
-        background = [group.create_task(work) for work in (owners.run(), follower.run(), hub.run())]
+        background = [group.create_task(work) for work in (owners.run(), follower.run(), hub.run(), timing)]
         serving = group.create_task(server.serve([listener]))
         await started(server, serving)
         _log.info("serving", address=listener.getsockname()[:2], instance=resource.metadata.name)

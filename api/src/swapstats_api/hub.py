@@ -11,12 +11,13 @@ from random import Random
 import msgspec
 
 from swapstats_api.client import RESTARTING, Client
-from swapstats_api.follow.model import Followed, Now
+from swapstats_api.follow.model import Followed
 from swapstats_api.metrics import Metrics
 from swapstats_api.reads import Overloaded, Reads, Unavailable
 from swapstats_api.view import Document, Op, differs, marks_in, moved, patch
 from swapstats_core import wire
 from swapstats_core.addresses import folded
+from swapstats_settings.timekeeping import Now
 
 HISTORY = 64
 """Patches kept per token for clients that resume."""

@@ -10,6 +10,7 @@ import msgspec
 from swapstats_api.follow.model import freshness, standing
 from swapstats_api.view import known_since, rebuilding, seconds
 from swapstats_core import wire
+from swapstats_settings.timekeeping import Now
 
 
 class OverviewToken(msgspec.Struct, frozen=True):
@@ -55,14 +56,12 @@ class Overview(msgspec.Struct, frozen=True):
     complete: bool | msgspec.UnsetType = msgspec.UNSET
 
 
-def merge(
-    parts: Iterable[wire.PartitionOverview], query: wire.OverviewQuery, partitions: int, wall_ms: int
-) -> Overview:
+def merge(parts: Iterable[wire.PartitionOverview], query: wire.OverviewQuery, partitions: int, now: Now) -> Overview:
     """The best ``query.limit`` tokens of all parts, exactly; equals are ordered by token."""
     answered = sorted(parts, key=lambda part: part.partition)
     entries = (entry for part in answered for entry in part.entries)
     best = heapq.nsmallest(query.limit, entries, key=lambda entry: (-_value(entry.stats, query.by), entry.token))
-    positions = [_position(part, query.window, wall_ms) for part in answered]
+    positions = [_position(part, query.window, now) for part in answered]
     missing = sorted(set(range(partitions)) - {part.partition for part in answered})
     stale = bool(missing) or any(position.stale for position in positions)
     lines = [OverviewToken(entry.token, **msgspec.structs.asdict(entry.stats)) for entry in best]
@@ -73,9 +72,9 @@ def merge(
     return Overview(query.window, query.by, lines, positions, stale, missing, complete=whole, **progress)
 
 
-def _position(part: wire.PartitionOverview, window: str, wall_ms: int) -> PartitionPosition:
+def _position(part: wire.PartitionOverview, window: str, now: Now) -> PartitionPosition:
     worth = standing(current=part.current, rebuilding=part.rebuilding)
-    stale, lag_ms = freshness(part.as_of_ms, wall_ms, worth)
+    stale, lag_ms = freshness(part.as_of_ms, now, worth)
     return PartitionPosition(
         part.partition,
         part.epoch,

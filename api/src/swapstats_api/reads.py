@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from swapstats_api.follow.model import Followed, Full, Now, View, freshness, standing
+from swapstats_api.follow.model import Followed, Full, View, freshness, standing
 from swapstats_api.follower import Follower
 from swapstats_api.metrics import Metrics
 from swapstats_api.overview import Overview, merge
@@ -18,6 +18,7 @@ from swapstats_api.spellings import Spellings
 from swapstats_api.view import Document, Marks, document, known_since, marks, rebuilding, seconds, select
 from swapstats_core import wire
 from swapstats_core.spec import SwapStatsSpec
+from swapstats_settings.timekeeping import Now
 
 FAN_OUT_TIMEOUT_S = 1.0
 """How long one question to all partitions may take."""
@@ -180,7 +181,7 @@ class Reads:
         parts = [reply for reply in replies if isinstance(reply, wire.PartitionOverview)]
         if not parts:
             raise Unavailable("no partition has an owner that answers: try again soon")
-        return merge(parts, query, self._partitions, self._clock().wall_ms)
+        return merge(parts, query, self._partitions, self._clock())
 
     async def partitions(self) -> dict[str, Any]:
         """Every partition's status, and which didn't answer."""
@@ -188,8 +189,8 @@ class Reads:
 
     async def _status(self) -> dict[str, Any]:
         replies = await self._ask_all(wire.StatusQuery())
-        wall_ms = self._clock().wall_ms
-        found = [_status_document(reply, wall_ms) for reply in replies if isinstance(reply, wire.PartitionStatus)]
+        now = self._clock()
+        found = [_status_document(reply, now) for reply in replies if isinstance(reply, wire.PartitionStatus)]
         found.sort(key=lambda status: status["partition"])
         missing = sorted(set(range(self._partitions)) - {status["partition"] for status in found})
         return {"partitions": found, "missing": missing}
@@ -218,11 +219,11 @@ class Reads:
             raise UnknownWindow(f"{field}: {name[:40]!r} is not a window: use {', '.join(self.windows)}")
 
 
-def _status_document(status: wire.PartitionStatus, wall_ms: int) -> dict[str, Any]:
+def _status_document(status: wire.PartitionStatus, now: Now) -> dict[str, Any]:
     worth = standing(current=status.current, rebuilding=status.rebuilding)
-    stale, lag_ms = freshness(status.as_of_ms, wall_ms, worth)
+    stale, lag_ms = freshness(status.as_of_ms, now, worth)
     document: dict[str, Any] = msgspec.to_builtins(status)
-    del document["rebuilding"], document["since_ms"]
+    del document["rebuilding"], document["since_ms"], document["at_ms"]
     document |= {"stale": stale, "lag_seconds": seconds(lag_ms)} | known_since(status.since_ms)
     return document | rebuilding(worth.rebuilt_percent)
 

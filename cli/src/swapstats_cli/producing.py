@@ -17,13 +17,9 @@ from swapstats_cli.progress import shown
 from swapstats_cli.sending import Sender, Tally, send_all
 from swapstats_cli.stream import Stream, generated, imported
 from swapstats_cli.target import Target, kafka_target
+from swapstats_settings.clock import wall_ms
 
 Summary = dict[str, object]
-
-
-def now_ms() -> int:
-    """Unix milliseconds of the wall clock."""
-    return time.time_ns() // 1_000_000
 
 
 def prepare(options: ProduceOptions) -> tuple[Target, Stream]:
@@ -33,10 +29,10 @@ def prepare(options: ProduceOptions) -> tuple[Target, Stream]:
     grace_ms = target.grace_ms if options.grace_ms is None else options.grace_ms
     what = options.what
     if isinstance(what, GenerateOptions):
-        return target, generated(what, options.noise, grace_ms, options.seed, options.count, now_ms)
+        return target, generated(what, options.noise, grace_ms, options.seed, options.count, wall_ms)
     data = what.path.read_bytes()
     times = None if what.block_times is None else what.block_times.read_bytes()
-    return target, imported(what, data, times, options.noise, grace_ms, options.seed, options.count, now_ms())
+    return target, imported(what, data, times, options.noise, grace_ms, options.seed, options.count, wall_ms())
 
 
 async def run(options: ProduceOptions, target: Target, stream: Stream) -> Summary:
@@ -56,7 +52,7 @@ async def run(options: ProduceOptions, target: Target, stream: Stream) -> Summar
     producer, idempotent = await started_producer(connection)
     what = f"{stream.what} into {topic} ({partitions} partitions{'' if idempotent else ', retries may repeat'})"
     started_s = time.monotonic()
-    sender = Sender(producer, reconnected, topic, partitions, now_ms)
+    sender = Sender(producer, reconnected, topic, partitions, wall_ms)
     try:
         if options.duration_ms is not None:
             asyncio.get_running_loop().call_later(options.duration_ms / 1000, stop.set)

@@ -162,6 +162,7 @@ class PartitionStatus(msgspec.Struct, frozen=True, tag="status", tag_field="kind
 
     The state holds exactly the records ``first_offset <= offset < offset`` of topic ``incarnation``, and, if the
     topic was recreated under it, what it had before: then ``carried_until_ms`` is the newest event time of that part.
+    ``at_ms``: when this was said, by the clock that ``snapshot_at_ms`` is by.
     """
 
     partition: Count
@@ -180,6 +181,7 @@ class PartitionStatus(msgspec.Struct, frozen=True, tag="status", tag_field="kind
     events_applied: Count
     rebuilding: Share | None = None
     since_ms: UnixMs = 0
+    at_ms: UnixMs = 0
 
 
 class PartitionSpellings(msgspec.Struct, frozen=True, tag="spellings", tag_field="kind"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,12 +11,14 @@ from redis.asyncio import Redis, Sentinel
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from swapstats_core import spec
 from swapstats_settings.secret_files import secret
 from swapstats_settings.tls import tls_files
 
 _SENTINEL_PORT = 26_379
+_TIME_WITHIN_S = 1.0
 
 
 def redis_client(
@@ -57,6 +60,16 @@ def redis_client(
     database = int(url.path.removeprefix("/") or 0)
     master: Redis = sentinel.master_for(settings.sentinel_master, redis_class=_Master, db=database)
     return master
+
+
+async def redis_time_ms(client: Redis) -> int | None:
+    """Unix milliseconds by Redis' clock; None: it doesn't say."""
+    try:
+        async with asyncio.timeout(_TIME_WITHIN_S):
+            seconds, micros = await client.time()
+    except (RedisError, OSError, TimeoutError):
+        return None
+    return int(seconds) * 1_000 + int(micros) // 1_000
 
 
 class _Sentinel(Sentinel):

@@ -34,6 +34,7 @@ from swapstats_operator.revision import RESTART, Images, Revision, revision_of, 
 from swapstats_operator.rollout import Rollout, Surroundings, aim, progress, shards_to_have, step
 from swapstats_operator.servers import SecretMissing, Secrets, Site, looked_up
 from swapstats_operator.topic_keeper import Keep, TopicKeeper
+from swapstats_settings.timekeeping import Now
 
 SNAPSHOT: Final = "swapstats.io/snapshot"
 DONE: Final = "done"
@@ -132,7 +133,7 @@ class Controller:
 
         Raises Unavailable, Refused.
         """
-        now_ms = self._clock.wall_ms()
+        now = Now(self._clock.wall_ms(), self._clock.now_ms())
         try:
             resource = _parsed(body)
         except ValidationError as error:
@@ -145,7 +146,7 @@ class Controller:
         asked = revision_of(resource, self._surface.images, self._secrets, annotations.get(RESTART, ""))
         desired = name_of(self._key, asked)
         self._revisions = {**self._revisions, **self._seen.revisions, desired: asked}
-        rollout, taken = self._roll(body, desired, spec, now_ms)
+        rollout, taken = self._roll(body, desired, spec, now)
         self._own(body, resource, rollout)
         self._topics.want(resource, self._secrets)
         problem = None
@@ -155,7 +156,7 @@ class Controller:
             await self._collect(spec, rollout)
         except (Refused, Unavailable) as error:  # what is wrong with a manifest may come as either
             problem = f"what follows from the resource can't be applied: {error}"
-        await self._report(body, resource, rollout, problem, now_ms)
+        await self._report(body, resource, rollout, problem, now.wall_ms)
         await self._snapshot_on_demand(annotations)
         if problem is not None:
             raise Unavailable(problem)
@@ -188,12 +189,12 @@ class Controller:
         handoffs = owning.handoffs if spec.rollout.verify_state else ()
         return Surroundings(self._seen, self._replicas, spec.rollout.timeout, owning.heard, owning.engaged, handoffs)
 
-    def _roll(self, body: Object, desired: str, spec: SwapStatsSpec, now_ms: int) -> tuple[Rollout, Step | None]:
-        before = self._rollout or reporting.restored(body.get("status", {}))
-        rollout = aim(before, desired, now_ms)
+    def _roll(self, body: Object, desired: str, spec: SwapStatsSpec, now: Now) -> tuple[Rollout, Step | None]:
+        before = self._rollout or reporting.restored(body.get("status", {}), now.mono_ms)
+        rollout = aim(before, desired, now)
         if rollout.target not in self._revisions:  # its ConfigMap was deleted while no operator ran
-            rollout = Rollout(desired, now_ms)
-        after, taken = step(rollout, self._around(spec), now_ms)
+            rollout = Rollout(desired, now.wall_ms, begun_ms=now.mono_ms)
+        after, taken = step(rollout, self._around(spec), now)
         self._tell(before, after, taken)
         self._rollout = after
         return after, taken
@@ -366,7 +367,7 @@ class Controller:
         try:
             async with asyncio.timeout(_SNAPSHOT_WITHIN_S), self._surface.reach(site) as reached:
                 subjects = Subjects(site.instance)
-                async for told in snapshot_all(reached.connect, subjects, site.partitions, self._clock):
+                async for told in snapshot_all(reached.connect, subjects, site.partitions):
                     text = told.text
         except TimeoutError:
             return f"not all could be taken within {_SNAPSHOT_WITHIN_S:.0f} s: {text}"

@@ -14,6 +14,8 @@ from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
+from swapstats_settings.clock import monotonic_ms, wall_ms
+
 LEASE_S: Final = 15
 RENEW_WITHIN_S: Final = 10
 RETRY_S: Final = 2
@@ -59,6 +61,28 @@ class _Lease(LeaseLock):
             return  # it will expire
 
 
+class _Election(LeaderElection):
+    """The library's, which measures leases by the wall clock: so a step would end one's own, or take another's."""
+
+    _observed_mono_ms = 0
+
+    @property
+    def observed_time_milliseconds(self) -> int:
+        """When the Lease was last seen to change, by the wall clock as it stands now."""
+        return wall_ms() - (monotonic_ms() - self._observed_mono_ms)
+
+    @observed_time_milliseconds.setter
+    def observed_time_milliseconds(self, _: int) -> None:
+        self._observed_mono_ms = monotonic_ms()
+
+    async def renew_loop(self) -> None:
+        renewed_ms = monotonic_ms()
+        while monotonic_ms() - renewed_ms < RENEW_WITHIN_S * 1000:
+            if await self.try_acquire_or_renew():
+                renewed_ms = monotonic_ms()
+            await asyncio.sleep(RETRY_S)
+
+
 async def lead(
     api: client.ApiClient, namespace: str, name: str, identity: str, work: Callable[[], Awaitable[None]]
 ) -> bool:
@@ -76,7 +100,7 @@ async def lead(
         """It shows by the election's end."""
 
     config = Config(lease, LEASE_S, RENEW_WITHIN_S, RETRY_S, onstarted_leading=leading, onstopped_leading=lost)
-    election = asyncio.create_task(LeaderElection(config).run())
+    election = asyncio.create_task(_Election(config).run())
     waiting = asyncio.create_task(elected.wait())
     await asyncio.wait({election, waiting}, return_when=asyncio.FIRST_COMPLETED)
     working = asyncio.ensure_future(work())

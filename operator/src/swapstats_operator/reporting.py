@@ -106,7 +106,7 @@ def status(
             message=rollout.why or None,
             shards=f"{shards.done}/{shards.wanted}",
             shard=None if rollout.rolling is None else rollout.rolling.name,
-            shard_since=None if rollout.rolling is None else rfc3339(rollout.rolling.since_ms),
+            shard_since=None if rollout.rolling is None else rfc3339(rollout.rolling.shown_since_ms),
         ),
     )
 
@@ -121,11 +121,11 @@ def gist(status: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: value for name, value in status.items() if name not in ("snapshots", "assignment")}
 
 
-def restored(status: Mapping[str, Any]) -> Rollout | None:
-    """The rollout that a status tells of; None: none was begun."""
+def restored(status: Mapping[str, Any], mono_ms: int) -> Rollout | None:
+    """The rollout that a status tells of, as it goes on from ``mono_ms``; None: none was begun."""
     if (shown := status.get("rollout")) is None:
         return None
-    rolling = Rolling(shown["shard"], unix_ms(shown["shardSince"])) if shown.get("shard") else None
+    rolling = Rolling(shown["shard"], mono_ms, unix_ms(shown["shardSince"])) if shown.get("shard") else None
     return Rollout(
         target=shown["target"],
         since_ms=unix_ms(shown["since"]),
@@ -133,6 +133,7 @@ def restored(status: Mapping[str, Any]) -> Rollout | None:
         failed=shown.get("failed"),
         why=shown.get("message") or "",
         rolling=rolling,
+        begun_ms=mono_ms,
     )
 
 

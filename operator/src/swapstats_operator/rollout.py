@@ -1,4 +1,4 @@
-"""Which revision the pods shall have, and the next step towards it. Pure: times are arguments, Unix milliseconds.
+"""Which revision the pods shall have, and the next step towards it. Pure: times are arguments.
 
 A rollout goes on while everything is well, and goes back by itself when it isn't: the revision that failed is
 remembered until the resource asks for another one. Shards are rolled by `deciding.rolling`, one at a time; API and
@@ -8,13 +8,14 @@ recorders by their Deployments, meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from swapstats_core.wire import unix_ms
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.rolling import Act, Rolling, Shard, Step, next_step, number_of
 from swapstats_operator.observing import Seen, Workload
+from swapstats_settings.timekeeping import Now
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Rollout:
 
     ``target``: what the pods shall have, since ``since_ms``. ``stable``: the last one that all had and were well with.
     ``failed``: one that the resource asks for and that won't do. ``why``: what was wrong with that, or what a first
-    rollout, which can't go back, waits for. ``rolling``: the shard that is drained or restarted.
+    rollout, which can't go back, waits for. ``rolling``: the shard that is drained or restarted. ``begun_ms``: since
+    when time limits count, monotonic: in an operator's new life they count anew.
     """
 
     target: str
@@ -32,6 +34,7 @@ class Rollout:
     failed: str | None = None
     why: str = ""
     rolling: Rolling | None = None
+    begun_ms: int = field(default=0, compare=False)
 
     @property
     def done(self) -> bool:
@@ -61,32 +64,34 @@ class Surroundings:
     handoffs: Sequence[HandoffStatus]
 
 
-def aim(before: Rollout | None, desired: str, now_ms: int) -> Rollout:
+def aim(before: Rollout | None, desired: str, now: Now) -> Rollout:
     """What is rolled out, now that the resource asks for ``desired``."""
     if before is None:
-        return Rollout(desired, now_ms)
+        return Rollout(desired, now.wall_ms, begun_ms=now.mono_ms)
     if before.failed not in (None, desired):
         before = replace(before, failed=None, why="")
     target = before.stable if before.failed is not None and before.stable is not None else desired
-    return before if target == before.target else replace(before, target=target, since_ms=now_ms, rolling=None)
+    if target == before.target:
+        return before
+    return replace(before, target=target, since_ms=now.wall_ms, begun_ms=now.mono_ms, rolling=None)
 
 
-def step(rollout: Rollout, around: Surroundings, now_ms: int) -> tuple[Rollout, Step | None]:
+def step(rollout: Rollout, around: Surroundings, now: Now) -> tuple[Rollout, Step | None]:
     """The rollout as it has become, and the step to be taken with a shard."""
-    why = "" if rollout.done else _fault(rollout, around, now_ms)
+    why = "" if rollout.done else _fault(rollout, around, now.mono_ms)
     if why and rollout.stable is not None:
-        return _go_back(rollout, why, now_ms), None
+        return _go_back(rollout, why, now), None
     if why:  # there is nothing to go back to: waiting, and saying so, is all
         rollout = replace(rollout, why=why)
     shards = _shards(rollout, around)
-    taken = next_step(around.replicas, (), shards, rollout.rolling, now_ms, around.timeout_ms)
+    taken = next_step(around.replicas, (), shards, rollout.rolling, now.mono_ms, around.timeout_ms)
     match taken:
         case Step(Act.STALL, _, why) if rollout.stable is not None and not rollout.done:
-            return _go_back(rollout, why, now_ms), None
+            return _go_back(rollout, why, now), None
         case Step(Act.STALL, _, why):  # of the first rollout, or on the way back: another try
             return replace(rollout, rolling=None, why=rollout.why or why), taken
         case Step(Act.ROLL, name):
-            return replace(rollout, rolling=Rolling(name, now_ms)), taken
+            return replace(rollout, rolling=Rolling(name, now.mono_ms, now.wall_ms)), taken
         case Step(Act.FINISH):
             return replace(rollout, rolling=None), taken
         case _:
@@ -126,7 +131,7 @@ def _shards(rollout: Rollout, around: Surroundings) -> list[Shard]:
     ]
 
 
-def _fault(rollout: Rollout, around: Surroundings, now_ms: int) -> str:
+def _fault(rollout: Rollout, around: Surroundings, mono_ms: int) -> str:
     """Why the target won't do, as far as the shards' own steps don't tell."""
     for pod in around.seen.pods:
         if pod.revision == rollout.target and pod.broken and not pod.terminating:
@@ -141,7 +146,7 @@ def _fault(rollout: Rollout, around: Surroundings, now_ms: int) -> str:
                 f"{handoff.owner} came to another state of partition {handoff.partition} than {handoff.former} had at "
                 f"offset {handoff.offset}; it {then}"
             )
-    if now_ms - rollout.since_ms >= around.timeout_ms:
+    if mono_ms - rollout.begun_ms >= around.timeout_ms:
         for name, workload in (("API", around.seen.api), ("recorder", around.seen.recorder)):
             if workload is None or not _has(workload, rollout.target):
                 return f"the {name}'s pods didn't all get ready within {around.timeout_ms // 1000} s"
@@ -163,5 +168,5 @@ def _has(workload: Workload, revision: str) -> bool:
     return workload.settled and workload.revision == revision
 
 
-def _go_back(rollout: Rollout, why: str, now_ms: int) -> Rollout:
-    return aim(replace(rollout, failed=rollout.target, why=why, rolling=None), rollout.target, now_ms)
+def _go_back(rollout: Rollout, why: str, now: Now) -> Rollout:
+    return aim(replace(rollout, failed=rollout.target, why=why, rolling=None), rollout.target, now)

@@ -78,9 +78,9 @@ def test_the_gap_of_a_failover_counts_from_when_the_former_owner_was_last_seen_t
     handoffs.observe(_report("shard-1", _handoff(gap_ms=None), serves={0: 5}), T_MS + 50)
     handoffs.observe(_report("shard-0", serves={0: 4}), T_MS + 60)
     (done,) = handoffs.completed(T_MS + 60)
-    assert (done.gap_ms, done.gap_by, done.digests_equal) == (9_000, "observed", None)
+    assert (done.gap_ms, done.gap_by, done.digests_equal) == (9_050, "observed", None)
     assert told([done]) == [
-        ("partition 0: shard-1 took over from shard-0, which was gone (gap 9000 ms, 3 records replayed)", False)
+        ("partition 0: shard-1 took over from shard-0, which was gone (gap 9050 ms, 3 records replayed)", False)
     ]
 
 

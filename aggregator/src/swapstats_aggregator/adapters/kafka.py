@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from swapstats_aggregator.adapters.kafka_stalls import Stalls
 from swapstats_aggregator.adapters.kafka_topic import TopicWatch, incarnation
 from swapstats_aggregator.ports import Fetched, OutOfRange, Recreated, SourceRecord, Unavailable
 from swapstats_core import spec
+from swapstats_settings.clock import monotonic_ms
 from swapstats_settings.kafka import kafka_security
 
 log = structlog.get_logger()
@@ -32,18 +33,24 @@ _UNANSWERED_MS = 5_000
 """How long polls may wait without any answer to a fetch, as brokers give even without records, until a new client takes
 over. `Stalls` finds what this doesn't: answers, but not the records.
 """
+_LOG_APPEND_TIME = 1
+_CLOSE_MS = 500
 _NEVER_MS = 2**62
 """No record is of this time."""
 
 
 @dataclass(slots=True)
 class _Progress:
-    """When the broker last answered for a partition, and when the request of that answer had certainly not been sent
-    yet.
+    """The broker's newest answer for a partition, by the client's own time, which only tells answers apart; when that
+    answer had certainly not come yet, and when its request had certainly not been sent yet (monotonic).
     """
 
-    answered_ms: int = 0
-    asked_after_ms: int = 0
+    answered: int = 0
+    not_yet_ms: int | None = None
+    asked_after_ms: int | None = None
+    looked_ms: int | None = None
+    ended_ms: int | None = None
+    """Since when there was nothing beyond our position, as far as that is known."""
 
 
 class KafkaSource:
@@ -61,6 +68,8 @@ class KafkaSource:
         self._calls = Silence()
         self._unanswered_ms = 0.0
         self._stalls = Stalls()
+        self.on_time: Callable[[int, int], None] = lambda _wall_ms, _mono_ms: None
+        """Told what the broker's clock showed (Unix ms) at a moment (monotonic), where the broker dates its records."""
         self._use(self._new())
 
     def _new(self) -> AIOKafkaConsumer:
@@ -213,15 +222,24 @@ class KafkaSource:
         if end is None:
             return Fetched(records, position, position, None)
         progress = self._progress[at.partition]
-        answered_ms = consumer.last_poll_timestamp(at) or 0
-        if answered_ms != progress.answered_ms:
-            # A node has one fetch in flight, so this answer's request was sent after the answer before it was read.
-            # The answer itself may be old: it waits in the socket while this process is stopped.
+        answered = consumer.last_poll_timestamp(at) or 0
+        if answered != progress.answered:
+            # A node has one fetch in flight, so this answer's request was sent after the answer before it was read, and
+            # that was after we had looked in vain. The answer itself may be old: it waits in the socket while this
+            # process is stopped.
             self._unanswered_ms = 0.0
-            progress.asked_after_ms = progress.answered_ms
-            progress.answered_ms = answered_ms
-        caught_up = position >= end and progress.asked_after_ms > 0
-        return Fetched(records, position, max(end, position), progress.asked_after_ms if caught_up else None)
+            progress.asked_after_ms, progress.not_yet_ms = progress.not_yet_ms, progress.looked_ms
+            progress.answered = answered
+        progress.looked_ms = monotonic_ms()
+        if records and progress.ended_ms is not None:
+            self._hear_time(records[0], progress.ended_ms, progress.looked_ms)
+        progress.ended_ms = progress.asked_after_ms if position >= end else None
+        return Fetched(records, position, max(end, position), progress.ended_ms)
+
+    def _hear_time(self, record: SourceRecord, after_ms: int, before_ms: int) -> None:
+        """A record was appended between two moments: if they are close, its date is the broker's time."""
+        if getattr(record, "timestamp_type", None) == _LOG_APPEND_TIME and before_ms - after_ms <= _CLOSE_MS:
+            self.on_time(record.timestamp, (after_ms + before_ms) // 2)
 
     async def commit(self, positions: Mapping[int, int]) -> None:
         if assigned := {partition: offset for partition, offset in positions.items() if partition in self._positions}:

@@ -10,7 +10,6 @@ import asyncio
 import os
 import re
 import shutil
-import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -20,6 +19,7 @@ import structlog
 from swapstats_aggregator.ports import Snapshots, Verdict
 from swapstats_core.ownership import Assignment
 from swapstats_core.snapshot import is_intact
+from swapstats_settings.clock import wall_ms
 
 log = structlog.get_logger()
 
@@ -107,7 +107,7 @@ class LocalSnapshots:
             self._say(partition, error)
 
     def _tidy_up(self, partition: int, keep: Collection[str]) -> None:
-        now_s = time.time()
+        now_s = wall_ms() / 1000  # as the files' times are
         try:
             for file in self._of(partition).glob("*"):
                 if file.name not in keep and (file.name[0] != "." or file.stat().st_mtime < now_s - _FORGOTTEN_S):

@@ -38,7 +38,6 @@ from swapstats_api.follow.model import (
     Changed,
     Followed,
     Full,
-    Now,
     Partition,
     Position,
     ReadSnapshot,
@@ -54,6 +53,7 @@ from swapstats_api.follow.model import (
     standing,
 )
 from swapstats_core import wire
+from swapstats_settings.timekeeping import Now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -138,9 +138,7 @@ class Follow:
         if part.standing.rebuilt_percent is not None:  # whatever it was worth when its owner told it
             worth = part.standing
         told_ms_ago = now.mono_ms - entry.told_ms
-        return View(
-            state, position, *freshness(position.as_of_ms, now.wall_ms, worth, told_ms_ago), worth.rebuilt_percent
-        )
+        return View(state, position, *freshness(position.as_of_ms, now, worth, told_ms_ago), worth.rebuilt_percent)
 
     # What the owners say
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from swapstats_core import wire
+from swapstats_settings.timekeeping import Now
 
 SILENCE_MS = 2_000
 """A partition without a pulse for this long is asked."""
@@ -22,13 +23,6 @@ SNAPSHOT_MS = 1_000
 """Least time between two looks into the snapshot for a token."""
 IDLE_MS = 60_000
 """A token that nobody wanted for this long is unfollowed."""
-
-
-class Now(NamedTuple):
-    """The time: Unix milliseconds, which can jump, and monotonic milliseconds, which can't."""
-
-    wall_ms: int
-    mono_ms: int
 
 
 class Position(NamedTuple):
@@ -131,10 +125,15 @@ class View(NamedTuple):
     rebuilt_percent: int | None
 
 
-def freshness(as_of_ms: int, wall_ms: int, worth: Standing, told_ms_ago: int = 0) -> tuple[bool, int]:
-    """``(stale, lag_ms)`` of something true at ``as_of_ms``, as its owner said then; the lag is 0 if it isn't stale."""
-    lag_ms = max(0, wall_ms - as_of_ms, told_ms_ago)
-    fresh = worth.current and worth.rebuilt_percent is None and lag_ms <= wire.CURRENT_WITHIN_MS
+def freshness(as_of_ms: int, now: Now, worth: Standing, told_ms_ago: int = 0) -> tuple[bool, int]:
+    """``(stale, lag_ms)`` of something true at ``as_of_ms``, as its owner said then; the lag is 0 if it isn't stale.
+
+    What is as far ahead of the time isn't current either: one of the two clocks is wrong. Nor is anything while the
+    time isn't known.
+    """
+    lag_ms = max(0, now.wall_ms - as_of_ms, told_ms_ago)
+    in_time = now.known and max(lag_ms, as_of_ms - now.wall_ms) <= wire.CURRENT_WITHIN_MS
+    fresh = worth.current and worth.rebuilt_percent is None and in_time
     return (False, 0) if fresh else (True, lag_ms)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from time import monotonic, time
+from time import monotonic
 
 from swapstats_cli.live.display import Display
 from swapstats_cli.live.model import SHOWN_SAYINGS, LiveView, shard_lines
@@ -14,6 +14,7 @@ from swapstats_cli.supervisor.layout import http
 from swapstats_cli.supervisor.part import PartState
 from swapstats_cli.supervisor.system import System
 from swapstats_core.words import seconds
+from swapstats_settings.clock import wall_ms
 
 STARTING_INTERVAL_S = 0.1
 LIVE_INTERVAL_S = 1.0
@@ -56,7 +57,7 @@ class Watch:
         self._display.starting(self._system.statuses(), monotonic())
 
     async def _look(self, reader: LiveReader) -> None:
-        outcome = await reader.read(self._api_url(), monotonic(), int(time() * 1000))
+        outcome = await reader.read(self._api_url(), monotonic(), wall_ms())
         if isinstance(outcome, str):
             self._problem = outcome
             return

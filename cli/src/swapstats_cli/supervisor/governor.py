@@ -13,7 +13,6 @@ from swapstats_cli.supervisor.reporting import Reporter
 from swapstats_cli.supervisor.versions import Versions
 from swapstats_core.planning import Policy
 from swapstats_core.wire import Subjects
-from swapstats_operator.deciding.clock import SystemClock
 from swapstats_operator.deciding.nats import open_line
 from swapstats_operator.deciding.ports import Say
 from swapstats_operator.deciding.rolling import numbered
@@ -65,7 +64,6 @@ class Governor:
             partial(open_line, NatsAccess.of(resource.spec.stores.nats)),
             Subjects(resource.metadata.name),
             resource.spec.source.topic.partitions,
-            SystemClock(),
         )
 
     def edited(self, fields: frozenset[str]) -> None:

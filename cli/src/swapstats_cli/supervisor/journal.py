@@ -13,6 +13,8 @@ from typing import Self
 
 import structlog
 
+from swapstats_settings.clock import wall_ms
+
 KEPT = 50
 
 
@@ -51,7 +53,7 @@ class Journal:
 
     def say(self, text: str, tone: Tone = Tone.INFO, **details: object) -> None:
         """Say ``text``; ``details`` go to the log only."""
-        saying = Saying(datetime.now().astimezone(), tone, text)
+        saying = Saying(datetime.fromtimestamp(wall_ms() / 1000).astimezone(), tone, text)
         self._recent.append(saying)
         self._log.msg(text, tone=tone.value, **details)
         self._show(saying)

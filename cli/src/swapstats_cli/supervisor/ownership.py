@@ -17,13 +17,13 @@ from swapstats_core.ownership import Assignment
 from swapstats_core.planning import Policy, initial
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
-from swapstats_operator.deciding.clock import SystemClock
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.nats import open_line
 from swapstats_operator.deciding.ownership import Intent, Ownership
 from swapstats_operator.deciding.ports import Say, Unavailable, World
 from swapstats_operator.deciding.redis import RedisCopy, connect
 from swapstats_operator.deciding.truth import TruthError, begin
+from swapstats_settings.clock import SystemClock
 from swapstats_settings.nats import NatsAccess
 
 

@@ -35,10 +35,10 @@ from swapstats_cli.supervisor.versions import Versions
 from swapstats_core.ownership import Assignment
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import CURRENT_WITHIN_MS
-from swapstats_operator.deciding.clock import SystemClock
 from swapstats_operator.deciding.reporting import View
 from swapstats_operator.deciding.rolling import numbered
 from swapstats_operator.deciding.status import Status
+from swapstats_settings.clock import SystemClock
 
 START_WITHIN_S = 120.0
 LOOK_INTERVAL_S = 0.05

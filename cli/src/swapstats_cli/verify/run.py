@@ -24,6 +24,7 @@ from swapstats_cli.verify.target import VerifyTarget
 from swapstats_cli.verify.topic import Topic, committed_offsets, home_of, swap_of
 from swapstats_core.oracle import Oracle
 from swapstats_core.swap import FUTURE_MS, Inlet
+from swapstats_settings.clock import wall_ms
 
 _STUCK_S: Final = 60.0
 """How long a partition that is being rebuilt may make no progress."""
@@ -57,7 +58,7 @@ class Verification:
         self._with_clickhouse = with_clickhouse
         self._inlet = Inlet.of(target.spec)
         self._partitions = target.spec.source.topic.partitions
-        self._now_ms = time.time_ns() // 1_000_000
+        self._now_ms = wall_ms()
         self._report = Report()
 
     async def run(self) -> Report:

@@ -1,4 +1,4 @@
-"""Handoffs as the shards tell them, merged, each with its gap. Pure: times are arguments, in Unix milliseconds."""
+"""Handoffs as the shards tell them, merged, each with its gap. Pure: times are arguments, in monotonic milliseconds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Key = tuple[int, int, bool]
 
 
 class Sighting(NamedTuple):
-    """Who was last seen to serve a partition in an epoch, and when (Unix ms)."""
+    """Who was last seen to serve a partition in an epoch, and when."""
 
     epoch: int
     shard: str
@@ -32,7 +32,8 @@ class HandoffStatus(msgspec.Struct, frozen=True, rename="camel"):
     """A finished or refused move of a partition; see `swapstats_core.ownership.Handoff`.
 
     ``gapMs``: how long nobody served. ``gapBy``: *released*: from the former owner's last moment; *observed*: it never
-    said, so from when it was last seen to serve; None: no former owner is known, and no gap. ``digestsEqual`` is None
+    said, so from when it was last seen to serve until its successor
+    was; None: no former owner is known, and no gap. ``digestsEqual`` is None
     while a digest isn't known.
     """
 
@@ -113,7 +114,7 @@ class Handoffs:
         if handoff.epoch <= self._forgotten.get(handoff.partition, 0):
             return
         if known is None:
-            self._known[key] = self._begin(handoff)
+            self._known[key] = self._begin(handoff, now_ms)
             self._order.append(key)
             self._open[key] = now_ms
         else:
@@ -126,13 +127,13 @@ class Handoffs:
             if equal is not known.digests_equal:
                 self._open.setdefault(key, now_ms)
 
-    def _begin(self, handoff: Handoff) -> HandoffStatus:
+    def _begin(self, handoff: Handoff, now_ms: int) -> HandoffStatus:
         gap_ms = handoff.gap_ms
         gap_by: Literal["released", "observed"] | None = None if gap_ms is None else "released"
         if gap_ms is None and handoff.former and not handoff.refused:
             seen_ms = self.served_at_ms(handoff.partition, handoff.epoch)
             if seen_ms is not None:
-                gap_ms, gap_by = max(0, handoff.served_at_ms - seen_ms), "observed"
+                gap_ms, gap_by = max(0, now_ms - seen_ms), "observed"
         return HandoffStatus(
             partition=handoff.partition,
             epoch=handoff.epoch,

@@ -127,7 +127,7 @@ class Ownership:
         )
 
     def _heard(self, report: MemberReport) -> None:
-        self.handoffs.observe(report, self._clock.wall_ms())
+        self.handoffs.observe(report, self._clock.now_ms())
         what = (report.life, report.revision, [(work.partition, work.role, work.epoch) for work in report.partitions])
         if self._told.get(report.shard) != what:
             self._told[report.shard] = what
@@ -145,7 +145,7 @@ class Ownership:
             self._tell_handoffs()
 
     def _tell_handoffs(self) -> None:
-        completed = self.handoffs.completed(self._clock.wall_ms())
+        completed = self.handoffs.completed(self._clock.now_ms())
         for line, alarm in told(completed):
             self._say(line, bad=alarm)
         if completed:

@@ -59,7 +59,7 @@ def status(view: View, ownership: Ownership | None, conditions: Conditions, now_
     assignment = None if ownership is None else ownership.decider.assignment
     handoffs = Handoffs() if ownership is None else ownership.handoffs
     served = _served(assignment, members)
-    changing = _changing_hands(assignment, members, handoffs, wall_ms)
+    changing = _changing_hands(assignment, members, handoffs, now_ms)
     unserved = tuple(number for number in range(view.partitions) if number not in served and number not in changing)
     ready = [member for member in members if member.wanted and member.state == READY]
     age_ms = max((age for work in served.values() if (age := work.snapshot_age_ms) is not None), default=None)
@@ -139,7 +139,7 @@ def _served(assignment: Assignment | None, members: Iterable[MemberStatus]) -> M
 
 
 def _changing_hands(
-    assignment: Assignment | None, members: Iterable[MemberStatus], handoffs: Handoffs, wall_ms: int
+    assignment: Assignment | None, members: Iterable[MemberStatus], handoffs: Handoffs, now_ms: int
 ) -> frozenset[int]:
     """The partitions that a shard which is here has just passed to another one which is here.
 
@@ -157,5 +157,5 @@ def _changing_hands(
         and seen.epoch < entry.epoch
         and seen.shard != entry.owner
         and here >= {seen.shard, entry.owner}
-        and wall_ms - seen.at_ms < CURRENT_WITHIN_MS
+        and now_ms - seen.at_ms < CURRENT_WITHIN_MS
     )

@@ -7,7 +7,7 @@ these steps wait for it.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -60,10 +60,11 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Rolling:
-    """The shard that is being rolled, and since when."""
+    """The shard that is being rolled, and since when: monotonic, and for people (Unix ms)."""
 
     name: str
     since_ms: int
+    shown_since_ms: int = field(default=0, compare=False)
 
 
 def next_step(

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from swapstats_core.wire import PartitionStatus, SnapshotQuery, StatusQuery, Subjects, decode_reply, encode
-from swapstats_operator.deciding.ports import Clock, Connect, Unavailable
+from swapstats_operator.deciding.ports import Connect, Unavailable
 
 INTERVAL_S = 0.1
 ASK_AGAIN_EVERY = 10
@@ -26,11 +26,11 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class _Taken:
-    """The partitions whose newest snapshot is newer than ``since_ms`` (Unix ms)."""
+    """The partitions of which a snapshot was taken since they were asked first, each by its owner's own clock."""
 
-    def __init__(self, since_ms: int) -> None:
-        self._since_ms = since_ms
+    def __init__(self) -> None:
         self.partitions: set[int] = set()
+        self._since_ms: dict[tuple[int, str], int] = {}
 
     def heard(self, payload: bytes) -> None:
         """Take in an owner's reply."""
@@ -38,15 +38,20 @@ class _Taken:
             reply = decode_reply(payload)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return
-        if isinstance(reply, PartitionStatus) and (reply.snapshot_at_ms or 0) > self._since_ms:
+        if not isinstance(reply, PartitionStatus):
+            return
+        taken_ms = reply.snapshot_at_ms or 0
+        # A shard of a former release doesn't tell its time: then another snapshot than its newest is waited for.
+        since_ms = self._since_ms.setdefault((reply.partition, reply.shard), reply.at_ms or taken_ms + 1)
+        if taken_ms >= since_ms:
             self.partitions.add(reply.partition)
 
 
-async def snapshot_all(connect: Connect, subjects: Subjects, partitions: int, clock: Clock) -> AsyncIterator[Progress]:
+async def snapshot_all(connect: Connect, subjects: Subjects, partitions: int) -> AsyncIterator[Progress]:
     """Ask each owner for a snapshot until there is one that was taken after this call. Tells how far that is, for as
     long as it takes.
     """
-    taken = _Taken(clock.wall_ms())
+    taken = _Taken()
     while len(taken.partitions) < partitions:
         try:
             async with connect(taken.heard) as line:

@@ -1,0 +1,26 @@
+"""Python imports this first, where it is on the path: a process whose wall clock a test can step, and no other.
+
+The clock is ahead by what the file beside this one says that is named by the process's id, in milliseconds.
+"""
+
+import os
+import time
+
+_FOLDER = os.path.dirname(__file__)  # noqa: PTH120 - as little as possible is imported here
+_now_ns = time.time_ns
+
+
+def _ahead_ns() -> int:
+    try:
+        with open(os.path.join(_FOLDER, str(os.getpid())), encoding="ascii") as file:  # noqa: PTH118, PTH123 - likewise
+            return int(file.read()) * 1_000_000
+    except FileNotFoundError:
+        return 0
+
+
+def _time_ns() -> int:
+    return _now_ns() + _ahead_ns()
+
+
+time.time_ns = _time_ns
+time.time = lambda: _time_ns() / 1e9
