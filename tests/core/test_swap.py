@@ -471,6 +471,12 @@ def test_fields_that_only_describe_are_kept_or_left_out_and_said() -> None:
     assert record.pool_address == "0x96d4b53a38337a5733179751781178a2613306063c511b78cd02684739288c0a"
     assert (record.trader, record.token_symbol, record.schema_version) == (None, None, 1)
     assert inlet.take_noted().dropped_fields == {"trader": 1, "token_symbol": 1, "schema_version": 1}
+    symbol = inlet.decode_recorded(json.dumps(VALID | {"token_symbol": "0xDEAD", "trader": 7}).encode(), NOW_MS).record
+    assert (symbol.token_symbol, symbol.trader) == ("0xDEAD", "7")
+    for version in (2, 2.0, "2", "0x2"):
+        again = inlet.decode_recorded(json.dumps(VALID | {"schema_version": version}).encode(), NOW_MS).record
+        assert again.schema_version == 2
+    assert inlet.take_noted().dropped_fields == {}
 
 
 def test_what_is_usual_and_what_is_read_slowly_agree() -> None:

@@ -73,7 +73,8 @@ _REQUIRED: Final[Mapping[str, spelling.Read]] = MappingProxyType(
         "event_time": spelling.read_time,
     }
 )
-_DESCRIBING: Final = ("token_address", "token_symbol", "pool_address", "trader")
+_ADDRESSES: Final = ("token_address", "pool_address", "trader")
+_DESCRIBING: Final = (*_ADDRESSES, "token_symbol")
 _MOST_VERSION: Final = 2**16 - 1
 _OPTIONAL: Final[Mapping[str, spelling.Read]] = MappingProxyType(
     {
@@ -123,9 +124,11 @@ def tidy(record: Record, noted: Noted) -> None:
         said = getattr(record, field)
         if said is not None:
             kept = spelling.described(said)
-            setattr(record, field, kept)
             if kept is None:
                 noted.dropped(field)
+            elif field in _ADDRESSES:
+                kept = spelling.canonical_hex(kept)
+            setattr(record, field, kept)
     if type(record.schema_version) is not int or not 0 <= record.schema_version <= _MOST_VERSION:
         _tidy_version(record, noted)
 
@@ -133,6 +136,8 @@ def tidy(record: Record, noted: Noted) -> None:
 def _tidy_version(record: Record, noted: Noted) -> None:
     said: object = record.schema_version
     version = 1 if said is None else spelling.whole(said)
+    if version is None and isinstance(said, str):  # a number such as 1.0 comes as its text
+        version = spelling.whole(spelling.Number(said))
     if version is None or not 0 <= version <= _MOST_VERSION:
         version = 1
         noted.dropped("schema_version")

@@ -82,7 +82,7 @@ def described(value: object) -> str | None:
         value = str(value)
     if type(value) is not str or len(value) > DESCRIPTION_CHARACTERS or _CONTROL.search(value) is not None:
         return None
-    return canonical_hex(value)
+    return value
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
