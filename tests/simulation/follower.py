@@ -102,6 +102,14 @@ class StoredClaims:
             raise SnapshotUnreadable(str(error)) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Store:
+    """What the process asks the store: its time, and who has claimed what."""
+
+    ask: Callable[[], Awaitable[int | None]]
+    claims: Claims
+
+
 class Following:
     """See the module. It works from the beginning, in a process of its own, with a clock of its own."""
 
@@ -114,20 +122,19 @@ class Following:
         exactness: Exactness,
         process: Process,
         clock: Clock,
-        ask: Callable[[], Awaitable[int | None]],
-        claims: Claims,
+        store: Store,
     ) -> None:
         self.process = process
         self._chance = chance
         self._exactness = exactness
         owners = _Owners(bus, process, subjects)
         metrics = Metrics()
-        newest = NewestOwners(owners, claims, metrics)
+        newest = NewestOwners(owners, store.claims, metrics)
         owners.listen(newest)
         machine = Follow(lambda token: partition_of(token, exactness.partitions), len(TOKENS), chance.random)
         self._follower = Follower(machine, newest, _NoSnapshots(), metrics, clock.now)
         newest.listen(self._follower)
-        for work in (keep_time(clock, ask), self._follower.run(), self._read(), self._look()):
+        for work in (keep_time(clock, store.ask), self._follower.run(), self._read(), self._look()):
             loop.spawn(work, process)
 
     async def _read(self) -> None:

@@ -29,7 +29,7 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.connections import DeadLettersConnection, SnapshotsConnection, SourceConnection
 from tests.simulation.decider import NAME, Decider, Truth
 from tests.simulation.exactness import Exactness
-from tests.simulation.follower import Following, StoredClaims
+from tests.simulation.follower import Following, Store, StoredClaims
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.network import Network
 from tests.simulation.stream import TOKENS, Stream
@@ -119,8 +119,7 @@ class World:
             self.exactness,
             process,
             clock,
-            ask,
-            StoredClaims(process, self.network, self.store),
+            Store(ask, StoredClaims(process, self.network, self.store)),
         )
 
     # -- the broker -------------------------------------------------------------------------------------------------
