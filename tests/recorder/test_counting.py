@@ -1,0 +1,140 @@
+"""`daily` against the oracle: what counts in ClickHouse is what the engine's contract says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from clickhouse_connect.driver.asyncclient import AsyncClient
+
+from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
+from swapstats_aggregator.recorder.rows import Row, deduplication_token, encode
+from swapstats_aggregator.recorder.stream_time import Seen, StreamTime
+from swapstats_cli.verify.daily import DailyLedger, Day, DayTotals
+from swapstats_core.oracle import Oracle
+from swapstats_core.spec import ClickHouse, SwapStatsSpec
+from tests.recorder.events import DAY_MS, swap
+from tests.recorder.mentions import MINUTE_MS, Telling, tellings
+
+STREAMS = 400
+NOW_MS = int(time.time() * 1000)
+TODAY_MS = NOW_MS // DAY_MS * DAY_MS
+HOUR_MS = 60 * MINUTE_MS
+RULES: list[dict[str, Any]] = [
+    {"windows": ["5m", "1h"], "dedupe": {"ttl": "1h"}, "source": {"reorgHorizon": "10m"}},
+    {"windows": ["24h"], "dedupe": {"ttl": "24h"}},
+    {"windows": ["2m"], "grace": "0s", "dedupe": {"ttl": "3h"}, "source": {"reorgHorizon": "3h"}},
+    {"windows": ["30m"], "grace": "5m", "dedupe": {"ttl": "90m"}, "source": {"reorgHorizon": "1ms"}},
+]
+
+
+def spec_of(clickhouse: ClickHouse, rules: dict[str, Any]) -> SwapStatsSpec:
+    return SwapStatsSpec.model_validate(rules | {"stores": {"clickhouse": clickhouse.model_dump(by_alias=True)}})
+
+
+class World:
+    """Partitions of swaps: each record goes into an oracle and becomes a row."""
+
+    def __init__(self, spec: SwapStatsSpec, store: ClickHouseStore, client: AsyncClient) -> None:
+        self.spec = spec
+        self.store = store
+        self.client = client
+        self.ledger = DailyLedger()
+        self.rows: list[Row] = []
+        self.outcomes: dict[int, list[str]] = {}
+        self._oracles: dict[int, Oracle] = {}
+        self._streams: dict[int, StreamTime] = {}
+
+    def tell(self, fields: dict[str, Any], partition: int = 0) -> None:
+        spec = self.spec
+        if partition not in self._oracles:
+            self._oracles[partition] = Oracle(
+                spec.window_minutes, spec.grace, spec.dedupe.ttl, spec.source.reorg_horizon
+            )
+            self._streams[partition] = StreamTime(spec.window_minutes[-1], spec.grace, Seen())
+        told, oracle = swap(fields), self._oracles[partition]
+        outcome = oracle.add(told)
+        self.outcomes.setdefault(partition, []).append(str(outcome))
+        self.ledger.take(told, outcome, oracle)
+        stream_ms, is_late = self._streams[partition].take(told.token, told.chain_id, told.event_ms)
+        offset = len(self.outcomes[partition]) - 1
+        self.rows.append(
+            Row(partition, offset, told.event_ms, told, stream_ms, is_late and not told.removed, "cluster/topic")
+        )
+
+    async def insert(self, *rows: Row) -> None:
+        block = encode(rows or self.rows)
+        await self.store.insert(block, deduplication_token("t", block))
+
+    async def query(self, sql: str) -> list[tuple[Any, ...]]:
+        found = await self.client.query(sql.replace("{db}", self.spec.stores.clickhouse.database))
+        return [tuple(each) for each in found.result_rows]
+
+    async def daily(self) -> dict[Day, DayTotals]:
+        database = self.spec.stores.clickhouse.database
+        await self.client.command(f"SYSTEM REFRESH VIEW {database}.swaps_daily_refresh")
+        await self.client.command(f"SYSTEM WAIT VIEW {database}.swaps_daily_refresh")
+        rows = await self.query(
+            "SELECT toUInt32(event_date), chain_id, token, volume_usd, volume_token, trades, buy_trades, sell_trades, "
+            "late_trades, late_volume_usd FROM {db}.daily"
+        )
+        found = {}
+        for day, chain_id, token, usd, amount, trades, buys, sells, late, late_usd in rows:
+            assert trades == buys + sells
+            found[Day(day, chain_id, token)] = DayTotals(
+                _scaled(usd, 6), _scaled(amount, 18), trades, buys, late, _scaled(late_usd, 6)
+            )
+        return found
+
+    def expected(self) -> dict[Day, DayTotals]:
+        oldest = TODAY_MS // DAY_MS - 2
+        return {day: totals for day, totals in self.ledger.totals() if day.day >= oldest}
+
+
+def _scaled(amount: Decimal, digits: int) -> int:
+    return int(amount.scaleb(digits))
+
+
+@pytest.fixture
+async def store(clickhouse: ClickHouse) -> AsyncIterator[ClickHouseStore]:
+    opened = await ClickHouseStore.connect(clickhouse)
+    yield opened
+    await opened.close()
+
+
+@pytest.mark.parametrize("rules", RULES, ids=lambda rules: "-".join(rules["windows"]))
+async def test_a_day_is_what_the_contract_says(
+    store: ClickHouseStore, clickhouse: ClickHouse, client: AsyncClient, rules: dict[str, Any]
+) -> None:
+    spec = spec_of(clickhouse, rules)
+    await store.migrate(spec)
+    world = World(spec, store, client)
+    spans = (spec.source.reorg_horizon, spec.grace, spec.windows[-1], spec.dedupe.ttl, HOUR_MS)
+    for number in range(STREAMS):
+        start_ms = TODAY_MS - 2 * DAY_MS + number % 40 * HOUR_MS
+        for telling in tellings(number, start_ms, spans):
+            world.tell(telling.fields(f"T{number}"), number)
+    await world.insert()
+    found, expected = await world.daily(), world.expected()
+    wrong = {day for day in found.keys() | expected.keys() if found.get(day) != expected.get(day)}
+    told = {day.token for day in wrong}
+    assert not wrong, [
+        (day, found.get(day), expected.get(day), list(zip(world.outcomes[int(day.token[1:])], lines, strict=True)))
+        for day in sorted(wrong)[:1]
+        for lines in [
+            [
+                str(
+                    list(
+                        tellings(int(day.token[1:]), TODAY_MS - 2 * DAY_MS + int(day.token[1:]) % 40 * HOUR_MS, spans)
+                    )[i]
+                )
+                for i in range(len(world.outcomes[int(day.token[1:])]))
+            ]
+        ]
+        if told
+    ]
+    kinds = {outcome for outcomes in world.outcomes.values() for outcome in outcomes}
+    assert len(kinds) == 10, kinds
