@@ -119,7 +119,10 @@ async def _whole(stream: list[Record], store: ClickHouseStore) -> float:
 
 
 async def _encode_and_send(stream: list[Record], store: ClickHouseStore) -> float:
-    rows = [Row(r.partition, r.offset, r.timestamp_ms, decode_recorded(r.value, r.timestamp_ms)) for r in stream]
+    rows = [
+        Row(r.partition, r.offset, r.timestamp_ms, decode_recorded(r.value, r.timestamp_ms), TIME_MS, False, "bench")
+        for r in stream
+    ]
     started = time.perf_counter()
     for start in range(0, len(rows), MAX_ROWS):
         block = encode(rows[start : start + MAX_ROWS])

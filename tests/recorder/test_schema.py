@@ -10,6 +10,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
 from swapstats_aggregator.recorder.schema import SchemaError, load, pending
 from swapstats_core.spec import ClickHouse
+from tests.recorder.events import spec_with
 
 
 @pytest.fixture
@@ -21,30 +22,39 @@ async def stores(clickhouse: ClickHouse) -> AsyncIterator[list[ClickHouseStore]]
 
 
 async def test_the_files_are_applied_once(stores: list[ClickHouseStore], clickhouse: ClickHouse) -> None:
-    assert await stores[0].migrate(clickhouse) == ["raw_swaps", "swaps", "daily", "retention"]
-    assert await stores[0].migrate(clickhouse) == []
+    assert await stores[0].migrate(spec_with(clickhouse)) == [
+        "raw_swaps",
+        "swaps",
+        "daily",
+        "events",
+        "retention",
+        "counting",
+    ]
+    assert await stores[0].migrate(spec_with(clickhouse)) == []
 
 
 async def test_two_recorders_may_apply_them_at_once(
     stores: list[ClickHouseStore], clickhouse: ClickHouse, client: AsyncClient
 ) -> None:
-    await asyncio.gather(*(store.migrate(clickhouse) for store in stores))
+    await asyncio.gather(*(store.migrate(spec_with(clickhouse)) for store in stores))
     database = clickhouse.database
-    assert await client.command(f"SELECT count() FROM {database}.schema_migrations FINAL") == 4
-    assert await stores[0].migrate(clickhouse) == []
+    assert await client.command(f"SELECT count() FROM {database}.schema_migrations FINAL") == 6
+    assert await stores[0].migrate(spec_with(clickhouse)) == []
 
 
 async def test_other_ages_change_the_tables_ttl(
     stores: list[ClickHouseStore], clickhouse: ClickHouse, client: AsyncClient
 ) -> None:
-    await stores[0].migrate(clickhouse)
+    await stores[0].migrate(spec_with(clickhouse))
     shorter = clickhouse.model_copy(update={"delete_after": 7_200_000})
-    assert await stores[0].migrate(shorter) == ["retention"]
-    assert "toIntervalSecond(7200)" in str(await client.command(f"SHOW CREATE TABLE {clickhouse.database}.raw_swaps"))
+    assert await stores[0].migrate(spec_with(shorter)) == ["retention"]
+    for table in ("raw_swaps", "swap_records"):
+        made = str(await client.command(f"SHOW CREATE TABLE {clickhouse.database}.{table}"))
+        assert "toIntervalSecond(7200)" in made
 
 
 def test_a_file_that_was_changed_after_its_application_is_an_error(clickhouse: ClickHouse) -> None:
-    schema = load(clickhouse)
+    schema = load(spec_with(clickhouse))
     applied = {migration.version: migration.checksum for migration in schema.migrations}
     changed = replace(schema, migrations=(replace(schema.migrations[0], checksum="other"), *schema.migrations[1:]))
     with pytest.raises(SchemaError, match="0001_raw_swaps was changed"):
@@ -52,16 +62,16 @@ def test_a_file_that_was_changed_after_its_application_is_an_error(clickhouse: C
 
 
 def test_a_newer_releases_versions_are_left_alone(clickhouse: ClickHouse) -> None:
-    schema = load(clickhouse)
-    applied = {migration.version: migration.checksum for migration in (*schema.migrations, schema.retention)}
+    schema = load(spec_with(clickhouse))
+    applied = {migration.version: migration.checksum for migration in (*schema.migrations, *schema.following)}
     assert pending(schema, applied | {9_999: "newer"}) == []
 
 
 def test_rows_move_to_the_cold_volume_only_under_a_policy(clickhouse: ClickHouse) -> None:
-    plain = load(clickhouse)
-    tiered = load(clickhouse.model_copy(update={"storage_policy": "hot_to_s3"}))
-    assert "VOLUME" not in plain.retention.statements[0]
-    assert "toIntervalSecond(7776000) TO VOLUME 'cold'" in tiered.retention.statements[0]
+    plain = load(spec_with(clickhouse))
+    tiered = load(spec_with(clickhouse.model_copy(update={"storage_policy": "hot_to_s3"})))
+    assert "VOLUME" not in plain.following[0].statements[0]
+    assert "toIntervalSecond(7776000) TO VOLUME 'cold'" in tiered.following[0].statements[0]
     assert "storage_policy = 'hot_to_s3'" in tiered.migrations[0].statements[0]
     assert plain.migrations[0].checksum == tiered.migrations[0].checksum
 
@@ -69,4 +79,4 @@ def test_rows_move_to_the_cold_volume_only_under_a_policy(clickhouse: ClickHouse
 @pytest.mark.parametrize("name", ["swaps`; DROP DATABASE x; --", "", "1st", "a-b"])
 def test_a_database_must_have_a_plain_name(clickhouse: ClickHouse, name: str) -> None:
     with pytest.raises(SchemaError, match="letters, digits and underscores"):
-        load(clickhouse.model_copy(update={"database": name}))
+        load(spec_with(clickhouse.model_copy(update={"database": name})))
