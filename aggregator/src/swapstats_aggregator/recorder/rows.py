@@ -44,6 +44,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (
 """Names and wire types, in order. The table's LowCardinality columns take plain strings."""
 
 _LENGTHS = [bytes([n]) for n in range(128)]
+"""The varints of one byte."""
 
 
 class Row(msgspec.Struct, gc=False, frozen=True):
@@ -122,7 +123,13 @@ def _absences(values: Sequence[object]) -> bytes:
 
 
 def _strings(values: Iterable[str]) -> bytes:
-    return b"".join([_string(value) for value in values])
+    parts: list[bytes] = []
+    for value in values:  # `_string`, without a call for each
+        raw = value.encode()
+        length = len(raw)
+        parts.append(_LENGTHS[length] if length < 128 else _varint(length))
+        parts.append(raw)
+    return b"".join(parts)
 
 
 def _string(value: str) -> bytes:
