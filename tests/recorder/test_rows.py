@@ -316,18 +316,8 @@ async def test_rows_from_before_the_migration_are_carried_over(clickhouse: Click
     schema = load(spec_with(clickhouse))
     for statement in (*schema.ledger, *(each for migration in schema.migrations[:3] for each in migration.statements)):
         await client.command(statement)
-    columns = (
-        "event_time",
-        "chain_id",
-        "tx_hash",
-        "log_index",
-        "event_id",
-        "token",
-        "token_address",
-        "side",
-        "amount_usd",
-    )
-    columns += ("block_number", "block_hash", "included_by", "removed", "kafka_offset")
+    columns = "event_time, chain_id, tx_hash, log_index, event_id, token, token_address, side, amount_usd, block_number"
+    columns += ", block_hash, included_by, removed, kafka_offset"
     moment = datetime.fromtimestamp(NOW_MS // 1000, UTC)
     told = (moment, 1, b"0xa".ljust(66, b"\0"), 2, "1:0xa:2", "WETH")
     nobody, somebody = bytes(42), b"0x".ljust(42, b"1")
@@ -336,7 +326,7 @@ async def test_rows_from_before_the_migration_are_carried_over(clickhouse: Click
         [*told, somebody, "buy", Decimal(5), 7, "0xb", "hash", 0, 5],
         [*told, nobody, "buy", Decimal(6), 0, "", "nothing", 0, 6],
     ]
-    await client.insert(f"{database}.raw_swaps", rows, columns)
+    await client.insert(f"{database}.raw_swaps", rows, columns.split(", "))
     day = [moment.date() - timedelta(days=9), 1, "OLD", Decimal(3), Decimal(4), 2, 1, 1, moment]
     await client.insert(f"{database}.swaps_daily", [day])
     store = await ClickHouseStore.connect(clickhouse)

@@ -142,15 +142,18 @@ def decided(spec: SwapStatsSpec, records_that_matter: str, details: str = "0") -
     ).strip()
 
 
+def since_open_days(spec: SwapStatsSpec) -> str:
+    """The condition of records that can decide about an open day: events are remembered so long."""
+    oldest_day = f"toDateTime64(toDate(now('UTC')) - {OPEN_DAYS}, 3, 'UTC')"
+    return f"stream_time >= {oldest_day} - toIntervalHour({_ttl_hours(spec) + 2})"
+
+
 def _decided_for_the_views(spec: SwapStatsSpec) -> dict[str, str]:
-    # An event's records are read as long as it was remembered before the oldest open day.
-    before_hours = _ttl_hours(spec) + 2
-    since = f"toDateTime64(toDate(now('UTC')) - {OPEN_DAYS}, 3, 'UTC') - toIntervalHour({before_hours})"
     kinds = ", ".join(f"{name} {kind}" for name, kind in _DETAILS)
     details = f"CAST(({', '.join(name for name, _ in _DETAILS)}), 'Tuple({kinds.replace(chr(39), chr(92) + chr(39))})')"
     return {
         "all_decided": decided(spec, "1", details),
-        "open_days_decided": decided(spec, f"stream_time >= {since}"),
+        "open_days_decided": decided(spec, since_open_days(spec)),
     }
 
 

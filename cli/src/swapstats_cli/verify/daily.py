@@ -1,15 +1,17 @@
-"""What each UTC day must have, by the oracle's outcomes. Pure."""
+"""What each UTC day must have, by the oracle's outcomes, against what ClickHouse counts. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NamedTuple
 
+from swapstats_cli.verify.report import DayDifference, DaysReport
 from swapstats_core.fields import DAY_MS
 from swapstats_core.oracle import Oracle, Outcome
-from swapstats_core.swap import Swap
+from swapstats_core.swap import FUTURE_MS, Swap, format_token, format_usd
 
 
 class Day(NamedTuple):
@@ -30,6 +32,17 @@ class DayTotals:
     buy_trades: int = 0
     late_trades: int = 0
     late_usd_micros: int = 0
+
+    def fields(self) -> dict[str, str]:
+        """As ``daily`` shows them."""
+        return {
+            "volume_usd": format_usd(self.usd_micros),
+            "volume_token": format_token(self.token_atto),
+            "trades": str(self.trades),
+            "buy_trades": str(self.buy_trades),
+            "late_trades": str(self.late_trades),
+            "late_volume_usd": format_usd(self.late_usd_micros),
+        }
 
 
 class DailyLedger:
@@ -73,3 +86,63 @@ class DailyLedger:
 
     def _day_of(self, swap: Swap) -> DayTotals:
         return self._totals.setdefault(Day(swap.event_ms // DAY_MS, swap.chain_id, swap.token), DayTotals())
+
+
+class DaysCheck:
+    """Give it the topic's records in offset order (`take`), then what ClickHouse counts (`compare`).
+
+    ``committed`` has the recorder's next offset by partition, ``beginnings`` the topic's first; ``oracle`` makes a
+    partition's. Days before ``first_day`` are left out.
+    """
+
+    def __init__(
+        self,
+        committed: Mapping[int, int],
+        beginnings: Mapping[int, int],
+        home: Callable[[str], int],
+        oracle: Callable[[], Oracle],
+        first_day: int,
+    ) -> None:
+        self.report = DaysReport()
+        self.mixed: set[int] = set()
+        """Partitions with rows of an earlier topic, too."""
+        self._committed = committed
+        self._beginnings = beginnings
+        self._home = home
+        self._oracles = {partition: oracle() for partition in committed}
+        self._ledger = DailyLedger()
+        self._first_days = dict.fromkeys(committed, first_day)
+        self._begun: set[int] = set()
+
+    def take(self, partition: int, offset: int, timestamp_ms: int, swap: Swap | None) -> None:
+        """A record of the topic; None if it isn't a swap of this partition."""
+        if offset >= self._committed.get(partition, 0):
+            return
+        if partition not in self._begun:
+            self._begun.add(partition)
+            if self._beginnings[partition] > 0:  # records of that day, or the next minute's, may be gone
+                whole_day = (timestamp_ms + FUTURE_MS) // DAY_MS + 1
+                self._first_days[partition] = max(whole_day, self._first_days[partition])
+        if swap is not None:
+            oracle = self._oracles[partition]
+            self._ledger.take(swap, oracle.add(swap), oracle)
+
+    def expected(self) -> dict[Day, DayTotals]:
+        """Return what must be counted."""
+        return dict(self._ledger.totals())
+
+    def compare(self, source: str, found: Mapping[Day, DayTotals], expected: Mapping[Day, DayTotals]) -> int:
+        """Compare all days that can be compared, and return how many."""
+        compared = 0
+        for day in found.keys() | expected.keys():
+            partition = self._home(day.token)
+            if day.day < self._first_days.get(partition, day.day + 1) or partition in self.mixed:
+                self.report.not_comparable += 1
+                continue
+            compared += 1
+            right, wrong = expected.get(day, DayTotals()).fields(), found.get(day, DayTotals()).fields()
+            date = datetime.fromtimestamp(day.day * DAY_MS // 1000, UTC).date().isoformat()
+            for name, value in right.items():
+                if wrong[name] != value:
+                    self.report.differs(DayDifference(source, date, day.chain_id, day.token, name, wrong[name], value))
+        return compared
