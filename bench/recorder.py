@@ -63,7 +63,7 @@ class MemorySource:
 class EmptyStore(ClickHouseStore):
     """ClickHouse without a row: the endpoint can't say so itself."""
 
-    async def seen_before(self, record: Record, incarnation: str, reach_ms: int) -> Seen:
+    async def seen_before(self, record: Record, incarnation: str, reach_ms: int) -> Seen:  # noqa: ARG002 - nothing was before
         """Nothing."""
         return Seen()
 

@@ -23,6 +23,7 @@ source:
      manage: true}
   groupId: swap-stats
   start: latest
+  reorgHorizon: 30m
   maxBytes: 1048576
   maxInflight: 64
   sessionTimeout: 30s
@@ -154,6 +155,7 @@ def test_snake_case_is_python_only_but_understood() -> None:
         ("grace: -1", "greater than or equal to 0"),
         ("grace: 25h", "grace: must not exceed the longest window"),
         ("dedupe: {ttl: 23h}", "dedupe.ttl: must be at least the longest window"),
+        ("{source: {reorgHorizon: 25h}}", "source.reorgHorizon: must not exceed dedupe.ttl"),
         ("source: {topic: {retention: 24h}}", "source.topic.retention: must be at least the longest window plus grace"),
         ("source: {topic: {partitions: 0}}", "greater than or equal to 1"),
         ("source: {topic: {partitions: 1025}}", "less than or equal to 1024"),
@@ -213,6 +215,7 @@ def test_what_is_refused_and_what_it_says(text: str, words: str) -> None:
         "{windows: [1m], grace: 1m, dedupe: {ttl: 1m}, source: {topic: {retention: 2m}}}",
         "{windows: [7d], dedupe: {ttl: 7d}, source: {topic: {retention: 170h}}}",
         "{grace: 24h, source: {topic: {retention: 48h}}}",
+        "source: {reorgHorizon: 24h}",
         "shards: {replicas: 0}",
         "shards: {replicas: 12}",
         "{environment: dev, api: {auth: {jwt: {mint: true}}}}",

@@ -112,6 +112,9 @@ class Sasl(Section):
     """Where the password is."""
 
 
+DEFAULT_REORG_HORIZON_MS = 30 * MINUTE_MS
+
+
 class Source(Section):
     """Where swaps come from."""
 
@@ -125,9 +128,9 @@ class Source(Section):
     """Group under which offsets are shown to lag tools; the recorder's group is this plus ``-recorder``."""
     start: Literal["latest", "earliest"] = "latest"
     """Where a partition without any snapshot begins."""
-    reorg_horizon: Duration = 30 * MINUTE_MS
-    """In stream time; at most ``dedupe.ttl``. For so long after an event was told, a record that only names it may take
-    it back or replace it; later a removal has to agree with what counts."""
+    reorg_horizon: Duration = DEFAULT_REORG_HORIZON_MS
+    """In stream time; at most ``dedupe.ttl``, if more than 30m. For so long after an event was told, a record that only
+    names it may take it back or replace it; later a removal has to agree with what counts."""
     max_bytes: int = Field(default=1_048_576, ge=1024)
     """Largest fetch per partition, in bytes; also the largest record accepted."""
     max_inflight: int = Field(default=64, ge=1, le=4096)
@@ -480,7 +483,7 @@ class SwapStatsSpec(Section):
             raise ValueError("windows: list them in ascending order, each once")
         if self.dedupe.ttl < self.windows[-1]:
             raise ValueError("dedupe.ttl: must be at least the longest window, or an id expires while its event counts")
-        if self.source.reorg_horizon > self.dedupe.ttl:
+        if self.source.reorg_horizon > max(self.dedupe.ttl, DEFAULT_REORG_HORIZON_MS):
             raise ValueError("source.reorgHorizon: must not exceed dedupe.ttl, or events are forgotten before it ends")
         if self.grace > self.windows[-1]:
             raise ValueError("grace: must not exceed the longest window")
