@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +18,7 @@ from swapstats_cli.verify.daily import DailyLedger, Day, DayTotals
 from swapstats_core.oracle import Oracle, Outcome
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
 from tests.recorder.events import DAY_MS, spec_with, swap
-from tests.recorder.mentions import MINUTE_MS, tellings
+from tests.recorder.mentions import MINUTE_MS, Telling, tellings
 
 STREAMS = 250
 NOW_MS = int(time.time() * 1000)
@@ -121,3 +122,75 @@ async def test_a_day_is_what_the_contract_says(
     ]
     assert not wrong, [(each, world.story(int(each[0].token[1:]))) for each in wrong[:1]]
     assert {outcome for _, outcome in world.stories} == set(Outcome)
+
+
+BOTH, HASH, NUMBER, NOTHING = (
+    frozenset(("hash", "number")),
+    frozenset(("hash",)),
+    frozenset(("number",)),
+    frozenset[str](),
+)
+OLD_MS = TODAY_MS - DAY_MS
+ADD = Telling(1, OLD_MS, 7, True, 4, BOTH)
+NEXT = replace(ADD, block=6, event_ms=OLD_MS + 12_000)
+"""Mined again in a higher block."""
+PASSES = Telling(2, OLD_MS + 31 * MINUTE_MS, 1, True, 9, BOTH)
+"""Another event of the token's other chain, behind the horizon."""
+FIXED: dict[str, tuple[list[Telling], int]] = {
+    "with hash, with number only, with neither": ([ADD, replace(ADD, names=NUMBER), replace(ADD, names=NOTHING)], 7),
+    "added by hash and number, removed by number": ([ADD, replace(ADD, names=NUMBER, removed=True)], 0),
+    "mined again, the removal never seen": ([ADD, NEXT], 7),
+    "removed at another price": ([ADD, replace(ADD, removed=True, usd=9)], 0),
+    "removed at another time": ([ADD, replace(ADD, removed=True, event_ms=OLD_MS + 60_000)], 0),
+    "a sibling at the same height, by number": (
+        [
+            replace(ADD, names=NUMBER),
+            replace(ADD, names=NUMBER, removed=True),
+            replace(ADD, block=5, names=NUMBER, usd=8),
+        ],
+        0,
+    ),
+    "back again, and nothing says so": ([ADD, replace(ADD, removed=True), NEXT, replace(NEXT, removed=True), ADD], 0),
+    "back again by revision": (
+        [
+            replace(ADD, revision=1),
+            replace(ADD, removed=True, revision=2),
+            replace(NEXT, revision=3),
+            replace(NEXT, removed=True, revision=4),
+            replace(ADD, revision=5),
+        ],
+        7,
+    ),
+    "a repeat that disagrees": ([ADD, replace(ADD, usd=5)], 7),
+    "the higher block, of which only another record says the number": (
+        [replace(NEXT, names=HASH, usd=3), replace(ADD, event_ms=OLD_MS + 13_000), replace(NEXT, usd=3)],
+        3,
+    ),
+    "behind the horizon a removal that agrees": ([ADD, PASSES, replace(ADD, names=NUMBER, removed=True)], 0 + 1),
+    "behind the horizon a removal that does not": ([ADD, PASSES, replace(ADD, removed=True, usd=9)], 7 + 1),
+    "behind the horizon another block": ([ADD, PASSES, replace(NEXT, usd=8)], 7 + 1),
+    "refused, and told again when it can count": (
+        [ADD, PASSES, replace(NEXT, usd=8), replace(ADD, removed=True), replace(NEXT, usd=8)],
+        8 + 1,
+    ),
+}
+
+
+async def test_what_the_contract_was_written_for(
+    store: ClickHouseStore, clickhouse: ClickHouse, client: AsyncClient
+) -> None:
+    spec = spec_with(clickhouse)
+    await store.migrate(spec)
+    world = World(spec, store, client)
+    for number, (told, _) in enumerate(FIXED.values()):
+        for telling in told:
+            world.tell(telling.fields(f"T{number}"), number)
+    await world.insert()
+    found = await world.daily()
+    assert found == world.expected()
+    sums = dict.fromkeys(FIXED, 0)
+    for day, totals in found.items():
+        sums[list(FIXED)[int(day.token[1:])]] += totals.usd_micros // 10**6
+    assert sums == {name: usd for name, (_, usd) in FIXED.items()}
+    await client.command(f"OPTIMIZE TABLE {clickhouse.database}.swap_records FINAL")
+    assert await world.daily() == found
