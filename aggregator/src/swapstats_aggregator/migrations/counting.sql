@@ -11,7 +11,7 @@ SELECT
     side, amount_token, amount_usd, details.block_number AS block_number, details.block_hash AS block_hash,
     coalesce(block_hash, toString(block_number), '') AS inclusion, details.revision AS revision,
     details.removed AS removed, details.schema_version AS schema_version,
-    kafka_partition, kafka_offset, counts, late
+    details.kafka_partition AS kafka_partition, details.kafka_offset AS kafka_offset, counts, late
 FROM (${all_decided})
 WHERE stands;
 

@@ -1,27 +1,20 @@
 -- Which records count: a SELECT for the views of counting.sql and for `swapstats verify`, with ${details} of each record.
--- Of nearly every event no removal is known, and all its records say the same: the first of them counts, or is late.
+-- Of nearly every event no removal is known, and all its records say the same: it counts, or is late if even the first is,
+-- since later ones are later still.
 SELECT
-    chain_id, tx_hash, log_index, token, first.1 AS event_date, first.2 AS amount_usd, first.3 AS amount_token,
-    first.4 AS side, first.5 AS late, first.6 AS kafka_partition, first.7 AS kafka_offset, first.8 AS details,
-    NOT late AS counts, 1 AS stands
-FROM
-(
-    SELECT
-        chain_id, tx_hash, log_index, token,
-        argMin((event_date, amount_usd, amount_token, side, late, kafka_partition, kafka_offset, ${details}),
-               (stream_time, kafka_offset)) AS first
-    FROM ${database}.swap_records AS record
-    WHERE ${records_that_matter}
-    GROUP BY chain_id, tx_hash, log_index, token
-    HAVING ${say_the_same}
-)
+    chain_id, tx_hash, log_index, token, any(record.event_date) AS event_date, any(record.amount_usd) AS amount_usd,
+    any(record.amount_token) AS amount_token, any(record.side) AS side, min(record.late) AS late,
+    ${first_details} AS details, NOT late AS counts, 1 AS stands
+FROM ${database}.swap_records AS record
+WHERE ${records_that_matter}
+GROUP BY chain_id, tx_hash, log_index, token
+HAVING ${say_the_same}
 UNION ALL
 -- Of the others every record is given, so that a day from which one is taken away is computed again. Each subquery
 -- computes once what the next one uses: a name within one SELECT stands for its whole expression.
 SELECT
     chain_id, tx_hash, log_index, token, each.2.1 AS event_date, each.2.2 AS amount_usd, each.2.3 AS amount_token,
-    each.2.4 AS side, each.1 = late_at AS late, each.2.6 AS kafka_partition, each.2.7 AS kafka_offset,
-    each.2.8 AS details, has(counted, each.1) AS counts,
+    each.2.4 AS side, each.1 = late_at AS late, each.2.6 AS details, has(counted, each.1) AS counts,
     each.1 = if(empty(counted), greatest(late_at, toUInt32(1)), counted[-1]) AS stands
 FROM
 (
@@ -44,11 +37,13 @@ ${fate}
             (
                 SELECT
                     chain_id, tx_hash, log_index, token,
-                    arraySort(found -> (found.2, found.1.7), groupUniqArray((
-                        (event_date, amount_usd, amount_token, side, late, kafka_partition, kafka_offset, ${details}),
+                    arraySort(found -> (found.2, found.4), groupUniqArray((
+                        (event_date, amount_usd, amount_token, side, late, ${details}),
                         toUnixTimestamp64Milli(stream_time),
                         (removed, ifNull(block_hash, ''), ifNull(toInt64(block_number), -1), ifNull(toInt64(revision), -1),
-                         (toUnixTimestamp64Milli(event_time), amount_usd, amount_token, side = 'buy'))
+                         (toUnixTimestamp64Milli(event_time), amount_usd, amount_token, side = 'buy')),
+                        kafka_offset,
+                        incarnation
                     ))) AS records
                 FROM ${database}.swap_records AS record
                 WHERE ${records_that_matter} AND (chain_id, tx_hash, log_index, token) IN

@@ -26,7 +26,7 @@ OPEN_DAYS = 2
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _COMMENT = re.compile(r"^\s*--[^\n]*\n", re.MULTILINE)
-_CONTRIBUTION = ("event_time", "amount_usd", "amount_token", "side")
+_CONTRIBUTION = ("record.event_time", "record.amount_usd", "record.amount_token", "record.side = 'buy'")
 _SAID = "Tuple(ms Int64, usd Decimal(20, 6), token Decimal(38, 18), is_buy UInt8)"
 _MENTION = (
     f"Tuple(at UInt32, removed UInt8, block String, number Int64, revision Int64, said {_SAID}, has_counted UInt8)"
@@ -50,6 +50,8 @@ _DETAILS = (
     ("revision", "Nullable(UInt64)"),
     ("removed", "UInt8"),
     ("schema_version", "UInt16"),
+    ("kafka_partition", "UInt32"),
+    ("kafka_offset", "UInt64"),
 )
 """What the view `swaps` shows of a record beside what decides."""
 
@@ -116,11 +118,11 @@ def load(spec: SwapStatsSpec) -> Schema:
     return Schema(ledger, versioned, following)
 
 
-def decided(spec: SwapStatsSpec, records_that_matter: str, details: str = "0") -> str:
+def decided(spec: SwapStatsSpec, records_that_matter: str, details: str | None = None) -> str:
     """A SELECT of which records count, by event, of those that fulfil a condition; with an expression for ``details``.
 
-    Columns: ``chain_id, tx_hash, log_index, token, event_date, amount_usd, amount_token, side, late, kafka_partition,
-    kafka_offset, details, counts, stands``. Raises SchemaError.
+    Columns: ``chain_id, tx_hash, log_index, token, event_date, amount_usd, amount_token, side, late, details, counts,
+    stands``. Raises SchemaError.
     """
     texts = _texts()
     fate = {
@@ -134,7 +136,8 @@ def decided(spec: SwapStatsSpec, records_that_matter: str, details: str = "0") -
         {
             "database": quoted_identifier(spec.stores.clickhouse.database),
             "records_that_matter": records_that_matter,
-            "details": details,
+            "details": details or "0",
+            "first_details": f"argMin({details}, (record.stream_time, record.kafka_offset))" if details else "0",
             "say_the_same": f"(max(removed) = 0 AND {' AND '.join(f'min({c}) = max({c})' for c in _CONTRIBUTION)})",
             "record": _RECORD,
             "fate": _rendered(texts["fate.sql"], fate),
@@ -149,8 +152,9 @@ def since_open_days(spec: SwapStatsSpec) -> str:
 
 
 def _decided_for_the_views(spec: SwapStatsSpec) -> dict[str, str]:
-    kinds = ", ".join(f"{name} {kind}" for name, kind in _DETAILS)
-    details = f"CAST(({', '.join(name for name, _ in _DETAILS)}), 'Tuple({kinds.replace(chr(39), chr(92) + chr(39))})')"
+    names = ", ".join(f"record.{name}" for name, _ in _DETAILS)
+    kinds = ", ".join(f"{name} {kind}" for name, kind in _DETAILS).replace("'", "\\'")
+    details = f"CAST(({names}), 'Tuple({kinds})')"
     return {
         "all_decided": decided(spec, "1", details),
         "open_days_decided": decided(spec, since_open_days(spec)),
