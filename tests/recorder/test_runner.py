@@ -11,9 +11,12 @@ from prometheus_client import CollectorRegistry
 from swapstats_aggregator.recorder.batch import MAX_BYTES, MAX_ROWS, Batch
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_aggregator.recorder.ports import Polled, Record, StoreUnavailableError
+from swapstats_aggregator.recorder.rows import Row, encode
 from swapstats_aggregator.recorder.runner import Recorder
+from swapstats_aggregator.recorder.stream_time import Seen
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
+from swapstats_core.swap import RecordedSwap, decode_recorded
 from tests.recorder.events import encoded, event
 
 PARTITIONS = 4
@@ -48,8 +51,8 @@ class FakeSource:
         self.position += len(found)
         if self.position == self.restart_at:
             self.position, self.records, self.restart_at = 0, self.after_restart, -1
-            return Polled(self.generation, found, restarted=True)
-        return Polled(self.generation, found)
+            return Polled(self.generation, found, restarted=True, incarnation="life")
+        return Polled(self.generation, found, incarnation="life")
 
     async def commit(self, next_offsets: Mapping[int, int]) -> bool:
         async with self.changed:
@@ -72,6 +75,9 @@ class FakeStore:
     def __init__(self) -> None:
         self.inserts: list[tuple[bytes, str]] = []
         self.failures = 0
+        self.seen = Seen()
+        self.unseen = False
+        self.asked: list[tuple[int, int, str]] = []
         self.tried = asyncio.Event()
 
     async def insert(self, block: bytes, token: str) -> None:
@@ -80,6 +86,13 @@ class FakeStore:
         if self.failures:
             self.failures -= 1
             raise StoreUnavailableError(210, "connection refused")
+
+    async def seen_before(self, record: Record, incarnation: str, reach_ms: int) -> Seen:
+        if self.unseen:
+            self.tried.set()
+            raise StoreUnavailableError(210, "connection refused")
+        self.asked.append((record.partition, record.offset, incarnation))
+        return self.seen
 
 
 class Running:
@@ -250,3 +263,41 @@ def test_offsets_that_a_broker_gave_twice_end_no_batch() -> None:
     batch = Batch(1, 10)
     batch.add([Record(0, offset, 0, None) for offset in (4, 5, 5, 6)], [])
     assert batch.next_offsets == {0: 7}
+
+
+async def test_a_partition_is_taken_over_where_the_rows_before_have_left_it() -> None:
+    first, second = record(0, 5), record(1, 10)  # of one token
+    minute = 60_000
+    async with Running([first, second], interval="200ms") as running:
+        running.store.seen = Seen(TIME_MS + 10 * minute, {("T0", 1): TIME_MS + 3 * minute})
+        await running.source.has_committed(1)
+        running.source.records.append(record(2, 15))
+        running.source.rebalance(position=1)
+        await running.source.has_committed(2)
+    home = first.partition
+    assert running.store.asked == [(home, 0, "life"), (home, 1, "life")]
+    late = [Row(r.partition, r.offset, TIME_MS, _swap(r), TIME_MS + 10 * minute, True, "life") for r in (first, second)]
+    assert running.store.inserts[0][0] == encode(late)
+
+
+async def test_a_partition_that_cannot_be_taken_over_yet_is_not_written() -> None:
+    async with Running([record(offset) for offset in range(5)]) as running:
+        running.store.unseen = True
+        await running.store.tried.wait()
+        assert running.recorder.store_error
+        assert running.store.inserts == []
+        running.store.unseen = False
+        await running.source.has_committed(1)
+    assert running.metric("recorder_rows_total") == 5
+    assert running.metric("recorder_retries_total", code="210") >= 1
+
+
+async def test_a_record_that_the_broker_gives_twice_is_one_row() -> None:
+    first, second, third = (record(offset, 5) for offset in range(3))
+    async with Running([first, second, second, third], interval="200ms") as running:
+        await running.source.has_committed(1)
+    assert running.metric("recorder_rows_total") == 3
+
+
+def _swap(told: Record) -> RecordedSwap:
+    return decode_recorded(told.value, told.timestamp_ms)

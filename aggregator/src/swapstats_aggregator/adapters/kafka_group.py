@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from msgspec import structs
 
 from swapstats_aggregator.adapters.kafka_client import abandon
 from swapstats_aggregator.adapters.kafka_stalls import Stalls
@@ -97,14 +98,14 @@ class GroupSource:
                 raise SourceLostError(f"no answer for {_SILENT_SECONDS:.0f} s: {error!r}") from error
             _log.info("can't tell yet whether the topic is the same", error=repr(error))
             await asyncio.sleep(timeout_ms / 1000)  # as long as a poll without records: the bound on asking again
-            return Polled(self._generation, [])
+            return Polled(self._generation, [], incarnation=self._incarnation or "")
         self._answered_at = time.monotonic()
         self._unverified = None
         if changed is None:
-            return polled
+            return structs.replace(polled, incarnation=self._incarnation)
         known, self._incarnation = self._incarnation, changed
         if known is None:
-            return polled
+            return structs.replace(polled, incarnation=changed)
         _log.warning("the topic was recreated", before=known, now=changed)
         return await self._restarted(self._consumer.assignment(), "recreated")
 

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import msgspec
 
+from swapstats_aggregator.recorder.stream_time import Seen
+
 
 class Record(msgspec.Struct, gc=False, frozen=True):
     """A record as the broker has it. ``timestamp_ms``: when the broker or the producer stamped it."""
@@ -20,12 +22,13 @@ class Record(msgspec.Struct, gc=False, frozen=True):
 class Polled(msgspec.Struct, frozen=True):
     """Records read under one assignment. ``generation`` changes with every rebalance: offsets read under an older one
     must not be committed. ``restarted``: a partition is read from its beginning from here on, so what is in hand must
-    not be mixed with what follows, nor its offsets be committed.
+    not be mixed with what follows, nor its offsets be committed. ``incarnation``: which life of the topic it is.
     """
 
     generation: int
     records: list[Record]
     restarted: bool = False
+    incarnation: str = ""
 
 
 class StoreUnavailableError(Exception):
@@ -65,6 +68,14 @@ class Store(Protocol):
 
     async def insert(self, block: bytes, token: str) -> None:
         """Insert a stream of Native blocks, all or nothing; a repeat of a recent ``token`` does nothing.
+
+        Raises StoreUnavailableError.
+        """
+        ...
+
+    async def seen_before(self, record: Record, incarnation: str, reach_ms: int) -> Seen:
+        """How far the record's partition had got before it, by the rows of all records that came earlier; tokens and
+        chains that are more than ``reach_ms`` behind may be left out.
 
         Raises StoreUnavailableError.
         """
