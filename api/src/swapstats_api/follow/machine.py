@@ -443,7 +443,8 @@ class Follow:
         entry.ask_from_ms = now.mono_ms + min(RETRY_LAST_MS, RETRY_FIRST_MS << min(entry.failures, 6))
         self._due[entry.token] = None
         if ownerless and not part.ownerless:
-            part.ownerless, part.standing = True, BEHIND
+            # What is rebuilt stays incomplete: the same owner may answer again, at the same position.
+            part.ownerless, part.standing = True, part.standing._replace(current=False)
             for pinned in part.tokens.values():
                 if pinned.pins:
                     self._read_snapshot(pinned, now)
