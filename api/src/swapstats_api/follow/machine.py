@@ -184,7 +184,7 @@ class Follow:
     def delta(self, state: wire.TokenState, now: Now) -> list[Action]:
         """A delta arrived."""
         entry = self._tokens.get(state.token)
-        if entry is not None:
+        if entry is not None and state.partition == entry.partition:
             self._learn(entry, state, state.version, now)
         return self._take()
 
