@@ -43,7 +43,7 @@ class Batch:
         self.times = [swap.event_ms for swap in swaps]
         self.event_ms = np.array(self.times, np.int64)
         self.minutes = (self.event_ms // MINUTE_MS).astype(np.int32)
-        self.words = values_of([(swap.usd_micros, swap.token_atto) for swap in swaps])
+        self.words = values_of([swap.usd_micros for swap in swaps], [swap.token_atto for swap in swaps])
         self.is_buy = np.array([swap.is_buy for swap in swaps], np.bool_)
         self.blocks = hashes.blocks([swap.block_hash for swap in swaps])
         self.numbers = _optional([swap.block_number for swap in swaps])

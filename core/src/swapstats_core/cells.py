@@ -56,10 +56,20 @@ def to_sums(values: Sequence[int]) -> Sums:
     )
 
 
-def values_of(amounts: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint64]:
-    """Pairs (usd_micros, token_atto) as an ``(n, 4)`` array of 64-bit words: token low, high, usd low, high."""
-    packed = b"".join([(token | usd << 128).to_bytes(32, "little") for usd, token in amounts])
-    return np.frombuffer(packed, dtype="<u8").reshape(-1, 4)
+def values_of(usd_micros: Sequence[int], token_atto: Sequence[int]) -> npt.NDArray[np.uint64]:
+    """Amounts as an ``(n, 4)`` array of 64-bit words: token low, high, usd low, high."""
+    words = np.empty((len(usd_micros), 4), np.uint64)
+    words[:, :2] = _words(token_atto)
+    try:
+        words[:, 2], words[:, 3] = np.array(usd_micros, np.uint64), 0
+    except OverflowError:
+        words[:, 2:] = _words(usd_micros)
+    return words
+
+
+def _words(amounts: Sequence[int]) -> npt.NDArray[np.uint64]:
+    packed = b"".join([amount.to_bytes(16, "little") for amount in amounts])
+    return np.frombuffer(packed, dtype="<u8").reshape(-1, 2)
 
 
 def rows_of(words: npt.NDArray[np.uint64], buys: npt.NDArray[np.bool_], signs: Int64s) -> Int64s:

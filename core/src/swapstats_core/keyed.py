@@ -68,7 +68,10 @@ class KeyedHash:
     def blocks(self, block_hashes: Sequence[str | None]) -> UInt64s:
         """`block` of each."""
         blocks = self._blocks
-        return np.array([blocks[block_hash] for block_hash in block_hashes], np.uint64)
+        codes = list(map(blocks.get, block_hashes))
+        if None in codes:  # not met before
+            codes = [blocks[block_hash] for block_hash in block_hashes]
+        return np.array(codes, np.uint64)
 
     def contributions(self, event_ms: Int64s, words: UInt64s, buys: npt.NDArray[np.bool_]) -> UInt64s:
         """48 bits of each contribution: event time, amounts (``(n, 4)`` words of `cells.values_of`) and side."""

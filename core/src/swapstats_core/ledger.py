@@ -138,7 +138,7 @@ def of_events(events: Sequence[tuple[bytes, Event]]) -> Ledger:
         versions=np.array([event.version for _, event, *_ in rows], np.uint16),
         changed_ms=np.array([event.changed_ms for _, event, *_ in rows], np.int64),
         event_ms=np.array([mention.contribution.event_ms for mention in mentions], np.int64),
-        words=values_of([(m.contribution.usd_micros, m.contribution.token_atto) for m in mentions]),
+        words=values_of([m.contribution.usd_micros for m in mentions], [m.contribution.token_atto for m in mentions]),
         flags=np.array(flags, np.uint8),
         blocks=np.array([mention.block for mention in mentions], np.uint64),
         numbers=np.array([-1 if m.number is None else m.number for m in mentions], np.int64),

@@ -202,7 +202,7 @@ class PartitionState:
                 seen_ms = self._seen_on_another_chain(token, chains[at], time_ms)
             is_late = time_ms < seen_ms - grace_ms or time_ms < floor_ms
             place = recent.get(digests[at])
-            if place is None and at not in remembered and not swaps[at].removed:
+            if place is None and not swaps[at].removed and at not in remembered:
                 if is_late:
                     late.append(at)
                     continue
@@ -275,7 +275,7 @@ class PartitionState:
             return
         contributions = [contribution for *_, contribution in visible]
         rows = rows_of(
-            values_of([(each.usd_micros, each.token_atto) for each in contributions]),
+            values_of([each.usd_micros for each in contributions], [each.token_atto for each in contributions]),
             np.array([each.is_buy for each in contributions], np.bool_),
             np.array([sign for _, sign, _ in visible], np.int64),
         )
