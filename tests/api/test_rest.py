@@ -12,8 +12,10 @@ from fastapi import Depends, HTTPException
 from fastapi.requests import HTTPConnection
 
 from swapstats_core import wire
+from swapstats_core.fields import format_duration
+from swapstats_core.methodology import VERSION, methodology
 from tests.api.owner_model import Owner, trades_in, windows
-from tests.api.running import PARTITIONS, Api, home, running_api
+from tests.api.running import PARTITIONS, SPEC, Api, home, running_api
 from tests.api.sites import MemorySite, Site, mono_ms, tick, until, wall_ms
 
 TOKEN = "USDC"
@@ -376,3 +378,22 @@ async def test_a_gap_between_two_owners_is_waited_for() -> None:
         await owner_of(site)
         assert (await reading).epoch == 3
         assert home(TOKEN) not in (await status)["missing"]
+
+
+async def test_the_rules_are_told_with_what_the_resource_sets_of_them(api: Api) -> None:
+    answer = await api.get("/api/methodology")
+    assert answer.status == 200
+    rules = answer.body
+    assert rules["version"] == VERSION
+    assert rules["windows"]["names"] == list(SPEC.window_names)
+    assert rules["late"]["grace"] == format_duration(SPEC.grace)
+    assert rules["amounts"]["most_usd"] is None
+    assert all(part["rule"].endswith(".") for part in rules.values() if isinstance(part, dict))
+    strict = SPEC.model_copy(
+        update={
+            "source": SPEC.source.model_copy(update={"amounts": "refuse"}),
+            "limits": SPEC.limits.model_copy(update={"max_trade_usd": 5_000_000}),
+        }
+    )
+    assert methodology(strict)["amounts"]["most_usd"] == "5.000000"
+    assert "set aside" in methodology(strict)["amounts"]["rule"]
