@@ -18,6 +18,7 @@ from swapstats_core.swap import Reject, decode, format_token, format_usd
 from swapstats_core.wire import (
     CURRENT_WITHIN_MS,
     Found,
+    Late,
     Refused,
     TokenQuery,
     TokenState,
@@ -168,6 +169,9 @@ class Exactness:
         for name, minutes in zip(self.config.window_names, self.config.window_minutes, strict=True):
             if carried_ms is None or state.as_of_ms // MINUTE_MS - minutes >= carried_ms // MINUTE_MS:
                 must(served[name] == wanted[name], f"{seen}: served {served}, must be {wanted}")
+                if minutes == self.config.longest_minutes:
+                    late = Late(expected.windows[minutes].late, expected.newest_late_ms)
+                    must(state.late == late, f"{seen}: told {state.late}, must be {late}")
 
 
 class _Told:

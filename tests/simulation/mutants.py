@@ -16,6 +16,10 @@ from swapstats_aggregator.adapters.memory import MemorySnapshots, MemorySource, 
 from swapstats_aggregator.feed import Feed
 from swapstats_aggregator.ports import DeadLetter, DeadLetters, Fetched, SourceRecord, Unavailable, Verdict
 from swapstats_aggregator.replica import Replica
+from swapstats_core import events
+from swapstats_core.events import Mention
+from swapstats_core.memory import Memory
+from swapstats_core.partition import PartitionState
 from swapstats_core.snapshot import decode_manifest, encode_manifest
 from swapstats_core.swap import Reject, decode
 from swapstats_core.wire import Query, Reply, Subjects
@@ -160,7 +164,7 @@ def _leases_by_the_wall_clock() -> Iterator[Make]:
 
 
 @contextlib.contextmanager
-def _patched(owner: type, name: str, value: Any) -> Iterator[Make]:  # noqa: ANN401 - any attribute
+def _patched(owner: object, name: str, value: Any) -> Iterator[Make]:  # noqa: ANN401 - any attribute
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, value)
         yield Make()
@@ -176,6 +180,28 @@ def _take_all(feed: Feed, most: int) -> Sequence[SourceRecord]:
 
 _TAKE = Feed.take
 
+
+def _what_it_repeats(removal: Mention, adds: Sequence[Mention]) -> list[Mention]:
+    return [add for add in adds if add.contribution == removal.contribution and events.are_compatible(add, removal)]
+
+
+def _are_named_alike(one: Mention, other: Mention) -> bool:
+    return (one.block, one.number) == (other.block, other.number)
+
+
+def _the_first_that_is_alive(verdict: Any) -> int | None:  # noqa: ANN401 - private there
+    taken = [each for _, some in verdict._taken for each in some]
+    mentions = enumerate(verdict._mentions)
+    return next((at for at, each in mentions if not each.removed and each not in taken), None)
+
+
+def _seen_on_any_chain(state: PartitionState, token: int, chain: int, time_ms: int) -> int:
+    newest_ms = state._newest[token]
+    state._chain[token] = chain
+    state._newest[token] = max(newest_ms, time_ms)
+    return newest_ms
+
+
 MUTANTS: Final[Mapping[str, Mutant]] = {
     "the store accepts flips of any epoch": lambda: _snapshots(_FlipsOfAnyEpoch),
     "the store accepts flips in any order": lambda: _snapshots(_LateFlips),
@@ -186,5 +212,18 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "a shadow reads beyond its owner": lambda: _patched(Feed, "take", _take_all),
     "follow leases end by the wall clock": _leases_by_the_wall_clock,
     "a shard trusts its wall clock whatever it says": lambda: _clock(_TrustsTheWallClock),
+    "a removal takes back only what it repeats": lambda: _patched(events, "_taken_back", _what_it_repeats),
+    "the names of a block must be the same": lambda: _patched(events, "are_compatible", _are_named_alike),
+    "no block takes the place of another": lambda: _patched(events._Verdict, "counting", _the_first_that_is_alive),
+    "revisions are as good as each other": lambda: _patched(events, "_or_none", lambda _: -1),
+    "what comes back after its removal is taken for a repeat": lambda: _patched(
+        events, "_is_readded", lambda *_: False
+    ),
+    "what disagrees is taken for a repeat": lambda: _patched(events, "_disagrees", lambda *_: False),
+    "open events are forgotten with their head": lambda: _patched(Memory, "_open_event", lambda *_: None),
+    "a token has one watermark for all its chains": lambda: _patched(
+        PartitionState, "_seen_on_another_chain", _seen_on_any_chain
+    ),
+    "late swaps aren't told": lambda: _patched(PartitionState, "_count_late", lambda *_: None),
     "dead letters are sent after their records have been passed": _dead_letters_later,
 }
