@@ -42,7 +42,7 @@ RESOURCE = SwapStatsResource.model_validate(
     {
         "metadata": {"name": "sim"},
         "spec": {
-            "source": {"topic": {"partitions": PARTITIONS}, "start": "earliest"},
+            "source": {"topic": {"partitions": PARTITIONS}, "start": "earliest", "reorgHorizon": "10s"},
             "windows": ["1m", "2m", "5m"],
             "grace": "20s",
             "snapshots": {"interval": "1s"},
