@@ -97,7 +97,7 @@ async def test_a_lost_snapshot_is_rebuilt_from_what_can_still_count(world: World
     world.produce_noise(rng, 0, 30)
     old = [world.topic.log(p).end for p in BOTH]
     day_ms = 24 * 3_600_000
-    world.now_ms += day_ms + 600_000
+    world.now_ms += day_ms + 3 * 3_600_000
     world.produce_noise(rng, 30, 300)
     async with world.member("shard-0") as running:
         await world.assign(owned("shard-0", 1))
@@ -133,11 +133,11 @@ async def test_a_snapshot_older_than_the_brokers_first_record_is_rebuilt(world: 
         await running.stop()
     world.produce_noise(rng, 60, 60)
     gone = [world.topic.log(p).end for p in BOTH]
-    world.now_ms += 26 * 3_600_000
+    world.now_ms += 27 * 3_600_000
     for partition in BOTH:
         world.append(partition, b"{")  # too old to count as well, but still there
         world.topic.trim(partition, gone[partition])
-    world.now_ms += 26 * 3_600_000
+    world.now_ms += 27 * 3_600_000
     world.produce_noise(rng, 120, 60)
     async with world.member("shard-0"):
         await world.assign(owned("shard-0", 2))

@@ -5,8 +5,8 @@ No I/O; time is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -16,12 +16,13 @@ from swapstats_core.cells import Sums
 from swapstats_core.partition import Applied, Config, Outcome, PartitionState
 from swapstats_core.routing import partition_of
 from swapstats_core.snapshot import share_rebuilt
-from swapstats_core.swap import Reason, Reject, Swap, decode, format_token, format_usd
+from swapstats_core.swap import FUTURE_MS, Reason, Reject, Swap, decode, format_token, format_usd
 from swapstats_core.wire import (
     CURRENT_WITHIN_MS,
     FOLLOW_LEASE_MS,
     PULSE_INTERVAL_MS,
     Found,
+    Held,
     OverviewEntry,
     OverviewQuery,
     PartitionOverview,
@@ -48,8 +49,8 @@ _MOST_FOLLOWED: Final = 100_000
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Which records a state holds: those of topic ``incarnation`` from ``first_offset`` on, and what it carried over
-    before. ``rebuild_until``: the end of the log when the state was begun anew in place of a lost one (None: it
-    wasn't).
+    before. ``rebuild_until``: while the state, begun anew in place of a lost one, hasn't come to the end of the log:
+    that end, as far as it is known.
     """
 
     incarnation: str
@@ -60,18 +61,31 @@ class Origin:
 
 @dataclass(slots=True)
 class _Decoded:
-    """A batch of records: the swaps, the record of each, and the dead letters."""
+    """A batch of records: the swaps, the record of each, and the dead letters; and how many records these are, up to
+    the one that the partition waits before, if there is any.
+    """
 
     swaps: list[Swap] = field(default_factory=list)
     records: list[SourceRecord] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
+    records_used: int = 0
+    held: Held | None = None
 
 
 class Replica:
-    """The state of a partition and its position, and the protocol around it (``docs/protocol.md``)."""
+    """The state of a partition and its position, and the protocol around it (``docs/protocol.md``). ``skip``: offsets
+    that are passed over.
+    """
 
     def __init__(
-        self, partition: int, partitions: int, epoch: int, state: PartitionState, offset: int, origin: Origin
+        self,
+        partition: int,
+        partitions: int,
+        epoch: int,
+        state: PartitionState,
+        offset: int,
+        origin: Origin,
+        skip: Collection[int] = (),
     ) -> None:
         self.partition = partition
         self.epoch = epoch
@@ -81,12 +95,17 @@ class Replica:
         self.origin = origin
         self.current = False
         """Whether the clock follows the wall clock, having been confirmed to be at the end of the log."""
+        self.held: Held | None = None
+        """The record that it waits before."""
+        self.in_transaction = 0
+        """Offsets before the end that an open transaction keeps from being read."""
         self.records = 0
         """Records applied since this object was made."""
         self.events_applied = 0
         self.snapshot_seq = 0
         self.snapshot_at_ms: int | None = None
         self._partitions = partitions
+        self._skip = frozenset(skip)
         self._confirmed_ms = 0
         self._followed: dict[str, int] = {}
         self._pulse = 0
@@ -103,6 +122,11 @@ class Replica:
         """See `share_rebuilt`."""
         return share_rebuilt(self.origin.first_offset, self.offset, self.origin.rebuild_until)
 
+    @property
+    def skipped(self) -> list[int]:
+        """The offsets among those that it has read which were passed over, ascending."""
+        return sorted(at for at in self._skip if self.origin.first_offset <= at < self.offset)
+
     def own(self, epoch: int) -> None:
         """Begin an ownership: its pulses are numbered from 1 again."""
         self.epoch = epoch
@@ -110,28 +134,44 @@ class Replica:
 
     # -- records ----------------------------------------------------------------------------------------------------
 
-    def _decode(self, records: Sequence[SourceRecord]) -> _Decoded:
-        decoded = _Decoded()
+    def _decode(self, records: Sequence[SourceRecord], wall_ms: int | None) -> _Decoded:
+        decoded = _Decoded(records_used=len(records))
         swaps, kept = decoded.swaps, decoded.records
-        here, partitions = self.partition, self._partitions
-        for record in records:
+        here, partitions, skip = self.partition, self._partitions, self._skip
+        latest_ms = _EVER_MS if wall_ms is None else wall_ms + FUTURE_MS
+        for used, record in enumerate(records):
             try:
+                if skip and record.offset in skip:
+                    raise _skipped()
                 swap = decode(record.value, record.timestamp)
                 if (home := partition_of(swap.token, partitions)) != here:
                     raise _misplaced(swap, home)
             except Reject as reject:
                 decoded.letters.append(DeadLetter(self.partition, record, reject.reason, reject.detail))
             else:
+                if swap.event_ms > latest_ms:
+                    ahead_ms = swap.event_ms - latest_ms + FUTURE_MS
+                    decoded.records_used, decoded.held = used, Held(record.offset, swap.event_ms, ahead_ms)
+                    break
                 swaps.append(swap)
                 kept.append(record)
         return decoded
 
-    def apply(self, records: Sequence[SourceRecord]) -> tuple[Applied, list[DeadLetter]]:
-        """Count records and move the position; returns what happened and the dead letters."""
-        decoded = self._decode(records)
+    def apply(self, records: Sequence[SourceRecord], wall_ms: int | None = None) -> tuple[Applied, list[DeadLetter]]:
+        """Count records and move the position; returns what happened and the dead letters.
+
+        ``wall_ms``: the wall clock. A swap too far ahead of it, and all records from it on, must wait: then ``held``
+        says so, and the position is its. That delays and decides nothing, so whoever reads the records later, or again,
+        comes to the same state.
+        """
+        decoded = self._decode(records, wall_ms)
         applied = self.state.apply(decoded.swaps)
-        self.offset = records[-1].offset + 1
-        self.records += len(records)
+        if decoded.held is None:
+            self.offset, self.held = records[-1].offset + 1, None
+        else:
+            is_new = self.held is None or self.held.offset != decoded.held.offset
+            self.offset, self.held = decoded.held.offset, decoded.held if is_new else self.held
+        self.records += decoded.records_used
         self.events_applied += applied.outcomes[Outcome.APPLIED]
         letters = [
             DeadLetter(
@@ -152,14 +192,29 @@ class Replica:
         """
         self.offset = fetched.position
         self.end_offset = fetched.end_offset
+        self.in_transaction = fetched.in_transaction
         if fetched.confirmed_ms is not None:
             self._confirmed_ms = max(self._confirmed_ms, fetched.confirmed_ms)
+        self._rebuilt_up_to(fetched)
         self.current = wall_ms - self._confirmed_ms <= _HOLD_MS
         self.state.advance(self._confirmed_ms if self.current else self.state.newest_ms)
+
+    def _rebuilt_up_to(self, fetched: Fetched) -> None:
+        """A rebuild is done at the first confirmed end: the end that it began with may have lagged (some brokers' does,
+        by a batch), and more has come since.
+        """
+        if (until := self.origin.rebuild_until) is None:
+            return
+        if fetched.confirmed_ms is None:
+            until = max(until, fetched.end_offset, fetched.position + 1)
+            self.origin = replace(self.origin, rebuild_until=until)
+        else:
+            self.origin = replace(self.origin, rebuild_until=None)
 
     def stand(self, offset: int) -> None:
         """All records below ``offset`` have been applied; those after it must wait."""
         self.offset = max(self.offset, offset)
+        self.end_offset = max(self.end_offset, self.offset + 1)
         self.current = False
 
     def doubt(self) -> None:
@@ -174,6 +229,7 @@ class Replica:
         and pulses leave out a number, so that whoever follows tokens asks again.
         """
         self.doubt()
+        self.held, self.in_transaction = None, 0
         now_ms = self.state.now_ms + 1
         if anew:
             self.state = PartitionState(self.config)
@@ -209,6 +265,7 @@ class Replica:
             changed,
             self.rebuilding,
             prove,
+            self.held,
         )
         messages.append((subjects.pulse(self.partition), encode(pulse)))
         return messages
@@ -229,6 +286,7 @@ class Replica:
             windows=msgspec.Raw(encode(windows)),
             current=self.current,
             rebuilding=self.rebuilding,
+            held=self.held,
         )
 
     # -- queries ----------------------------------------------------------------------------------------------------
@@ -266,6 +324,7 @@ class Replica:
             tokens=self.state.known_tokens,
             entries=[OverviewEntry(token, window_stats(sums)) for token, sums in top],
             rebuilding=self.rebuilding,
+            held=self.held,
         )
 
     def _status(self, shard: str) -> PartitionStatus:
@@ -285,11 +344,22 @@ class Replica:
             snapshot_at_ms=self.snapshot_at_ms,
             events_applied=self.events_applied,
             rebuilding=self.rebuilding,
+            held=self.held,
+            skipped=self.skipped,
+            in_transaction=self.in_transaction,
         )
 
     def _refuse(self, code: str, detail: str) -> Refused:
-        at = (self.partition, self.epoch, self.offset, self.current, self.rebuilding)
+        at = (self.partition, self.epoch, self.offset, self.current, self.rebuilding, self.held)
         return Refused(code, detail, *at)  # type: ignore[arg-type] # one of the literal codes
+
+
+_EVER_MS: Final = 2**63
+"""No event is of this time."""
+
+
+def _skipped() -> Reject:
+    return Reject(Reason.SKIPPED, "source.skip names this record: it is passed over, and counts nowhere")
 
 
 def _misplaced(swap: Swap, home: int) -> Reject:

@@ -20,7 +20,7 @@ from swapstats_aggregator.ports import Snapshots, Source, Unavailable
 from swapstats_aggregator.replica import Origin, Replica
 from swapstats_aggregator.setup import Owner
 from swapstats_core.chunks import Chunk, Part, compact
-from swapstats_core.digest import digest_of
+from swapstats_core.digest import digest_of, rules
 from swapstats_core.snapshot import (
     ChunkRef,
     Manifest,
@@ -57,6 +57,9 @@ class Frozen:
     origin: Origin
     newest_ms: int
     now_ms: int
+    skipped: Sequence[int]
+    rules: str
+    """By which it was counted: states of other rules can't be compared."""
 
     async def digest(self) -> str:
         """Its digest (`swapstats_core.digest`), computed in another thread."""
@@ -76,6 +79,8 @@ def freeze(replica: Replica) -> Frozen:
         replica.origin,
         state.newest_ms,
         state.now_ms,
+        replica.skipped,
+        "/".join([rules(state.config), *map(str, replica.skipped)]),
     )
 
 
@@ -215,6 +220,7 @@ class Snapshotter:
             longest_minutes=frozen.longest_minutes,
             chunks=chunks,
             rebuild_until=origin.rebuild_until,
+            skipped=list(frozen.skipped),
         )
 
     async def _chunk(self, part: Part, frozen: Frozen) -> Chunk:

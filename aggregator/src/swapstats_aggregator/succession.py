@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from typing import Final
 
@@ -26,6 +27,7 @@ from swapstats_aggregator.tenure import Tenure
 from swapstats_core.chunks import Chunk
 from swapstats_core.ownership import Released
 from swapstats_core.snapshot import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest
+from swapstats_core.swap import FUTURE_MS
 
 log = structlog.get_logger()
 
@@ -93,13 +95,26 @@ class Succession:
         if tenure.partition in self.holdings:
             return
         restored = await self._restore(tenure)
-        if restored.manifest is None or restored.start.notice is not None:
+        if restored.passed_over:
+            restored = self._begin_behind_owner(tenure, restored)
+        elif restored.manifest is None or restored.start.notice is not None:
             raise Unavailable(f"partition {tenure.partition}: its owner has no snapshot of this topic yet")
         replica = self._replica(tenure, restored)
         limit = replica.offset if tenure.heard is None else max(replica.offset, tenure.heard.offset)
         tenure.role = "shadow"
         self._hold(Holding(replica, Feed(limit), stored=restored.stored))
         log.info("follows", partition=tenure.partition, epoch=tenure.epoch, offset=replica.offset)
+
+    def _begin_behind_owner(self, tenure: Tenure, restored: Restored) -> Restored:
+        """A shadow that can use none of its owner's snapshots (they are of another release, or of another
+        `source.skip`) counts the topic itself, not from further than its owner has come. Raises Unavailable.
+        """
+        start = restored.start
+        if tenure.heard is None:
+            raise Unavailable(f"partition {tenure.partition}: its owner hasn't been heard yet")
+        offset = min(start.offset, tenure.heard.offset)
+        origin = replace(start.origin, first_offset=offset)
+        return replace(restored, start=replace(start, offset=offset, origin=origin))
 
     async def _shadow(self, tenure: Tenure) -> None:
         """Until it is promoted."""
@@ -134,19 +149,26 @@ class Succession:
         await self._serve(tenure, held, snapshotter)
         self._hold(held)
         if tenure.former:
-            await held.until(lambda: replica.current)
+            await held.until(lambda: held.is_as_far_as_possible)
             self._handoffs.record(tenure, restored.start.offset, replica.records, None)
 
     async def _restore(self, tenure: Tenure) -> Restored:
         setup, partition = self._setup, tenure.partition
         topic = await topic_of(partition, setup.config, setup.ports.source, setup.clock())
         return await restore_partition(
-            partition, setup.config, setup.ports.snapshots, topic, setup.spec.source.start, is_first=tenure.epoch == 1
+            partition,
+            setup.config,
+            setup.ports.snapshots,
+            topic,
+            setup.spec.source.start,
+            is_first=tenure.epoch == 1,
+            skip=setup.spec.source.skipped(partition),
         )
 
     def _replica(self, tenure: Tenure, restored: Restored) -> Replica:
-        start, partitions = restored.start, self._setup.spec.source.topic.partitions
-        replica = Replica(tenure.partition, partitions, tenure.epoch, restored.state, start.offset, start.origin)
+        start, partition, source = restored.start, tenure.partition, self._setup.spec.source
+        at = (start.offset, start.origin, source.skipped(partition))
+        replica = Replica(partition, source.topic.partitions, tenure.epoch, restored.state, *at)
         if restored.manifest is not None:
             replica.snapshot_at_ms = restored.manifest.taken_at_ms
         return replica
@@ -176,14 +198,14 @@ class Succession:
         stop = max([replica.offset, *(each.offset for each in (heard, newest) if each is not None)])
         is_there = not is_recreated and await self._catch_up(held, stop)
         is_behind = newest is not None and newest.offset > replica.offset
-        letters = held.unsent.since(_covered(newest, released))
+        letters = self._unsent_letters(held, _covered(newest, released))
         if is_recreated or is_behind or letters is None:
             self.drop(tenure.partition)
             return False
         exactly = released if is_there and released is not None and released.offset == stop else None
         frozen = freeze(replica)
-        if is_there and heard is not None:
-            replica.state.advance(heard.as_of_ms)
+        if is_there and heard is not None:  # a clock that a record from the future took ahead isn't followed
+            replica.state.advance(min(heard.as_of_ms, self._setup.clock() + FUTURE_MS))
         async with held.in_step:  # no record is applied, and no snapshot taken, before these letters are stored
             await self._serve(tenure, held, self._snapshotter(replica, _still_stored(held.stored, newest)))
             held.feed.limit, held.stored = None, {}
@@ -195,6 +217,13 @@ class Succession:
         if exactly is not None:
             await self._handoffs.compare(tenure, frozen)
         return True
+
+    def _unsent_letters(self, held: Holding, covered: int) -> Sequence[DeadLetter] | None:
+        """Those that the former owner may not have sent; None: some are forgotten. What it counted and this shadow
+        passes over, it has surely not.
+        """
+        letters = held.unsent.since(covered)
+        return None if letters is None else [*held.unsent.skipped_before(covered), *letters]
 
     async def _last_word(self, tenure: Tenure) -> Released | None:
         await within(_PARTING_S, tenure.until(lambda: tenure.released is not None))

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from swapstats_api.follow.model import freshness, standing
-from swapstats_api.view import rebuilding, seconds
+from swapstats_api.view import seconds, troubles
 from swapstats_core import wire
 
 
@@ -34,11 +34,12 @@ class PartitionPosition(msgspec.Struct, frozen=True):
     lag_seconds: float | int
     rebuilding: bool | msgspec.UnsetType = msgspec.UNSET
     progress: float | msgspec.UnsetType = msgspec.UNSET
+    held: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Overview(msgspec.Struct, frozen=True):
     """The reply. ``missing``: partitions that nobody answered for; ``stale``: any is stale or missing; ``rebuilding``:
-    any is, and ``progress`` is that of the last among them.
+    any is, and ``progress`` is that of the last among them. Which are held is said by them.
     """
 
     window: str
@@ -64,11 +65,13 @@ def merge(
     lines = [OverviewToken(entry.token, **msgspec.structs.asdict(entry.stats)) for entry in best]
     shares = [part.rebuilding for part in answered if part.rebuilding is not None]
     worst = standing(current=False, rebuilding=min(shares, default=None))
-    return Overview(query.window, query.by, lines, positions, stale, missing, **rebuilding(worst.rebuilt_percent))
+    return Overview(
+        query.window, query.by, lines, positions, stale, missing, **troubles(0, worst.rebuilt_percent, None)
+    )
 
 
 def _position(part: wire.PartitionOverview, wall_ms: int) -> PartitionPosition:
-    worth = standing(current=part.current, rebuilding=part.rebuilding)
+    worth = standing(current=part.current, rebuilding=part.rebuilding, held=part.held)
     stale, lag_ms = freshness(part.as_of_ms, wall_ms, worth)
     return PartitionPosition(
         part.partition,
@@ -77,7 +80,7 @@ def _position(part: wire.PartitionOverview, wall_ms: int) -> PartitionPosition:
         wire.rfc3339(part.as_of_ms),
         stale,
         seconds(lag_ms),
-        **rebuilding(worth.rebuilt_percent),
+        **troubles(part.partition, worth.rebuilt_percent, worth.held),
     )
 
 

@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from swapstats_core.wire import Held
+
 Phase = Literal["owned", "warming", "orphaned"]
 
 
@@ -54,7 +56,7 @@ class PartitionReport(msgspec.Struct, frozen=True):
 
     ``records_per_s``: recent rate, smoothed. ``snapshot_age_ms``: age of the newest flipped snapshot, None without one.
     ``rebuilding``: share (0 to 1) of what must be read in place of a lost snapshot; None: nothing is rebuilt.
-    ``proof``: a shadow's; None: not known yet.
+    ``proof``: a shadow's; None: not known yet. ``held``: it waits before a record from the future.
     """
 
     partition: int
@@ -67,6 +69,7 @@ class PartitionReport(msgspec.Struct, frozen=True):
     rebuilding: float | None = None
     highest_epoch: int = 0
     proof: Proof | None = None
+    held: Held | None = None
 
 
 class Handoff(msgspec.Struct, frozen=True):

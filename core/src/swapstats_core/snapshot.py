@@ -52,7 +52,8 @@ class Manifest(msgspec.Struct, frozen=True):
     ``first_offset`` where reading of it began; ``carried_until_ms`` is the newest event time of what the state holds
     from earlier incarnations (None: nothing). ``rebuild_until`` is an offset if the state was begun anew at
     ``first_offset`` in place of a lost one: before it is reached, windows lack records. ``now_ms`` is the engine's
-    clock, ``taken_at_ms`` the wall clock (Unix ms).
+    clock, ``taken_at_ms`` the wall clock (Unix ms). ``skipped``: the offsets from ``first_offset`` on that
+    `swapstats_core.spec.Source.skip` passed over, ascending.
     """
 
     partition: int
@@ -68,6 +69,7 @@ class Manifest(msgspec.Struct, frozen=True):
     longest_minutes: int
     chunks: list[ChunkRef]
     rebuild_until: int | None = None
+    skipped: list[int] = []
 
     def names(self) -> set[str]:
         """Names of all the stored parts."""

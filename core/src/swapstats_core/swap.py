@@ -47,6 +47,7 @@ class Reason(StrEnum):
     WRONG_PARTITION = "wrong_partition"
     CONFLICTING_REMOVAL = "conflicting_removal"
     TOO_LARGE = "too_large"
+    SKIPPED = "skipped"
 
 
 class Reject(Exception):  # noqa: N818 - an outcome with a reason, not a failure of ours

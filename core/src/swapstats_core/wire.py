@@ -29,6 +29,16 @@ class WindowStats(msgspec.Struct, frozen=True, gc=False):
     sell_trades: int
 
 
+class Held(msgspec.Struct, frozen=True):
+    """What a partition waits before: the record at ``offset``, whose event time was ``ahead_ms`` ahead of the shard's
+    clock when it was met (`swapstats_core.swap.FUTURE_MS` is the most).
+    """
+
+    offset: int
+    event_ms: int
+    ahead_ms: int
+
+
 class TokenState(msgspec.Struct, frozen=True):
     """A token's windows at one position; the reply to `TokenQuery` and, unasked, a delta.
 
@@ -49,6 +59,7 @@ class TokenState(msgspec.Struct, frozen=True):
     """Whether the owner had read up to the broker's end at ``as_of_ms``."""
     rebuilding: float | None = None
     """While a lost snapshot is replaced by reading: the share read, 0 to 1. Windows lack what hasn't been read yet."""
+    held: Held | None = None
 
 
 class Pulse(msgspec.Struct, frozen=True):
@@ -71,6 +82,7 @@ class Pulse(msgspec.Struct, frozen=True):
     changed: list[str]
     rebuilding: float | None = None
     proof: bool = False
+    held: Held | None = None
 
 
 class TokenQuery(msgspec.Struct, frozen=True, tag="token", tag_field="op"):
@@ -117,6 +129,7 @@ class PartitionOverview(msgspec.Struct, frozen=True, tag="overview", tag_field="
     tokens: int
     entries: list[OverviewEntry]
     rebuilding: float | None = None
+    held: Held | None = None
 
 
 class PartitionStatus(msgspec.Struct, frozen=True, tag="status", tag_field="kind"):
@@ -124,6 +137,9 @@ class PartitionStatus(msgspec.Struct, frozen=True, tag="status", tag_field="kind
 
     The state holds exactly the records ``first_offset <= offset < offset`` of topic ``incarnation``, and, if the
     topic was recreated under it, what it had before: then ``carried_until_ms`` is the newest event time of that part.
+    ``skipped``: the offsets among them that `swapstats_core.spec.Source.skip` passes over.
+
+    ``in_transaction``: so many of the offsets up to the end can't be read before a transaction is committed or aborted.
     """
 
     partition: int
@@ -141,6 +157,9 @@ class PartitionStatus(msgspec.Struct, frozen=True, tag="status", tag_field="kind
     snapshot_at_ms: int | None
     events_applied: int
     rebuilding: float | None = None
+    held: Held | None = None
+    skipped: list[int] = []
+    in_transaction: int = 0
 
 
 class Found(msgspec.Struct, frozen=True, tag="token", tag_field="kind"):
@@ -161,6 +180,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="kind"):
     offset: int = 0
     current: bool = False
     rebuilding: float | None = None
+    held: Held | None = None
 
 
 Reply = Found | PartitionOverview | PartitionStatus | Refused

@@ -39,11 +39,27 @@ _NEVER_MS = 2**62
 @dataclass(slots=True)
 class _Progress:
     """When the broker last answered for a partition, and when the request of that answer had certainly not been sent
-    yet.
+    yet. ``pending``: an end that hasn't been read up to, and a time at which nothing was beyond it.
     """
 
     answered_ms: int = 0
     asked_after_ms: int = 0
+    pending: tuple[int, int] | None = None
+
+    def confirmed_ms(self, position: int, end: int) -> int | None:
+        """A time at which nothing was beyond the position, if one is known. The end may always lie a transaction ahead
+        of what can be read, so ends of before count, too.
+        """
+        if self.asked_after_ms == 0:
+            return None
+        if position >= end:
+            self.pending = None
+            return self.asked_after_ms
+        before, self.pending = self.pending, self.pending or (end, self.asked_after_ms)
+        if before is None or position < before[0]:
+            return None
+        self.pending = (end, self.asked_after_ms)
+        return before[1]
 
 
 class KafkaSource:
@@ -207,11 +223,11 @@ class KafkaSource:
         self, consumer: AIOKafkaConsumer, at: TopicPartition, records: Sequence[SourceRecord]
     ) -> Fetched:
         position = await consumer.position(at)
-        end = consumer.last_stable_offset(at)
-        if end is None or end < 0:
-            end = consumer.highwater(at)
+        end = consumer.highwater(at)
         if end is None:
             return Fetched(records, position, position, None)
+        stable = consumer.last_stable_offset(at)  # what is beyond belongs to an open transaction, or waits behind it
+        in_transaction = 0 if stable is None or stable < 0 else max(0, end - max(stable, position))
         progress = self._progress[at.partition]
         answered_ms = consumer.last_poll_timestamp(at) or 0
         if answered_ms != progress.answered_ms:
@@ -220,8 +236,8 @@ class KafkaSource:
             self._unanswered_ms = 0.0
             progress.asked_after_ms = progress.answered_ms
             progress.answered_ms = answered_ms
-        caught_up = position >= end and progress.asked_after_ms > 0
-        return Fetched(records, position, max(end, position), progress.asked_after_ms if caught_up else None)
+        confirmed_ms = progress.confirmed_ms(position, end)
+        return Fetched(records, position, max(end, position), confirmed_ms, in_transaction)
 
     async def commit(self, positions: Mapping[int, int]) -> None:
         if assigned := {partition: offset for partition, offset in positions.items() if partition in self._positions}:
