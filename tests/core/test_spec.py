@@ -30,6 +30,7 @@ source:
   tls: {enabled: false, caRef: null, certRef: null, keyRef: null}
   sasl: null
   deadLetterTopic: null
+  skip: []
 windows: [5m, 1h, 24h]
 grace: 2m
 dedupe: {ttl: 24h}

@@ -56,6 +56,7 @@ class Verification:
         self._progress = progress
         self._with_clickhouse = with_clickhouse
         self._partitions = target.spec.source.topic.partitions
+        self._skip = frozenset((each.partition, each.offset) for each in target.spec.source.skip)
         self._now_ms = time.time_ns() // 1_000_000
         self._report = Report()
 
@@ -112,7 +113,7 @@ class Verification:
         async for records in topic.read(starts, targets, to_end=True):
             learnt.began_ms.setdefault(records[0].partition, records[0].timestamp)
             for record in records:
-                if (swap := swap_of(record, self._partitions)) is not None:
+                if (swap := swap_of(record, self._partitions, self._skip)) is not None:
                     learnt.tokens.add(swap.token)
             self._progress.advance(task, len(records))
         return learnt
@@ -185,7 +186,7 @@ class Verification:
         task = self._progress.add_task("recomputing", total=sum(targets[p] - starts[p] for p in starts))
         async for records in topic.read(starts, targets, to_end=False):
             for record in records:
-                swap = swap_of(record, self._partitions)
+                swap = swap_of(record, self._partitions, self._skip)
                 if rows_check is not None:
                     rows_check.take(record.partition, record.offset, record.timestamp, swap)
                 check = checks.get(record.partition)
