@@ -59,6 +59,7 @@ class Owner:
     truth: dict[tuple[int, int, int], list[Told]] = field(default_factory=dict)
     """By position; several things at one, if the owner was there before."""
     queries: list[wire.Query] = field(default_factory=list)
+    held: wire.Held | None = None
 
     def __post_init__(self) -> None:
         self._record()
@@ -96,7 +97,7 @@ class Owner:
         self.pending.clear()
         pulse = wire.Pulse(
             self.partition, self.epoch, self.number, self.offset, self.offset, self.as_of_ms, self.current, changed,
-            self.rebuilding,
+            self.rebuilding, held=self.held,
         )  # fmt: skip
         return [self.state(token) for token in changed], pulse
 
@@ -120,6 +121,7 @@ class Owner:
             windows(self.trades[token]),
             self.current,
             self.rebuilding,
+            self.held,
         )
 
     def answer(self, query: wire.Query, now_ms: int) -> wire.Reply:
@@ -130,7 +132,7 @@ class Owner:
                 if token not in self.trades:
                     return wire.Refused(
                         "unknown_token", "unknown", self.partition, self.epoch, self.offset, self.current,
-                        self.rebuilding,
+                        self.rebuilding, self.held,
                     )  # fmt: skip
                 if follow:
                     self.leases[token] = now_ms + wire.FOLLOW_LEASE_MS
@@ -143,10 +145,11 @@ class Owner:
                 ]
                 return wire.PartitionOverview(
                     self.partition, self.epoch, self.offset, self.as_of_ms, self.current, len(self.trades), entries,
-                    self.rebuilding,
+                    self.rebuilding, self.held,
                 )  # fmt: skip
             case wire.StatusQuery() | wire.SnapshotQuery():
                 return wire.PartitionStatus(
                     self.partition, "shard-0", self.epoch, self.offset, self.offset, self.as_of_ms, self.current,
                     len(self.trades), "incarnation", 0, None, 0, None, self.offset, self.rebuilding,
+                    self.held,
                 )  # fmt: skip
