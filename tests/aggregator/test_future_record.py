@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
-from swapstats_aggregator.adapters.memory import MemoryRecord
+from swapstats_aggregator.adapters.memory import MemoryRecord, MemorySnapshots
+from swapstats_core.snapshot import decode_manifest
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Found, TokenQuery
 from tests.aggregator.moves import (
@@ -268,6 +270,30 @@ async def test_a_repeat_with_a_newer_time_is_still_a_repeat_after_a_rebuild(worl
         assert isinstance(reply, Found)
         assert b'"trades":1' not in bytes(reply.state.windows)
         world.assert_exact()
+
+
+async def test_a_shadow_that_can_read_none_of_its_owners_snapshots_counts_the_topic_itself(world: World) -> None:
+    """As after an upgrade that reads no snapshots of the release before."""
+    world.produce_noise(random.Random(11), 0, 60)  # noqa: S311 - no secret
+    async with world.member("shard-0"):
+        await world.assign(owned("shard-0", 1))
+        await world.until(world.is_current)
+        snapshots = Newer(world.store, "newer")
+        async with world.member("shard-1", snapshots=snapshots):
+            await world.assign(warming("shard-0", 1, "shard-1"))
+            await world.until(lambda: _proofs(world) == dict.fromkeys(BOTH, "equal"))
+            world.produce_noise(random.Random(12), 60, 60)  # noqa: S311 - no secret
+            await world.assign(owned("shard-1", 2))
+            await world.until(lambda: all_are(world, "shard-1", "owner") and world.is_current())
+            world.assert_exact()
+
+
+class Newer(MemorySnapshots):
+    """Of a release that doesn't know the format of the one before."""
+
+    async def manifests(self, partition: int) -> Sequence[bytes]:
+        stored = await super().manifests(partition)
+        return [manifest if decode_manifest(manifest).epoch > 1 else b"old" for manifest in stored]
 
 
 def test_the_skips_of_another_partition_are_nobodys_business() -> None:

@@ -124,6 +124,30 @@ async def test_a_lost_snapshot_is_rebuilt_from_what_can_still_count(world: World
         world.assert_exact()
 
 
+class Lagging(SteppedSource):
+    """Names an end that lags by some records, as the embedded broker does."""
+
+    async def bounds(self, partition: int) -> tuple[int, int]:
+        first, end = await super().bounds(partition)
+        return first, max(first, end - 5)
+
+
+async def test_a_rebuild_is_done_when_all_is_read_whatever_end_it_began_with(world: World) -> None:
+    world.produce_noise(random.Random(9), 0, 100)  # noqa: S311 - no secret
+    source = Lagging(world.topic, world.clock, max_records=1)
+    async with world.member("shard-0", source):
+        await world.assign(owned("shard-0", 2))
+        await world.until(lambda: all_are(world, "shard-0", "owner"))
+        while not world.is_current():
+            unread = [p for p in BOTH if world.offset(p) < world.topic.log(p).end]
+            assert all(world.owned(p).rebuilding is not None for p in unread)
+            read = [world.offset(p) for p in BOTH]
+            source.permits.release()
+            await world.until(lambda: world.is_current() or [world.offset(p) for p in BOTH] != read)  # noqa: B023
+        assert [world.owned(p).rebuilding for p in BOTH] == [None, None]
+        world.assert_exact()
+
+
 async def test_a_snapshot_older_than_the_brokers_first_record_is_rebuilt(world: World) -> None:
     rng = random.Random(10)  # noqa: S311 - no secret
     world.produce_noise(rng, 0, 60)
