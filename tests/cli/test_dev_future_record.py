@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -24,6 +26,7 @@ from tests.kit.running import PARTITIONS, TOPIC, System, clients, dev, home, tok
 
 AHEAD_MS = {"59 minutes": 59 * 60_000, "3 days": 3 * 86_400_000}
 RATE = 200
+RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook" / "future.md"
 RED_WITHIN_S = 2.0
 
 
@@ -103,10 +106,9 @@ async def goes_on(site: System, partition: int, offset: int, within_s: float) ->
     """Wait until the partition is current beyond the record."""
     async with asyncio.timeout(within_s):
         while True:
-            with contextlib.suppress(aiohttp.ClientError):  # the only API is restarted, too
-                status = (await site.partitions()).get(partition)
-                if status is not None and status["offset"] > offset and not status["stale"]:
-                    return
+            status = (await known_partitions(site)).get(partition)
+            if status is not None and status["offset"] > offset and not status["stale"]:
+                return
             await asyncio.sleep(0.05)
 
 
@@ -115,6 +117,13 @@ async def at_rest(site: System) -> None:
     async with asyncio.timeout(90):
         while (await status_of(site.data_dir)).condition("Progressing").status:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.1)
+
+
+def pass_over(site: System, partition: int, offset: int) -> None:
+    """The edit of the resource's file."""
+    resource = yaml.safe_load(site.resource.read_text())
+    resource["spec"]["source"]["skip"] = [{"partition": partition, "offset": offset}]
+    site.resource.write_text(yaml.safe_dump(resource))
 
 
 @pytest.mark.usefixtures("kafka_is_installed")
@@ -158,9 +167,7 @@ async def test_without_a_bound_it_holds_its_partition_until_an_edit_passes_it_ov
         async with flowing(site, RATE) as flow:
             offset = await send_future(site, partition, AHEAD_MS[ahead])
             await held_within(site, partition, offset, RED_WITHIN_S)
-            resource = yaml.safe_load(site.resource.read_text())
-            resource["spec"]["source"]["skip"] = [{"partition": partition, "offset": offset}]
-            site.resource.write_text(yaml.safe_dump(resource))
+            pass_over(site, partition, offset)
             began_s = time.monotonic()
             await goes_on(site, partition, offset, within_s=60)
             print(f"mended {time.monotonic() - began_s:.1f} s after the edit")  # noqa: T201
@@ -173,3 +180,50 @@ async def test_without_a_bound_it_holds_its_partition_until_an_edit_passes_it_ov
         assert set(skipped) == {f"{TOPIC}:{partition}:{offset}"}
         await site.verify()
         assert (await site.partitions())[partition]["skipped"] == [offset]
+
+
+@pytest.mark.usefixtures("kafka_is_installed")
+async def test_what_was_counted_already_is_taken_back_while_the_stream_flows(tmp_path: Path) -> None:
+    """The way back for a partition that was led astray: the state is counted anew without the record."""
+    async with system(tmp_path, "kafka") as site:
+        partition = 1
+        seen = token_in(partition, "SEEN")
+        offset = await site.send(seen, site.event(seen, wall_ms()))
+        await site.read_up_to({partition: offset + 1})
+        assert (await site.stats(seen)) is not None
+        async with flowing(site, RATE) as flow:
+            await until_stored_often(site, partition, offset)
+            pass_over(site, partition, offset)
+            async with asyncio.timeout(60):
+                while (await known_partitions(site)).get(partition, {}).get("skipped") != [offset]:  # noqa: ASYNC110 - REST has no event
+                    await asyncio.sleep(0.05)
+            await goes_on(site, partition, offset, within_s=60)
+            await at_rest(site)
+            await flow.stop()
+        await site.read_up_to({p: status["end_offset"] for p, status in (await site.partitions()).items()})
+        assert (await site.stats(seen)) is None, "it had no other trade"
+        url = site.dev.endpoints()["clickhouse"]
+        statement = re.search(r"    (DELETE FROM .*)", RUNBOOK.read_text())
+        assert statement is not None
+        told = statement[1].replace("= 3", f"= {partition}").replace("= 4711", f"= {offset}")
+        async with site.http.post(url, data=told) as reply:
+            assert reply.status == 200, await reply.text()
+        await site.verify()
+
+
+async def known_partitions(site: System) -> dict[int, dict[str, Any]]:
+    """None while the only API is restarted."""
+    with contextlib.suppress(aiohttp.ClientError):
+        return await site.partitions()
+    return {}
+
+
+async def until_stored_often(site: System, partition: int, offset: int) -> None:
+    """Wait until every snapshot that is kept holds the record."""
+    newest: set[int] = set()
+    async with asyncio.timeout(30):
+        while len(newest) < 5:
+            status = (await site.partitions())[partition]
+            if status["offset"] > offset and status["snapshot_at_ms"] is not None:
+                newest.add(status["snapshot_at_ms"])
+            await asyncio.sleep(0.05)
