@@ -184,6 +184,10 @@ class Replica:
         ]
         return applied, sorted(decoded.letters + letters, key=lambda letter: letter.record.offset)
 
+    def waits(self, wall_ms: int) -> bool:
+        """Whether it still waits before a record from the future."""
+        return self.held is not None and self.held.event_ms > wall_ms + FUTURE_MS
+
     def reached(self, fetched: Fetched, wall_ms: int) -> None:
         """All of ``fetched`` has been applied: move position and clock.
 

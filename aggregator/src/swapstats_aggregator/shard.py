@@ -264,7 +264,7 @@ class Shard:
     async def _ingest(self, held: Holding) -> None:
         """Use what the holding's feed has, as far as it may be used."""
         feed, replica = held.feed, held.replica
-        while records := feed.take(_APPLY_AT_ONCE):
+        while not replica.waits(self._clock()) and (records := feed.take(_APPLY_AT_ONCE)):
             async with held.in_step:
                 if held.is_over:  # since the lock was waited for
                     break
