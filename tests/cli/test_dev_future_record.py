@@ -119,6 +119,13 @@ async def at_rest(site: System) -> None:
             await asyncio.sleep(0.1)
 
 
+async def said(site: System, text: str) -> None:
+    """Wait until `swapstats dev` has said it."""
+    async with asyncio.timeout(10):
+        while text not in site.dev.said():  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+
+
 def pass_over(site: System, partition: int, offset: int) -> None:
     """The edit of the resource's file."""
     resource = yaml.safe_load(site.resource.read_text())
@@ -167,6 +174,7 @@ async def test_without_a_bound_it_holds_its_partition_until_an_edit_passes_it_ov
         async with flowing(site, RATE) as flow:
             offset = await send_future(site, partition, AHEAD_MS[ahead])
             await held_within(site, partition, offset, RED_WITHIN_S)
+            await said(site, f"partition {partition} waits before offset {offset}")
             pass_over(site, partition, offset)
             began_s = time.monotonic()
             await goes_on(site, partition, offset, within_s=60)
