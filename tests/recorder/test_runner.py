@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
+import pytest
 from prometheus_client import CollectorRegistry
 
+from swapstats_aggregator.recorder import runner
 from swapstats_aggregator.recorder.batch import MAX_BYTES, MAX_ROWS, Batch
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_aggregator.recorder.ports import Polled, Record, StoreUnavailableError
@@ -83,17 +85,22 @@ class FakeStore:
 
 
 class Running:
-    def __init__(self, records: list[Record], *, rows: int = 10, interval: str = "20ms") -> None:
+    def __init__(
+        self, records: list[Record], *, rows: int = 10, interval: str = "20ms", skip: Sequence[Record] = ()
+    ) -> None:
+        skips = [{"partition": each.partition, "offset": each.offset} for each in skip]
         spec = SwapStatsSpec.model_validate(
             {
-                "source": {"topic": {"partitions": PARTITIONS}},
+                "source": {"topic": {"partitions": PARTITIONS}, "skip": skips},
                 "stores": {"clickhouse": {"batchRows": rows, "batchInterval": interval}},
             }
         )
         self.registry = CollectorRegistry()
         self.source = FakeSource(records)
         self.store = FakeStore()
-        self.recorder = Recorder(spec, self.source, self.store, RecorderMetrics(self.registry))
+        self.now_ms = TIME_MS
+        metrics = RecorderMetrics(self.registry)
+        self.recorder = Recorder(spec, self.source, self.store, metrics, lambda: self.now_ms)
         self.task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -226,6 +233,61 @@ async def test_what_is_kept_otherwise_than_it_came_is_counted() -> None:
     assert running.metric("descriptive_fields_dropped_total", field="trader") == 1
     assert running.metric("unknown_fields_total", field="dex") == 1
     assert running.metric("rounded_amounts_total") == 1
+
+
+def ahead_of_time(offset: int) -> Record:
+    fields = event(offset, TIME_MS + 3_600_000)
+    return Record(partition_of(fields["token"], PARTITIONS), offset, TIME_MS + 3_600_000, encoded(fields))
+
+
+async def test_a_row_from_the_future_is_kept_back_until_its_time_and_no_commit_passes_it() -> None:
+    future = ahead_of_time(7)
+    records = [*(record(offset) for offset in range(7)), future, *(record(offset) for offset in range(8, 25))]
+    ends = {r.partition: r.offset + 1 for r in records}
+    async with Running(records) as running:
+        await running.source.drained.wait()
+        await running.source.has_committed(2)
+        assert running.metric("recorder_rows_total") == 24
+        assert running.metric("recorder_deferred_rows") == 1
+        assert committed_up_to(running.source) == ends | {future.partition: 7}
+        running.now_ms = TIME_MS + 3_600_000 - 60_000
+        await running.source.has_committed(len(running.source.committed) + 1)
+        assert running.metric("recorder_rows_total") == 25
+        assert committed_up_to(running.source) == ends
+    assert running.metric("recorder_deferred_rows") == 0
+
+
+async def test_who_reads_a_partition_anew_begins_at_the_row_that_was_kept_back() -> None:
+    future = ahead_of_time(3)
+    records = [*(record(offset) for offset in range(3)), future, *(record(offset) for offset in range(4, 10))]
+    async with Running(records) as running:
+        await running.source.has_committed(1)
+        running.source.rebalance(position=3)
+        running.now_ms = TIME_MS + 3_600_000
+        await running.source.has_committed(len(running.source.committed) + 1)
+    assert running.metric("recorder_rows_total") == 9 + 7, "that row once"
+    assert committed_up_to(running.source) == {r.partition: r.offset + 1 for r in records}
+
+
+async def test_records_that_the_resource_passes_over_are_not_recorded() -> None:
+    records = [record(offset) for offset in range(10)]
+    async with Running(records, skip=records[4:6]) as running:
+        await running.source.has_committed(1)
+    assert running.metric("recorder_rows_total") == 8
+    assert running.metric("recorder_rejected_total", reason="skipped") == 2
+    assert committed_up_to(running.source) == {r.partition: r.offset + 1 for r in records}
+
+
+async def test_while_too_much_is_kept_back_nothing_more_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "MOST", 5)
+    records = [ahead_of_time(offset) for offset in range(10)]
+    async with Running(records, rows=5) as running:
+        await running.source.has_committed(1)
+        before = running.source.position
+        assert before == 5
+        running.now_ms = TIME_MS + 3_600_000
+        await running.source.drained.wait()
+    assert running.metric("recorder_rows_total") == 10
 
 
 async def test_a_failed_commit_is_counted_and_the_stream_goes_on() -> None:

@@ -16,6 +16,8 @@ FIRST_MS: Final = 1_420_070_400_000
 """2015-01-01T00:00:00Z: before it there was no swap."""
 LAST_MS: Final = 4_102_444_800_000
 """2100-01-01T00:00:00Z."""
+MOST_SKIPPED: Final = 1_024
+"""Records that a resource may pass over."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
 """Offsets, epochs, revisions, numbers of anything, durations."""
@@ -25,6 +27,8 @@ UnixMs = Annotated[int, msgspec.Meta(ge=0, le=LAST_MS)]
 """A time in Unix milliseconds; low ones are those of a state that has read nothing yet."""
 UnixMsOrNone = Annotated[int, msgspec.Meta(ge=-1, le=LAST_MS)]
 """The same; -1: there is none yet."""
+Skipped = Annotated[list[Count], msgspec.Meta(max_length=MOST_SKIPPED)]
+"""Offsets that `swapstats_core.spec.Source.skip` names."""
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Name = Annotated[str, msgspec.Meta(max_length=253)]
 """Of a process, a topic's incarnation, a window. A Kubernetes name has at most 253 characters."""

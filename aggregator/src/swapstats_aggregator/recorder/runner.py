@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import structlog
 
 from swapstats_aggregator.recorder.batch import Batch
+from swapstats_aggregator.recorder.deferred import MOST, Deferred
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_aggregator.recorder.ports import Polled, Record, Source, Store, StoreUnavailableError
 from swapstats_aggregator.recorder.rows import Row, deduplication_token, encode
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import Inlet, Reason, Reject
+from swapstats_settings.clock import wall_ms
 
 _POLL_RECORDS = 5_000
 """Records decoded, and rows encoded, without giving the loop a turn: some 25 ms."""
@@ -34,15 +36,25 @@ _log = structlog.get_logger()
 class Recorder:
     """Moves records from a source to a store until told to stop."""
 
-    def __init__(self, spec: SwapStatsSpec, source: Source, store: Store, metrics: RecorderMetrics) -> None:
+    def __init__(
+        self,
+        spec: SwapStatsSpec,
+        source: Source,
+        store: Store,
+        metrics: RecorderMetrics,
+        clock: Callable[[], int] = wall_ms,
+    ) -> None:
         self._topic = spec.source.topic
         self._inlet = Inlet.of(spec)
+        self._skip = frozenset((each.partition, each.offset) for each in spec.source.skip)
         self._batch_rows = spec.stores.clickhouse.batch_rows
         self._interval_ms = spec.stores.clickhouse.batch_interval
         self._source = source
         self._store = store
         self._metrics = metrics
         self._max_rows = self._batch_rows
+        self._clock = clock
+        self._deferred = Deferred()
         self._ahead: Polled | None = None
         self._stop = asyncio.Event()
         self.store_error: str | None = None
@@ -68,10 +80,12 @@ class Recorder:
         """
         polled = self._ahead or await self._poll(self._max_rows, self._interval_ms)
         self._ahead = None
+        self._deferred.under(polled.generation)
         batch = Batch(polled.generation, self._max_rows)
+        batch.add_due(*self._deferred.due(self._clock()))
         deadline = time.monotonic() + self._interval_ms / 1000
         while True:
-            batch.add(polled.records, self._rows(polled.records))
+            batch.add(polled.records, self._deferred.split(self._rows(polled.records), self._clock()))
             left_ms = int((deadline - time.monotonic()) * 1000)
             if batch.empty or batch.room == 0 or left_ms <= 0 or polled.restarted or self._stop.is_set():
                 break
@@ -82,11 +96,16 @@ class Recorder:
                 break
         if polled.restarted:
             batch.lose_its_place()
+            self._deferred.forget()
+        self._metrics.deferred.set(len(self._deferred))
         self._max_rows = batch.next_max_rows(self._batch_rows)
         return batch
 
     async def _poll(self, max_records: int, timeout_ms: int) -> Polled:
-        """Poll, but give up waiting at a stop."""
+        """Poll, but give up waiting at a stop; and read nothing more while too much is kept back."""
+        if len(self._deferred) >= MOST and self._deferred.generation == self._source.generation:
+            await self._stopped_within(timeout_ms / 1000)
+            return Polled(self._source.generation, [])
         poll = asyncio.ensure_future(self._source.poll(min(max_records, _POLL_RECORDS), timeout_ms))
         stop = asyncio.ensure_future(self._stop.wait())
         try:
@@ -103,6 +122,9 @@ class Recorder:
         rows = []
         rejected: Counter[Reason] = Counter()
         for record in records:
+            if (record.partition, record.offset) in self._skip:
+                rejected[Reason.SKIPPED] += 1
+                continue
             try:
                 swap = self._inlet.decode_recorded(record.value, record.timestamp_ms)
             except Reject as reject:
@@ -125,7 +147,8 @@ class Recorder:
         if not batch.next_offsets:
             return
         # A commit under a later assignment could skip records that its owner hasn't inserted yet.
-        if batch.generation != self._source.generation or not await self._source.commit(batch.next_offsets):
+        offsets = self._deferred.committable(batch.next_offsets)
+        if batch.generation != self._source.generation or not await self._source.commit(offsets):
             self._metrics.commit_failures.inc()
 
     async def _insert(self, batch: Batch) -> bool:
