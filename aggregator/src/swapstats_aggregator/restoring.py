@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 
@@ -59,14 +59,17 @@ class Start:
 @dataclass(frozen=True, slots=True)
 class Restored:
     """A state ready to go on, and the manifest behind it; ``stored``: where its chunks are, which needn't be stored
-    again. ``passed_over``: there are snapshots, but none that can be used here.
+    again. ``unusable``: there are snapshots, but none that can be used here, since they can't be read or were made with
+    other skips.
     """
 
     state: PartitionState
     start: Start
     manifest: Manifest | None
     stored: Mapping[Chunk, ChunkRef]
-    passed_over: bool = False
+    unusable: Literal["", "unreadable", "skips"] = ""
+    is_whole: bool = True
+    """Whether a state that is begun anew will have all that can count."""
 
 
 def start_of(manifest: Manifest | None, topic: Topic, begin: str, *, is_first: bool, why: str = _UNREADABLE) -> Start:
@@ -165,8 +168,7 @@ async def restore_partition(
     if start.notice:
         log.warning("restarted_reading", partition=partition, notice=start.notice)
     if manifest is None or start.anew:
-        passed_over = manifest is None and found.any_stored
-        return Restored(PartitionState(config), start, manifest, {}, passed_over)
+        return Restored(PartitionState(config), start, manifest, {}, found.unusable, topic.reaches_back)
     return Restored(state, start, manifest, dict(zip(state.chunks, manifest.chunks, strict=True)))
 
 
@@ -178,6 +180,13 @@ class _Found:
     manifest: Manifest | None
     state: PartitionState
     why: str = _UNREADABLE
+
+    @property
+    def unusable(self) -> Literal["", "unreadable", "skips"]:
+        """See `Restored`."""
+        if self.manifest is not None or not self.any_stored:
+            return ""
+        return "unreadable" if self.why == _UNREADABLE else "skips"
 
 
 async def _newest_usable(
