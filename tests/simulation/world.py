@@ -97,7 +97,7 @@ class World:
         """Asked whenever a shard turns to a server: whether it dies of it."""
         self._stream = Stream(self.chance("stream"), PARTITIONS)
         self._ahead = self.chance("ahead")
-        self._fast_clocks = self._ahead.choice((0.0, 0.0, 0.002, 0.02))
+        self._fast_clocks = self._ahead.choice((0.0, 0.02, 0.1))
         self._replica = _copy(self.store)
 
     def chance(self, what: str) -> random.Random:

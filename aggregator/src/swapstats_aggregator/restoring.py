@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import structlog
@@ -27,6 +27,7 @@ log = structlog.get_logger()
 _TRIES: Final = 5
 """Loads while newer snapshots take the place of the one that is being loaded."""
 
+Unusable = Literal["", "unreadable", "skips"]
 _UNREADABLE: Final = "there is no readable snapshot"
 
 
@@ -74,8 +75,8 @@ class Start:
 @dataclass(frozen=True, slots=True)
 class Restored:
     """A state ready to go on, and the manifest behind it; ``stored``: where its chunks are, which needn't be stored
-    again. ``unreadable``: why newer snapshots couldn't be read. ``passed_over``: there are snapshots, but none that can
-    be used here.
+    again. ``unreadable``: why newer snapshots couldn't be read. ``unusable``: there are snapshots, but none that can be
+    used here, since they can't be read or were made with other skips.
     """
 
     state: PartitionState
@@ -83,7 +84,9 @@ class Restored:
     manifest: Manifest | None
     stored: Stored
     unreadable: Sequence[str] = ()
-    passed_over: bool = False
+    unusable: Unusable = ""
+    is_whole: bool = True
+    """Whether a state that is begun anew will have all that can count."""
 
 
 def start_of(
@@ -209,8 +212,8 @@ async def restore_partition(
     if start.notice:
         log.warning("restarted_reading", partition=partition, notice=start.notice)
     if manifest is None or start.anew:
-        passed_over = manifest is None and found.any_stored
-        return Restored(PartitionState(config, key), start, manifest, {}, unreadable, passed_over)
+        begun = PartitionState(config, key)
+        return Restored(begun, start, manifest, {}, unreadable, found.unusable, topic.reaches_back)
     state = found.state
     chunks = zip(state.chunks, manifest.chunks, strict=True)
     stored = dict(chunks) | dict(zip(state.ledgers, manifest.ledgers, strict=True))
@@ -235,6 +238,13 @@ class _Found:
         if self.of_other_skips:
             return "source.skip isn't that of the snapshots"
         return "; ".join((_UNREADABLE, *self.unreadable[:1]))
+
+    @property
+    def unusable(self) -> Unusable:
+        """See `Restored`."""
+        if self.manifest is not None or not self.any_stored:
+            return ""
+        return "skips" if self.of_other_skips else "unreadable"
 
 
 async def _newest_usable(

@@ -32,6 +32,8 @@ log = structlog.get_logger()
 
 _PARTING_S: Final = 0.3
 """How long a former owner's last word is waited for."""
+_OWNERS_SNAPSHOTS: Final = 3
+"""So many intervals an owner has to store a snapshot that its shadow can read."""
 _CATCH_UP_S: Final = 5.0
 """How long the records up to it are waited for."""
 
@@ -94,7 +96,7 @@ class Succession:
         if tenure.partition in self.holdings:
             return
         restored = await self._restore(tenure)
-        if restored.passed_over:
+        if restored.unusable:
             restored = self._begin_behind_owner(tenure, restored)
         elif restored.manifest is None or restored.start.notice is not None:
             raise Unavailable(f"partition {tenure.partition}: its owner has no snapshot of this topic yet")
@@ -107,8 +109,20 @@ class Succession:
     def _begin_behind_owner(self, tenure: Tenure, restored: Restored) -> Restored:
         """A shadow that can use none of its owner's snapshots (they are of another release, or of another
         `source.skip`) counts the topic itself, not from further than its owner has come. Raises Unavailable.
+
+        What can't be read may be damaged, which its owner mends with its next snapshots; and a state that the topic
+        doesn't give wholly is worse than the owner's.
         """
-        start = restored.start
+        start, now_s = restored.start, asyncio.get_running_loop().time()
+        if restored.unusable == "unreadable":
+            since_s = tenure.unreadable_since_s = tenure.unreadable_since_s or now_s
+            if now_s - since_s < _OWNERS_SNAPSHOTS * self._setup.spec.snapshots.interval / 1000:
+                raise Unavailable(f"partition {tenure.partition}: its owner's snapshots can't be read")
+            if not restored.is_whole:
+                raise Unavailable(
+                    f"partition {tenure.partition}: its owner's snapshots can't be read, and the broker doesn't reach "
+                    "back as far as the longest window"
+                )
         if tenure.heard is None:
             raise Unavailable(f"partition {tenure.partition}: its owner hasn't been heard yet")
         offset = min(start.offset, tenure.heard.offset)
