@@ -17,6 +17,7 @@ from swapstats_api.ports import Owners, Unanswered
 from swapstats_api.spellings import Spellings
 from swapstats_api.view import Document, Marks, document, known_since, marks, seconds, select, troubles
 from swapstats_core import wire, words
+from swapstats_core.methodology import methodology
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_settings.timekeeping import Now
 
@@ -97,6 +98,8 @@ class Reads:
         self, spec: SwapStatsSpec, follower: Follower, owners: Owners, metrics: Metrics, clock: Callable[[], Now]
     ) -> None:
         self.windows = spec.window_names
+        self.methodology = methodology(spec)
+        """The rules by which all is counted."""
         self._partitions = spec.source.topic.partitions
         self._follower = follower
         self._owners = owners

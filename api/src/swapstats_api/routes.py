@@ -72,6 +72,11 @@ def reading(reads: Reads, hub: Hub) -> APIRouter:
         """How every partition is, from its owner."""
         return _json(await reads.partitions())
 
+    @router.get("/api/methodology", tags=["read"])
+    async def rules() -> Response:
+        """By which rules things are counted, and what the resource sets of them."""
+        return _json(reads.methodology)
+
     @router.websocket("/ws")
     async def ws(websocket: WebSocket) -> None:
         await serve(websocket, hub)

@@ -50,7 +50,8 @@ class Batch:
         self.revisions = _optional([swap.revision for swap in swaps])
         self.high, self.low = halves(self.digests)
         contributions = hashes.contributions(self.event_ms, self.words, self.is_buy)
-        self.keys = counting_keys(self.high, self.low, contributions, *hashes.names(self.blocks, self.numbers))
+        names = hashes.names(self.blocks, self.numbers)
+        self.keys = counting_keys(self.high, self.low, contributions, names, self.revisions >= 0)
 
     def mention(self, at: int) -> Mention:
         """The swap at a position as a mention of its event."""

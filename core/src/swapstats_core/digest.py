@@ -61,7 +61,7 @@ def digest_of(parts: Sequence[Part], names: Sequence[str], newest_ms: int, longe
     numbers = [
         newest_ms,
         _sum_of_cells(pieces, hashes, now - longest_minutes),
-        _sum_of_tokens(pieces, hashes, now - 2 * longest_minutes),
+        _sum_of_tokens(pieces, hashes, longest_minutes, now),
         _sum_of_ledger(merged([ledger for ledger in ledgers if ledger is not None], closed_ms)),
         *_sums_of_identities(pieces),
     ]
@@ -78,14 +78,15 @@ def _sum_of_cells(chunks: Sequence[Chunk], hashes: UInt64s, first_minute: int) -
     return _total(mixed)
 
 
-def _sum_of_tokens(chunks: Sequence[Chunk], hashes: UInt64s, oldest_minute: int) -> int:
-    """Of tokens that are known: seen after ``oldest_minute`` on any chain."""
+def _sum_of_tokens(chunks: Sequence[Chunk], hashes: UInt64s, longest_minutes: int, now: int) -> int:
+    """Of what can still decide anything: chains on which a token was seen within twice the longest window, and late
+    events within it.
+    """
     seen = seen_of([EMPTY_SEEN, *(chunk.seen for chunk in chunks)])
-    newest = np.full(len(hashes), -1, np.int64)
-    np.maximum.at(newest, seen.tokens, seen.newest)
     late = np.full(len(hashes), -1, np.int64)
     np.maximum.at(late, seen.tokens, seen.late)
-    seen = seen.take(newest[seen.tokens] // MINUTE_MS > oldest_minute)
+    late[late // MINUTE_MS <= now - longest_minutes] = -1
+    seen = seen.take(seen.newest // MINUTE_MS > now - 2 * longest_minutes)
     mixed = _mix(hashes[seen.tokens] + seen.chains.astype(np.uint64))
     return _total(_mix(_mix(mixed + seen.newest.astype(np.uint64)) + late[seen.tokens].astype(np.uint64)))
 

@@ -191,7 +191,7 @@ def mentioned_again(event: Event, mention: Mention, newest_ms: int, *, is_late: 
         if full:
             return Outcome.CONFLICTING_REMOVAL, event
         after = _with(event, mention, newest_ms)
-        return (Outcome.TOMBSTONE if after.counted == event.counted else Outcome.REMOVED), after
+        return (_change(event, after) or Outcome.TOMBSTONE), after
     is_repeat = same or any(
         not other.removed and other.contribution == mention.contribution and are_compatible(mention, other)
         for other in known
@@ -208,9 +208,16 @@ def mentioned_again(event: Event, mention: Mention, newest_ms: int, *, is_late: 
     if full:
         return Outcome.CONFLICTING_EVENT, event
     after = _with(event, mention, newest_ms)
-    if after.counted == event.counted:
-        return (Outcome.DUPLICATE if is_repeat else Outcome.SUPERSEDED), after
-    return (Outcome.APPLIED if event.counted is None else Outcome.REPLACED), after
+    return (_change(event, after) or (Outcome.DUPLICATE if is_repeat else Outcome.SUPERSEDED)), after
+
+
+def _change(before: Event, after: Event) -> Outcome | None:
+    """How what counts has changed, if it has."""
+    if before.counted == after.counted:
+        return None
+    if before.counted is None:
+        return Outcome.APPLIED
+    return Outcome.REMOVED if after.counted is None else Outcome.REPLACED
 
 
 def _is_readded(add: Mention, mentions: Sequence[Mention]) -> bool:

@@ -32,19 +32,21 @@ _KEYS_PER_WORD = 4
 
 class Row(NamedTuple):
     """One mention of a remembered event: 48 bits of its contribution, `keyed.NAME_BITS` each of its block's hash and
-    number (0: not named), and whether it is what counts.
+    number (0: not named), whether it is what counts, and whether it has a revision.
     """
 
     contribution: int
     block: int
     number: int
     counts: bool
+    revised: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
     """Rows as three words each: ``high``; ``low`` = 32 more bits of the event's hash and 32 of the contribution;
-    ``mark`` = 16 more of the contribution, the block's names, the version, and whether it counts.
+    ``mark`` = 16 more of the contribution, the block's names, the version, whether it has a revision and whether it
+    counts.
     """
 
     high: UInt64s
@@ -68,9 +70,17 @@ def halves(digests: Sequence[bytes]) -> tuple[UInt64s, UInt64s]:
     return words[:, 0].copy(), words[:, 1].copy()
 
 
-def counting_keys(high: UInt64s, low: UInt64s, contributions: UInt64s, blocks: UInt64s, numbers: UInt64s) -> Keys:
-    """Rows of events that are mentioned for the first time, by adds."""
-    mark = contributions << np.uint64(48) | blocks << np.uint64(30) | numbers << np.uint64(12) | np.uint64(1)
+def counting_keys(
+    high: UInt64s,
+    low: UInt64s,
+    contributions: UInt64s,
+    names: tuple[UInt64s, UInt64s],
+    revised: npt.NDArray[np.bool_],
+) -> Keys:
+    """Rows of events that are mentioned for the first time, by adds; ``names`` as of `keyed.KeyedHash.names`."""
+    blocks, numbers = names
+    flags = revised * np.uint64(2) | np.uint64(1)
+    mark = contributions << np.uint64(48) | blocks << np.uint64(30) | numbers << np.uint64(12) | flags
     return Keys(high, (low & _ID_BITS) | contributions >> np.uint64(16), mark)
 
 
@@ -79,7 +89,12 @@ def keys_of(digest: bytes, version: int, rows: Sequence[Row]) -> Keys:
     high, low = (int.from_bytes(digest[at : at + 8], "little") for at in (0, 8))
     lows = [low >> 32 << 32 | row.contribution >> 16 for row in rows]
     marks = [
-        (row.contribution & 0xFFFF) << 48 | row.block << 30 | row.number << 12 | version << 2 | row.counts
+        (row.contribution & 0xFFFF) << 48
+        | row.block << 30
+        | row.number << 12
+        | version << 2
+        | row.revised << 1
+        | row.counts
         for row in rows
     ]
     return Keys(np.full(len(rows), high, np.uint64), np.array(lows, np.uint64), np.array(marks, np.uint64))
@@ -89,7 +104,7 @@ def row_of(low: int, mark: int) -> tuple[int, Row]:
     """A row's version and what it says; ``low`` may be without the event's bits."""
     names = (1 << 18) - 1
     contribution = (low & 0xFFFFFFFF) << 16 | mark >> 48
-    return mark >> 2 & 0x3FF, Row(contribution, mark >> 30 & names, mark >> 12 & names, bool(mark & 1))
+    return mark >> 2 & 0x3FF, Row(contribution, mark >> 30 & names, mark >> 12 & names, bool(mark & 1), bool(mark & 2))
 
 
 def _bloom_mask(high: UInt64s) -> UInt64s:

@@ -275,11 +275,12 @@ class Oracle:
         event.changes += 1
         event.accept(swap, self._newest_ms, _what_counts([*event.mentions, swap]))
         unchanged = _of(before) == _of(event.counts)
-        if swap.removed:
-            return Outcome.TOMBSTONE if unchanged else Outcome.REMOVED
         if unchanged:
-            return Outcome.DUPLICATE if is_repeat else Outcome.SUPERSEDED
-        return Outcome.APPLIED if before is None else Outcome.REPLACED
+            nothing = Outcome.DUPLICATE if is_repeat else Outcome.SUPERSEDED
+            return Outcome.TOMBSTONE if swap.removed else nothing
+        if before is not None and event.counts is not None:
+            return Outcome.REPLACED
+        return Outcome.APPLIED if before is None else Outcome.REMOVED
 
     def _added_later(self, event: _Event, swap: Swap, *, is_late: bool) -> Outcome:
         if event.counts is not None:

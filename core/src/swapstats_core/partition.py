@@ -353,7 +353,7 @@ class PartitionState:
             return events.first(batch.mention(first), newest_ms)
         adds, place = head.add(number)
         row = (int(adds.keys.low[place]), int(adds.keys.mark[place]))
-        if adds.ledger.revisions[place] < 0 and _is_repeat(batch, at, [row]):
+        if _is_repeat(batch, at, [row]):
             return Outcome.DUPLICATE
         return adds.ledger.event([place])
 
@@ -390,7 +390,8 @@ class PartitionState:
     def _row_of(self, mention: Mention, *, counts: bool = False) -> Row:
         event_ms, usd_micros, token_atto, is_buy = mention.contribution
         contribution = self.hashes.contribution(event_ms, usd_micros, token_atto, is_buy=is_buy)
-        return Row(contribution, *self.hashes.name(mention.block, mention.number), counts)
+        names = self.hashes.name(mention.block, mention.number)
+        return Row(contribution, *names, counts, mention.revision is not None)
 
     def _sealed(self, event: Event) -> Sealed:
         rows = (self._row_of(mention, counts=at == event.counting) for at, mention in enumerate(event.mentions))
