@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 
 from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
 from swapstats_aggregator.recorder.rows import Row, encode
+from swapstats_aggregator.recorder.stream_time import Seen, StreamTime
 from swapstats_cli.__main__ import app
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.routing import partition_of
@@ -46,6 +47,9 @@ class World:
     offsets: list[int] = field(default_factory=lambda: [0] * PARTITIONS)
     first_offsets: list[int] = field(default_factory=lambda: [0] * PARTITIONS)
     rows: list[Row] = field(default_factory=list)
+    streams: list[StreamTime] = field(
+        default_factory=lambda: [StreamTime(1440, 120_000, Seen()) for _ in range(PARTITIONS)]
+    )
     missing: list[int] = field(default_factory=list)
     rebuilding: list[float] = field(default_factory=list)
     """What partition 0 says, one after the other."""
@@ -62,7 +66,9 @@ class World:
         except Reject:
             return
         if partition_of(swap.token, PARTITIONS) == partition:
-            self.rows.append(Row(partition, sent.offset, timestamp_ms, swap))
+            stream_ms, is_late = self.streams[partition].take(swap.token, swap.chain_id, swap.event_ms)
+            late = is_late and not swap.removed
+            self.rows.append(Row(partition, sent.offset, timestamp_ms, swap, stream_ms, late, "one"))
             if sent.offset >= self.first_offsets[partition]:
                 self.states[partition].apply([swap])
 
@@ -139,7 +145,7 @@ class World:
         """Write the rows and commit, as the recorder does."""
         clickhouse, source = self.spec.stores.clickhouse, self.spec.source
         store = await ClickHouseStore.connect(clickhouse)
-        await store.migrate(clickhouse)
+        await store.migrate(self.spec)
         await store.insert(encode(self.rows), "all")
         await store.close()
         group = f"{source.group_id}-recorder"
@@ -287,6 +293,9 @@ async def test_clickhouse_rows(world: World, tmp_path: Path, clickhouse_port: in
     report = await world.verified(tmp_path)
     assert (report["verdict"], report["different"], report["gaps"]) == ("exact", 0, [])
     assert report["clickhouse"]["equal"] == report["clickhouse"]["expected"] > RECORDS * 0.4
+    records, days = report["clickhouse_records"], report["clickhouse_days"]
+    assert records["equal"] == records["expected"] >= report["clickhouse"]["expected"]
+    assert days["compared"] == days["daily_compared"] > 0
     lost = world.rows[7]
     async with clickhouse_client(clickhouse_port) as client:
         delete = (
@@ -296,7 +305,13 @@ async def test_clickhouse_rows(world: World, tmp_path: Path, clickhouse_port: in
     report = await world.verified(tmp_path)
     assert (report["verdict"], report["clickhouse"]["missing"], report["different"]) == ("different", 1, 1)
     (finding,) = report["clickhouse"]["findings"]
-    assert (finding["identity"], finding["offset"]) == (lost.swap.identity, lost.offset)
+    assert (finding["event"], finding["offset"]) == (lost.swap.event, lost.offset)
+    async with clickhouse_client(clickhouse_port) as client:
+        await client.command(delete.replace("raw_swaps", "swap_records"), settings={"mutations_sync": "2"})
+    report = await world.verified(tmp_path)
+    assert report["clickhouse_records"]["missing"] == 1
+    assert report["clickhouse_days"]["different"] > 0
+    assert {difference["source"] for difference in report["clickhouse_days"]["differences"]} == {"records", "daily"}
 
 
 async def test_nothing_there_is_said_in_one_sentence(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swapstats_core import bounds, ownership
+from swapstats_core.event_time import END_MS
 
 NAMES = st.text(max_size=12)
 COUNTS = st.integers(0, bounds.MOST)
-TIMES = st.integers(0, bounds.LAST_MS)
+TIMES = st.integers(0, END_MS)
 ENTRIES = st.builds(
     ownership.PartitionAssignment,
     NAMES,

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swapstats_core import bounds, wire
+from swapstats_core.event_time import END_MS
 
 TOKENS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 COUNTS = st.integers(0, bounds.MOST)
-TIMES = st.integers(0, bounds.LAST_MS)
+TIMES = st.integers(0, END_MS)
 SHARES = st.none() | st.floats(0, 1)
 STATS = st.builds(wire.WindowStats, st.just("12.345678"), st.just("1.000000000000000001"), COUNTS, COUNTS, COUNTS)
 RAW_WINDOWS = st.dictionaries(st.sampled_from(["5m", "1h", "24h"]), STATS).map(lambda w: msgspec.Raw(wire.encode(w)))

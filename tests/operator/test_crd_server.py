@@ -37,6 +37,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"windows": ["60m", "1h"]}, "windows: list them in ascending order, each once"),
     ({"windows": [f"{n}m" for n in range(1, 10)]}, "spec.windows: Too many: 9: must have at most 8 items"),
     ({"dedupe": {"ttl": "1h"}}, "dedupe.ttl must be at least the longest window"),
+    ({"source": {"reorgHorizon": "25h"}}, "source.reorgHorizon must not exceed dedupe.ttl"),
     ({"grace": "25h"}, "grace must not exceed the longest window"),
     ({"source": {"topic": {"retention": "24h"}}}, "source.topic.retention must be at least the longest window plus"),
     (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from swapstats_aggregator.recorder.rows import Row
+from swapstats_core.spec import ClickHouse, SwapStatsSpec
 from swapstats_core.swap import RecordedSwap, decode_recorded
 
 DAY_MS = 86_400_000
@@ -32,3 +34,15 @@ def encoded(fields: dict[str, Any]) -> bytes:
 
 def swap(fields: dict[str, Any]) -> RecordedSwap:
     return decode_recorded(encoded(fields), int(fields["event_time"]))
+
+
+def row(offset: int, fields: dict[str, Any], partition: int = 3, timestamp_ms: int | None = None) -> Row:
+    """A row of an event that is read in time."""
+    told = swap(fields)
+    taken_ms = told.event_ms if timestamp_ms is None else timestamp_ms
+    return Row(partition, offset, taken_ms, told, told.event_ms, is_late=False, incarnation="cluster/topic")
+
+
+def spec_with(clickhouse: ClickHouse, **more: object) -> SwapStatsSpec:
+    """A resource's spec with this ClickHouse."""
+    return SwapStatsSpec.model_validate(more | {"stores": {"clickhouse": clickhouse.model_dump(by_alias=True)}})

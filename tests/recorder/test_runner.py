@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Self
 
-import pytest
 from prometheus_client import CollectorRegistry
 
-from swapstats_aggregator.recorder import runner
 from swapstats_aggregator.recorder.batch import MAX_BYTES, MAX_ROWS, Batch
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_aggregator.recorder.ports import Polled, Record, StoreUnavailableError
+from swapstats_aggregator.recorder.rows import Row, encode
 from swapstats_aggregator.recorder.runner import Recorder
+from swapstats_aggregator.recorder.stream_time import Seen
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
+from swapstats_core.swap import RecordedSwap, decode_recorded
 from tests.recorder.events import encoded, event
 
 PARTITIONS = 4
@@ -34,6 +35,8 @@ class FakeSource:
     def __init__(self, records: list[Record]) -> None:
         self.records = records
         self.position = 0
+        self.left: list[Record] = []
+        """Those before the position that weren't wanted yet."""
         self.generation = 1
         self.committed: list[dict[int, int]] = []
         self.commits_fail = False
@@ -42,16 +45,20 @@ class FakeSource:
         self.changed = asyncio.Condition()
         self.drained = asyncio.Event()
 
-    async def poll(self, max_records: int, timeout_ms: int) -> Polled:
-        found = self.records[self.position : self.position + max_records]
+    async def poll(self, max_records: int, timeout_ms: int, waiting: Collection[int] = ()) -> Polled:
+        found = [each for each in self.left if each.partition not in waiting][:max_records]
+        self.left = [each for each in self.left if each not in found]
+        while len(found) < max_records and self.position < len(self.records):
+            record = self.records[self.position]
+            self.position += 1
+            (self.left if record.partition in waiting else found).append(record)
         if not found:
             self.drained.set()
             await asyncio.sleep(timeout_ms / 1000)
-        self.position += len(found)
         if self.position == self.restart_at:
             self.position, self.records, self.restart_at = 0, self.after_restart, -1
-            return Polled(self.generation, found, restarted=True)
-        return Polled(self.generation, found)
+            return Polled(self.generation, found, restarted=True, incarnation="life")
+        return Polled(self.generation, found, incarnation="life")
 
     async def commit(self, next_offsets: Mapping[int, int]) -> bool:
         async with self.changed:
@@ -61,7 +68,7 @@ class FakeSource:
 
     def rebalance(self, position: int) -> None:
         self.generation += 1
-        self.position = position
+        self.position, self.left = position, []
 
     async def has_committed(self, times: int) -> None:
         async with asyncio.timeout(10), self.changed:
@@ -74,6 +81,9 @@ class FakeStore:
     def __init__(self) -> None:
         self.inserts: list[tuple[bytes, str]] = []
         self.failures = 0
+        self.seen = Seen()
+        self.unseen = False
+        self.asked: list[tuple[int, int, str]] = []
         self.tried = asyncio.Event()
 
     async def insert(self, block: bytes, token: str) -> None:
@@ -82,6 +92,13 @@ class FakeStore:
         if self.failures:
             self.failures -= 1
             raise StoreUnavailableError(210, "connection refused")
+
+    async def seen_before(self, record: Record, incarnation: str, reach_ms: int) -> Seen:
+        if self.unseen:
+            self.tried.set()
+            raise StoreUnavailableError(210, "connection refused")
+        self.asked.append((record.partition, record.offset, incarnation))
+        return self.seen
 
 
 class Running:
@@ -112,6 +129,11 @@ class Running:
         assert self.task is not None
         async with asyncio.timeout(10):
             await self.task
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """After a commit it is so."""
+        async with asyncio.timeout(10), self.source.changed:
+            await self.source.changed.wait_for(condition)
 
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
@@ -235,38 +257,57 @@ async def test_what_is_kept_otherwise_than_it_came_is_counted() -> None:
     assert running.metric("rounded_amounts_total") == 1
 
 
-def ahead_of_time(offset: int) -> Record:
-    fields = event(offset, TIME_MS + 3_600_000)
+def ahead_of_time(offset: int, number: int | None = None) -> Record:
+    fields = event(offset if number is None else number, TIME_MS + 3_600_000)
     return Record(partition_of(fields["token"], PARTITIONS), offset, TIME_MS + 3_600_000, encoded(fields))
 
 
-async def test_a_row_from_the_future_is_kept_back_until_its_time_and_no_commit_passes_it() -> None:
+async def test_from_a_row_of_the_future_on_its_partition_is_kept_back_until_its_time_and_no_commit_passes_it() -> None:
     future = ahead_of_time(7)
-    records = [*(record(offset) for offset in range(7)), future, *(record(offset) for offset in range(8, 25))]
+    records = [*(record(offset) for offset in range(7)), future, *(record(offset) for offset in range(8, 45))]
     ends = {r.partition: r.offset + 1 for r in records}
+    behind = [r for r in records if r.partition == future.partition and r.offset >= 7]
+    assert len(behind) > 4
     async with Running(records) as running:
         await running.source.drained.wait()
-        await running.source.has_committed(2)
-        assert running.metric("recorder_rows_total") == 24
-        assert running.metric("recorder_deferred_rows") == 1
+        await running.until(lambda: running.metric("recorder_rows_total") == len(records) - len(behind))
         assert committed_up_to(running.source) == ends | {future.partition: 7}
+        assert 0 < running.metric("recorder_deferred_rows") < len(behind), "the others weren't even read"
         running.now_ms = TIME_MS + 3_600_000 - 60_000
-        await running.source.has_committed(len(running.source.committed) + 1)
-        assert running.metric("recorder_rows_total") == 25
-        assert committed_up_to(running.source) == ends
+        await running.until(lambda: committed_up_to(running.source) == ends)
+        assert running.metric("recorder_rows_total") == len(records)
     assert running.metric("recorder_deferred_rows") == 0
+
+
+async def test_what_is_kept_back_is_late_or_not_as_it_is_read_in_order() -> None:
+    """As a shard decides, which waits before the record from the future as well."""
+    first, future, behind = record(0, 5), ahead_of_time(1, 10), record(2, 15)  # of one token
+    rows = [
+        Row(r.partition, r.offset, r.timestamp_ms, _swap(r), stream_ms, is_late, "life")
+        for r, stream_ms, is_late in (
+            (first, TIME_MS, False),
+            (future, TIME_MS + 3_600_000, False),
+            (behind, TIME_MS + 3_600_000, True),
+        )
+    ]
+    async with Running([first, future, behind]) as running:
+        await running.until(lambda: len(running.store.inserts) == 1)
+        running.now_ms = TIME_MS + 3_600_000
+        await running.until(lambda: len(running.store.inserts) == 2)
+    assert [block for block, _ in running.store.inserts] == [encode(rows[:1]), encode(rows[1:])]
 
 
 async def test_who_reads_a_partition_anew_begins_at_the_row_that_was_kept_back() -> None:
     future = ahead_of_time(3)
     records = [*(record(offset) for offset in range(3)), future, *(record(offset) for offset in range(4, 10))]
+    ends = {r.partition: r.offset + 1 for r in records}
+    behind = [r for r in records if r.partition == future.partition and r.offset >= 3]
     async with Running(records) as running:
-        await running.source.has_committed(1)
+        await running.until(lambda: committed_up_to(running.source) == ends | {future.partition: 3})
         running.source.rebalance(position=3)
         running.now_ms = TIME_MS + 3_600_000
-        await running.source.has_committed(len(running.source.committed) + 1)
-    assert running.metric("recorder_rows_total") == 9 + 7, "that row once"
-    assert committed_up_to(running.source) == {r.partition: r.offset + 1 for r in records}
+        await running.until(lambda: committed_up_to(running.source) == ends)
+    assert running.metric("recorder_rows_total") == 10 - len(behind) + 7, "those behind it once"
 
 
 async def test_records_that_the_resource_passes_over_are_not_recorded() -> None:
@@ -276,18 +317,6 @@ async def test_records_that_the_resource_passes_over_are_not_recorded() -> None:
     assert running.metric("recorder_rows_total") == 8
     assert running.metric("recorder_rejected_total", reason="skipped") == 2
     assert committed_up_to(running.source) == {r.partition: r.offset + 1 for r in records}
-
-
-async def test_while_too_much_is_kept_back_nothing_more_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "MOST", 5)
-    records = [ahead_of_time(offset) for offset in range(10)]
-    async with Running(records, rows=5) as running:
-        await running.source.has_committed(1)
-        before = running.source.position
-        assert before == 5
-        running.now_ms = TIME_MS + 3_600_000
-        await running.source.drained.wait()
-    assert running.metric("recorder_rows_total") == 10
 
 
 async def test_a_failed_commit_is_counted_and_the_stream_goes_on() -> None:
@@ -312,3 +341,41 @@ def test_offsets_that_a_broker_gave_twice_end_no_batch() -> None:
     batch = Batch(1, 10)
     batch.add([Record(0, offset, 0, None) for offset in (4, 5, 5, 6)], [])
     assert batch.next_offsets == {0: 7}
+
+
+async def test_a_partition_is_taken_over_where_the_rows_before_have_left_it() -> None:
+    first, second = record(0, 5), record(1, 10)  # of one token
+    minute = 60_000
+    async with Running([first, second], interval="200ms") as running:
+        running.store.seen = Seen(TIME_MS + 10 * minute, {("T0", 1): TIME_MS + 3 * minute})
+        await running.source.has_committed(1)
+        running.source.records.append(record(2, 15))
+        running.source.rebalance(position=1)
+        await running.source.has_committed(2)
+    home = first.partition
+    assert running.store.asked == [(home, 0, "life"), (home, 1, "life")]
+    late = [Row(r.partition, r.offset, TIME_MS, _swap(r), TIME_MS + 10 * minute, True, "life") for r in (first, second)]
+    assert running.store.inserts[0][0] == encode(late)
+
+
+async def test_a_partition_that_cannot_be_taken_over_yet_is_not_written() -> None:
+    async with Running([record(offset) for offset in range(5)]) as running:
+        running.store.unseen = True
+        await running.store.tried.wait()
+        assert running.recorder.store_error
+        assert running.store.inserts == []
+        running.store.unseen = False
+        await running.source.has_committed(1)
+    assert running.metric("recorder_rows_total") == 5
+    assert running.metric("recorder_retries_total", code="210") >= 1
+
+
+async def test_a_record_that_the_broker_gives_twice_is_one_row() -> None:
+    first, second, third = (record(offset, 5) for offset in range(3))
+    async with Running([first, second, second, third], interval="200ms") as running:
+        await running.source.has_committed(1)
+    assert running.metric("recorder_rows_total") == 3
+
+
+def _swap(told: Record) -> RecordedSwap:
+    return decode_recorded(told.value, told.timestamp_ms)

@@ -17,6 +17,7 @@ from swapstats_aggregator.recorder.ports import StoreUnavailableError
 from swapstats_cli.verify.clickhouse import rows
 from swapstats_core.spec import ClickHouse
 from tests.kit.authority import Authority
+from tests.recorder.events import spec_with
 from tests.settings.conftest import ASTRAY, TRUSTING, UNKNOWN, UNTRUSTED
 
 
@@ -57,9 +58,9 @@ def settings(encrypted: ClickHouse, tls: dict[str, Any]) -> ClickHouse:
 async def test_the_recorder_and_the_command_line_get_in(encrypted: ClickHouse) -> None:
     trusting = settings(encrypted, TRUSTING)
     store = await ClickHouseStore.connect(trusting)
-    assert await store.migrate(trusting)
+    assert await store.migrate(spec_with(trusting))
     await store.close()
-    assert [block async for block in rows(trusting)] == []
+    assert [block async for block in rows(trusting, "raw_swaps")] == []
 
 
 async def test_without_the_authority_they_do_not(encrypted: ClickHouse) -> None:

@@ -10,12 +10,10 @@ from typing import Annotated, Final
 
 import msgspec
 
+from swapstats_core.event_time import END_MS
+
 MOST: Final = 2**53 - 1
 """The highest integer below which doubles have no gaps."""
-FIRST_MS: Final = 1_420_070_400_000
-"""2015-01-01T00:00:00Z: before it there was no swap."""
-LAST_MS: Final = 4_102_444_800_000
-"""2100-01-01T00:00:00Z."""
 MOST_SKIPPED: Final = 1_024
 """Records that a resource may pass over."""
 
@@ -23,9 +21,9 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
 """Offsets, epochs, revisions, numbers of anything, durations."""
 CountOrNone = Annotated[int, msgspec.Meta(ge=-1, le=MOST)]
 """The same; -1: there is none yet."""
-UnixMs = Annotated[int, msgspec.Meta(ge=0, le=LAST_MS)]
+UnixMs = Annotated[int, msgspec.Meta(ge=0, le=END_MS)]
 """A time in Unix milliseconds; low ones are those of a state that has read nothing yet."""
-UnixMsOrNone = Annotated[int, msgspec.Meta(ge=-1, le=LAST_MS)]
+UnixMsOrNone = Annotated[int, msgspec.Meta(ge=-1, le=END_MS)]
 """The same; -1: there is none yet."""
 Skipped = Annotated[list[Count], msgspec.Meta(max_length=MOST_SKIPPED)]
 """Offsets that `swapstats_core.spec.Source.skip` names."""

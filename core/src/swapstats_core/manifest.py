@@ -13,7 +13,8 @@ from typing import Annotated, Final
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from swapstats_core.bounds import FIRST_MS, Count, Name, Skipped, UnixMs, UnixMsOrNone
+from swapstats_core.bounds import Count, Name, Skipped, UnixMs, UnixMsOrNone
+from swapstats_core.event_time import FIRST_MS
 from swapstats_core.fields import DAY_MS, HOUR_MS, MAX_WINDOW_MS, MINUTE_MS
 from swapstats_core.swap import FUTURE_MS
 

@@ -336,6 +336,11 @@ class Oracle:
         """Return the highest event time of a token (Unix milliseconds), -1 if it was never seen."""
         return max(self._newest_of.get(token, {}).values(), default=-1)
 
+    def what_counts(self, event: str) -> Swap | None:
+        """Return the record of an event that counts, if it is remembered and one does."""
+        found = self._events.get(event)
+        return None if found is None else found.counts
+
     def counting(self) -> set[str]:
         """Return the events that count, of those that are remembered."""
         return {name for name, event in self._events.items() if event.counts is not None}

@@ -114,6 +114,9 @@ class Sasl(Section):
     """Where the password is."""
 
 
+DEFAULT_REORG_HORIZON_MS = 30 * MINUTE_MS
+
+
 class Skip(Section):
     """A record that is passed over."""
 
@@ -136,9 +139,10 @@ class Source(Section):
     """Group under which offsets are shown to lag tools; the recorder's group is this plus ``-recorder``."""
     start: Literal["latest", "earliest"] = "latest"
     """Where a partition without any snapshot begins."""
-    reorg_horizon: Duration = 1_800_000
+    reorg_horizon: Duration = DEFAULT_REORG_HORIZON_MS
     """How long, in stream time, an event stays open after it was last mentioned: a removal then needs only to name it,
-    and an inclusion in a higher block replaces it. Never longer than ``dedupe.ttl``, when it is forgotten."""
+    and an inclusion in a higher block replaces it. At most ``dedupe.ttl``, after which it is forgotten, if more than
+    30m."""
     amounts: Literal["round", "refuse"] = "round"
     """What happens to an amount with more digits than are kept (6 of USD, 18 of tokens): ``round`` takes it, rounded
     half-even from its decimal text; ``refuse`` makes it a dead letter.
@@ -528,6 +532,8 @@ class SwapStatsSpec(Section):
             raise ValueError("windows: list them in ascending order, each once")
         if self.dedupe.ttl < self.windows[-1]:
             raise ValueError("dedupe.ttl: must be at least the longest window, or an id expires while its event counts")
+        if self.source.reorg_horizon > max(self.dedupe.ttl, DEFAULT_REORG_HORIZON_MS):
+            raise ValueError("source.reorgHorizon: must not exceed dedupe.ttl, or events are forgotten before it ends")
         if self.grace > self.windows[-1]:
             raise ValueError("grace: must not exceed the longest window")
         if self.shards.replicas > self.source.topic.partitions:

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel
 
 from swapstats_core.fields import format_duration
-from swapstats_core.spec import SwapStatsSpec
+from swapstats_core.spec import DEFAULT_REORG_HORIZON_MS, SwapStatsSpec
 from swapstats_operator.status import Status
 
 GROUP: Final = "swapstats.io"
@@ -137,6 +137,13 @@ RULES: Final = (
         f"self.windows.all(w, {_ms('w')} <= {_ms('self.dedupe.ttl')})",
         "dedupe.ttl must be at least the longest window, or an id expires while its event counts",
         ".dedupe.ttl",
+    ),
+    Rule(
+        "spec",
+        f"{_ms('self.source.reorgHorizon')} <= {DEFAULT_REORG_HORIZON_MS} || "
+        f"{_ms('self.source.reorgHorizon')} <= {_ms('self.dedupe.ttl')}",
+        "source.reorgHorizon must not exceed dedupe.ttl, or events are forgotten before it ends",
+        ".source.reorgHorizon",
     ),
     Rule(
         "spec",

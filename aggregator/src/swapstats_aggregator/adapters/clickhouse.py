@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import aiohttp
 import clickhouse_connect
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from swapstats_aggregator.recorder.ports import StoreUnavailableError
+from swapstats_aggregator.recorder.ports import Record, StoreUnavailableError
 from swapstats_aggregator.recorder.rows import COLUMNS
-from swapstats_aggregator.recorder.schema import Migration, load, pending, quoted_identifier, ran_before
-from swapstats_core.spec import ClickHouse
+from swapstats_aggregator.recorder.schema import Migration, load, pending, quoted_identifier
+from swapstats_aggregator.recorder.stream_time import Seen
+from swapstats_core.fields import DAY_MS
+from swapstats_core.spec import ClickHouse, SwapStatsSpec
 from swapstats_settings.clickhouse import clickhouse_access
 
 _CONNECT_SECONDS = 5
 _REPLY_SECONDS = 60
-_MIGRATION_SECONDS = 6 * 3_600
-"""A migration may copy the whole table; given up earlier it would begin again, beside itself."""
+_MIGRATION_SECONDS = 6 * 3600
+"""A migration may have to carry all rows over."""
+_ALREADY_RENAMED = (57, 60)
+"""TABLE_ALREADY_EXISTS, UNKNOWN_TABLE: another recorder, or this one before a crash, has renamed the table."""
+_LOOKED_BACK_MS = 2 * DAY_MS
 INSERT_SETTINGS = {
     "async_insert": "0",  # with a deduplication token it has lost rows (ClickHouse/ClickHouse#111031)
     "insert_deduplicate": "1",
@@ -28,7 +34,7 @@ INSERT_SETTINGS = {
 
 
 class ClickHouseStore:
-    """`recorder.ports.Store`, on ``raw_swaps`` of one database. Use `connect`."""
+    """`recorder.ports.Store`, on ``swap_records`` of one database. Use `connect`."""
 
     def __init__(self, client: AsyncClient, database: str) -> None:
         self._client = client
@@ -38,13 +44,13 @@ class ClickHouseStore:
     @classmethod
     async def connect(cls, spec: ClickHouse) -> ClickHouseStore:
         """Connect. Raises StoreUnavailableError; OSError and CertificateError if a secret can't be used."""
-        return cls(await _client(spec, _REPLY_SECONDS), spec.database)
+        return cls(await _connected(spec, _REPLY_SECONDS), spec.database)
 
     async def insert(self, block: bytes, token: str) -> None:
         """See `recorder.ports.Store`."""
         try:
             await self._client.raw_insert(
-                f"{self._database}.raw_swaps",
+                f"{self._database}.swap_records",
                 self._columns,
                 block,
                 settings={**INSERT_SETTINGS, "insert_deduplication_token": token},
@@ -53,29 +59,61 @@ class ClickHouseStore:
         except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
             raise _unavailable(error) from error
 
-    async def migrate(self, spec: ClickHouse) -> list[str]:
+    async def seen_before(self, record: Record, incarnation: str, reach_ms: int) -> Seen:
+        """See `recorder.ports.Store`."""
+        # Rows of this life from the record on may be there, too: inserted, but not committed. They will come again.
+        before = (
+            f"FROM {self._database}.swap_records WHERE kafka_partition = {{partition:UInt32}} "
+            "AND (incarnation != {incarnation:String} OR kafka_offset < {offset:UInt64}) "
+            "AND stream_time >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC')"
+        )
+        place = {"partition": record.partition, "incarnation": incarnation, "offset": record.offset}
+        newest_ms = -1
+        # The rows of the last days are found by an index, all others only by reading them.
+        for since_ms in (max(record.timestamp_ms - max(_LOOKED_BACK_MS, reach_ms), 0), 0):
+            newest = f"SELECT max(toUnixTimestamp64Milli(stream_time)), count() {before}"
+            ((found_ms, count),) = await self._query(newest, {**place, "since_ms": since_ms})
+            if count:
+                newest_ms = found_ms
+                break
+        of_tokens = f"SELECT token, chain_id, max(toUnixTimestamp64Milli(event_time)) {before} GROUP BY token, chain_id"
+        rows = await self._query(of_tokens, {**place, "since_ms": max(newest_ms - reach_ms, 0)})
+        return Seen(newest_ms, {(token, chain_id): event_ms for token, chain_id, event_ms in rows})
+
+    async def _query(self, sql: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:
+        try:
+            found = await self._client.query(sql, parameters=dict(parameters))
+        except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
+            raise _unavailable(error) from error
+        return found.result_rows
+
+    async def migrate(self, spec: SwapStatsSpec) -> list[str]:
         """Bring the schema up to date; names of what was applied.
 
         Raises SchemaError when an applied file was changed, StoreUnavailableError when ClickHouse doesn't answer.
         """
         schema = load(spec)
-        patient = await _client(spec, _MIGRATION_SECONDS)
+        client = await _connected(spec.stores.clickhouse, _MIGRATION_SECONDS)
         try:
             for statement in schema.ledger:
-                await patient.command(statement)
-            found = await patient.query(f"SELECT version, checksum FROM {self._database}.schema_migrations FINAL")  # noqa: S608 - an identifier, quoted
+                await client.command(statement)
+            found = await client.query(f"SELECT version, checksum FROM {self._database}.schema_migrations FINAL")  # noqa: S608 - an identifier, quoted
             due = pending(schema, {int(version): str(checksum) for version, checksum in found.result_rows})
-            await self._apply(due, patient)
+            await self._apply(client, due)
         except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
             raise _unavailable(error) from error
         finally:
-            await patient.close()
+            await client.close()
         return [migration.name for migration in due]
 
-    async def _apply(self, migrations: Sequence[Migration], client: AsyncClient) -> None:
+    async def _apply(self, client: AsyncClient, migrations: Sequence[Migration]) -> None:
         for migration in migrations:
             for statement in migration.statements:
-                await run_statement(statement, client)
+                try:
+                    await client.command(statement)
+                except ClickHouseError as error:
+                    if not statement.startswith("RENAME ") or getattr(error, "code", None) not in _ALREADY_RENAMED:
+                        raise
             # Last, so that a crash in between repeats the file, which every file allows.
             await client.insert(
                 f"{self._database}.schema_migrations",
@@ -88,8 +126,7 @@ class ClickHouseStore:
         await self._client.close()
 
 
-async def _client(spec: ClickHouse, reply_seconds: float) -> AsyncClient:
-    """A connection. Raises StoreUnavailableError; OSError and CertificateError if a secret can't be used."""
+async def _connected(spec: ClickHouse, reply_seconds: int) -> AsyncClient:
     access = clickhouse_access(spec)
     try:
         return await clickhouse_connect.get_async_client(
@@ -104,19 +141,6 @@ async def _client(spec: ClickHouse, reply_seconds: float) -> AsyncClient:
         raise _unavailable(error) from error
 
 
-async def run_statement(statement: str, client: AsyncClient) -> None:
-    """Run a statement of a migration, unless it has run. Raises ClickHouseError."""
-    try:
-        await client.command(statement)
-    except ClickHouseError as error:
-        if not ran_before(statement, _code(error)):
-            raise
-
-
 def _unavailable(error: Exception) -> StoreUnavailableError:
-    return StoreUnavailableError(_code(error) or 0, str(error) or repr(error))
-
-
-def _code(error: Exception) -> int | None:
     code = getattr(error, "code", None)
-    return code if isinstance(code, int) else None
+    return StoreUnavailableError(code if isinstance(code, int) else 0, str(error) or repr(error))

@@ -99,10 +99,9 @@ class _Process:
         return source
 
     async def _open_store(self) -> ClickHouseStore:
-        spec = self.spec.stores.clickhouse
-        store = await ClickHouseStore.connect(spec)
+        store = await ClickHouseStore.connect(self.spec.stores.clickhouse)
         try:
-            applied = await store.migrate(spec)
+            applied = await store.migrate(self.spec)
         except BaseException:
             await store.close()
             raise

@@ -50,7 +50,7 @@ class RecorderMetrics:
         )
         self.deferred = Gauge(
             "recorder_deferred_rows",
-            "Rows kept back because their event time is too far ahead of the clock",
+            "Rows kept back: one whose event time is too far ahead of the clock, and those behind it in its partition",
             registry=registry,
         )
         self.lag = Gauge("consumer_lag", "Records behind the broker's end", ["partition"], registry=registry)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import msgspec
+
+from swapstats_aggregator.recorder.stream_time import Seen
 
 
 class Record(msgspec.Struct, gc=False, frozen=True):
@@ -20,12 +22,13 @@ class Record(msgspec.Struct, gc=False, frozen=True):
 class Polled(msgspec.Struct, frozen=True):
     """Records read under one assignment. ``generation`` changes with every rebalance: offsets read under an older one
     must not be committed. ``restarted``: a partition is read from its beginning from here on, so what is in hand must
-    not be mixed with what follows, nor its offsets be committed.
+    not be mixed with what follows, nor its offsets be committed. ``incarnation``: which life of the topic it is.
     """
 
     generation: int
     records: list[Record]
     restarted: bool = False
+    incarnation: str = ""
 
 
 class StoreUnavailableError(Exception):
@@ -51,8 +54,10 @@ class Source(Protocol):
         """The current assignment's number."""
         ...
 
-    async def poll(self, max_records: int, timeout_ms: int) -> Polled:
-        """What arrives within ``timeout_ms``, at most ``max_records``. Raises SourceLostError."""
+    async def poll(self, max_records: int, timeout_ms: int, waiting: Collection[int] = ()) -> Polled:
+        """What arrives within ``timeout_ms``, at most ``max_records``, nothing of the partitions ``waiting``: their
+        next records stay where they are. Raises SourceLostError.
+        """
         ...
 
     async def commit(self, next_offsets: Mapping[int, int]) -> bool:
@@ -65,6 +70,14 @@ class Store(Protocol):
 
     async def insert(self, block: bytes, token: str) -> None:
         """Insert a stream of Native blocks, all or nothing; a repeat of a recent ``token`` does nothing.
+
+        Raises StoreUnavailableError.
+        """
+        ...
+
+    async def seen_before(self, record: Record, incarnation: str, reach_ms: int) -> Seen:
+        """How far the record's partition had got before it, by the rows of all records that came earlier; tokens and
+        chains that are more than ``reach_ms`` behind may be left out.
 
         Raises StoreUnavailableError.
         """

@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache, partial
+from typing import TypeVar
 
 import structlog
 
 from swapstats_aggregator.recorder.batch import Batch
-from swapstats_aggregator.recorder.deferred import MOST, Deferred
+from swapstats_aggregator.recorder.deferred import Deferred
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
-from swapstats_aggregator.recorder.ports import Polled, Record, Source, Store, StoreUnavailableError
+from swapstats_aggregator.recorder.ports import Polled, Source, Store, StoreUnavailableError
 from swapstats_aggregator.recorder.rows import Row, deduplication_token, encode
+from swapstats_aggregator.recorder.stream_time import StreamTime
+from swapstats_core.fields import MINUTE_MS
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import Inlet, Reason, Reject
@@ -29,8 +34,21 @@ _POLL_RECORDS = 5_000
 _FIRST_BACKOFF_S = 0.1
 _MAX_BACKOFF_S = 5.0
 
+T = TypeVar("T")
 _home = lru_cache(maxsize=65_536)(partition_of)
 _log = structlog.get_logger()
+
+
+class _Stopped(Enum):
+    STOPPED = "a stop came before the store's answer"
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a partition is read."""
+
+    stream: StreamTime
+    next_offset: int
 
 
 class Recorder:
@@ -52,9 +70,13 @@ class Recorder:
         self._source = source
         self._store = store
         self._metrics = metrics
+        self._longest_minutes = spec.window_minutes[-1]
+        self._grace_ms = spec.grace
         self._max_rows = self._batch_rows
         self._clock = clock
         self._deferred = Deferred()
+        self._places: dict[int, _Place] = {}
+        self._places_of = 0
         self._ahead: Polled | None = None
         self._stop = asyncio.Event()
         self.store_error: str | None = None
@@ -85,7 +107,8 @@ class Recorder:
         batch.add_due(*self._deferred.due(self._clock()))
         deadline = time.monotonic() + self._interval_ms / 1000
         while True:
-            batch.add(polled.records, self._deferred.split(self._rows(polled.records), self._clock()))
+            if await self._find_places(polled):
+                batch.add(polled.records, self._deferred.split(self._rows(polled), self._clock()))
             left_ms = int((deadline - time.monotonic()) * 1000)
             if batch.empty or batch.room == 0 or left_ms <= 0 or polled.restarted or self._stop.is_set():
                 break
@@ -97,16 +120,15 @@ class Recorder:
         if polled.restarted:
             batch.lose_its_place()
             self._deferred.forget()
+            self._places.clear()
         self._metrics.deferred.set(len(self._deferred))
         self._max_rows = batch.next_max_rows(self._batch_rows)
         return batch
 
     async def _poll(self, max_records: int, timeout_ms: int) -> Polled:
-        """Poll, but give up waiting at a stop; and read nothing more while too much is kept back."""
-        if len(self._deferred) >= MOST and self._deferred.generation == self._source.generation:
-            await self._stopped_within(timeout_ms / 1000)
-            return Polled(self._source.generation, [])
-        poll = asyncio.ensure_future(self._source.poll(min(max_records, _POLL_RECORDS), timeout_ms))
+        """Poll, but give up waiting at a stop; and read nothing more of partitions of which rows are kept back."""
+        waiting = self._deferred.partitions if self._deferred.generation == self._source.generation else ()
+        poll = asyncio.ensure_future(self._source.poll(min(max_records, _POLL_RECORDS), timeout_ms, waiting))
         stop = asyncio.ensure_future(self._stop.wait())
         try:
             await asyncio.wait({poll, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -118,10 +140,32 @@ class Recorder:
             stop.cancel()
             await asyncio.gather(poll, stop, return_exceptions=True)
 
-    def _rows(self, records: Sequence[Record]) -> list[Row]:
+    async def _find_places(self, polled: Polled) -> bool:
+        """Learn how far each partition had got that is read for the first time under its assignment; False when a stop
+        comes first.
+        """
+        if polled.generation != self._places_of:
+            self._places.clear()
+            self._places_of = polled.generation
+        reach_ms = (self._longest_minutes + 1) * MINUTE_MS
+        for record in polled.records:
+            if record.partition not in self._places:
+                ask = partial(self._store.seen_before, record, polled.incarnation, reach_ms)
+                seen = await self._insisted(ask)
+                if isinstance(seen, _Stopped):
+                    return False
+                stream = StreamTime(self._longest_minutes, self._grace_ms, seen)
+                self._places[record.partition] = _Place(stream, record.offset)
+        return True
+
+    def _rows(self, polled: Polled) -> list[Row]:
         rows = []
         rejected: Counter[Reason] = Counter()
-        for record in records:
+        for record in polled.records:
+            place = self._places[record.partition]
+            if record.offset < place.next_offset:
+                continue  # the embedded broker gives some twice
+            place.next_offset = record.offset + 1
             if (record.partition, record.offset) in self._skip:
                 rejected[Reason.SKIPPED] += 1
                 continue
@@ -133,7 +177,11 @@ class Recorder:
             if _home(swap.token, self._topic.partitions) != record.partition:
                 rejected[Reason.WRONG_PARTITION] += 1
                 continue
-            rows.append(Row(record.partition, record.offset, record.timestamp_ms, swap))
+            stream_ms, is_late = place.stream.take(swap.token, swap.chain_id, swap.event_ms)
+            is_late = is_late and not swap.removed
+            rows.append(
+                Row(record.partition, record.offset, record.timestamp_ms, swap, stream_ms, is_late, polled.incarnation)
+            )
         for reason, count in rejected.items():
             self._metrics.rejected.labels(reason).inc(count)
         self._metrics.count(self._inlet.take_noted())
@@ -155,17 +203,25 @@ class Recorder:
         block = await _encode(batch.rows)
         token = deduplication_token(self._topic.name, block)
         started = time.monotonic()
+        if await self._insisted(lambda: self._store.insert(block, token), rows=len(batch.rows)) is _Stopped.STOPPED:
+            return False
+        self._succeeded(len(batch.rows), started)
+        return True
+
+    async def _insisted(self, ask: Callable[[], Awaitable[T]], rows: int = 0) -> T | _Stopped:
+        """What the store answers, however long it takes."""
+        started = time.monotonic()
         backoff_s = _FIRST_BACKOFF_S
         while True:
             try:
-                await self._store.insert(block, token)
+                answer = await ask()
             except StoreUnavailableError as error:
-                self._failed(error, len(batch.rows))
+                self._failed(error, rows)
             else:
-                self._succeeded(len(batch.rows), started)
-                return True
+                self._answered(started)
+                return answer
             if await self._stopped_within(backoff_s):
-                return False
+                return _Stopped.STOPPED
             backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
 
     async def _stopped_within(self, seconds: float) -> bool:
@@ -179,14 +235,16 @@ class Recorder:
         self._metrics.retries.labels(str(error.code)).inc()
         self._metrics.store_up.set(0)
         if self.store_error is None:
-            _log.warning("clickhouse refuses rows, trying again until it takes them", rows=rows, error=str(error))
+            _log.warning("clickhouse doesn't take rows, trying again until it does", rows=rows, error=str(error))
         self.store_error = str(error)
 
-    def _succeeded(self, rows: int, started: float) -> None:
+    def _answered(self, started: float) -> None:
         if self.store_error is not None:
             _log.info("clickhouse takes rows again", after_s=round(time.monotonic() - started, 1))
         self.store_error = None
         self._metrics.store_up.set(1)
+
+    def _succeeded(self, rows: int, started: float) -> None:
         self._metrics.rows.inc(rows)
         self._metrics.batch_size.observe(rows)
         self._metrics.flush_duration.observe((time.monotonic() - started) * 1000)

@@ -1,10 +1,10 @@
 """The database's versioned SQL files, and what is still to be done with them: pure.
 
 A file is ``NNNN_name.sql``: statements that end in ``;`` at a line's end, each of which may run twice and beside
-another recorder that runs it too (``IF NOT EXISTS`` …), because ClickHouse has no lock to take. A ``RENAME`` whose
-source is gone or whose target is there has run before (`ran_before`): its target must be a new name. ``${name}`` is
-replaced by one of `variables`. ``ledger.sql`` makes the table in which applied files are kept; ``retention.sql`` is
-applied whenever what it says has changed.
+another recorder that runs it too (``IF NOT EXISTS`` …), because ClickHouse has no lock to take. ``${name}`` is replaced
+by one of `variables`. ``ledger.sql`` makes the table in which applied files are kept; ``retention.sql`` and
+``counting.sql`` are applied whenever what they say has changed. The rest, ``decided.sql`` and
+``fate.sql``, are parts of statements.
 """
 
 from __future__ import annotations
@@ -16,14 +16,44 @@ from dataclasses import dataclass
 from importlib.resources import files
 from string import Template
 
-from swapstats_core.spec import ClickHouse
+from swapstats_core.fields import HOUR_MS
+from swapstats_core.spec import ClickHouse, SwapStatsSpec
 
 RETENTION_VERSION = 0
-_TABLE_ALREADY_EXISTS = 57
-_UNKNOWN_TABLE = 60
+COUNTING_VERSION = 2**32 - 1
+OPEN_DAYS = 2
+"""The days before today that are computed again."""
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _COMMENT = re.compile(r"^\s*--[^\n]*\n", re.MULTILINE)
+_CONTRIBUTION = ("record.event_time", "record.amount_usd", "record.amount_token", "record.side = 'buy'")
+_SAID = "Tuple(ms Int64, usd Decimal(20, 6), token Decimal(38, 18), is_buy UInt8)"
+_MENTION = (
+    f"Tuple(at UInt32, removed UInt8, block String, number Int64, revision Int64, said {_SAID}, has_counted UInt8)"
+)
+_EVENT = (
+    f"Tuple(mentions Array({_MENTION}), counting UInt32, changed Int64, remembered Int64, changes UInt32, "
+    "kept Array(UInt32), late UInt32)"
+)
+_RECORD = f"Tuple(mention {_MENTION}, newest Int64, is_late UInt8)"
+_DETAILS = (
+    ("event_date", "Date"),
+    ("event_time", "DateTime64(3, 'UTC')"),
+    ("ingested_time", "DateTime64(3, 'UTC')"),
+    ("event_id", "String"),
+    ("token_address", "String"),
+    ("token_symbol", "String"),
+    ("pool_address", "String"),
+    ("trader", "String"),
+    ("block_number", "Nullable(UInt64)"),
+    ("block_hash", "Nullable(String)"),
+    ("revision", "Nullable(UInt64)"),
+    ("removed", "UInt8"),
+    ("schema_version", "UInt16"),
+    ("kafka_partition", "UInt32"),
+    ("kafka_offset", "UInt64"),
+)
+"""What the view `swaps` shows of a record beside what decides."""
 
 
 class SchemaError(Exception):
@@ -42,11 +72,11 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """All files: the ledger's statements, the versioned migrations in order, and the retention."""
+    """All files: the ledger's statements, the versioned migrations in order, and those that follow the resource."""
 
     ledger: tuple[str, ...]
     migrations: tuple[Migration, ...]
-    retention: Migration
+    following: tuple[Migration, ...]
 
 
 def quoted_identifier(name: str) -> str:
@@ -67,11 +97,10 @@ def variables(spec: ClickHouse) -> dict[str, str]:
     }
 
 
-def load(spec: ClickHouse) -> Schema:
+def load(spec: SwapStatsSpec) -> Schema:
     """The package's files, with the resource's values in them. Raises SchemaError."""
-    values = variables(spec)
-    folder = files("swapstats_aggregator").joinpath("migrations")
-    texts = {item.name: item.read_text("utf-8") for item in folder.iterdir()}
+    values = variables(spec.stores.clickhouse)
+    texts = _texts()
     versioned = tuple(
         _migration(int(match[1]), match[2], text, values)
         for name, text in sorted(texts.items())
@@ -80,8 +109,65 @@ def load(spec: ClickHouse) -> Schema:
     assert [migration.version for migration in versioned] == list(range(1, len(versioned) + 1)), "versions have a gap"
     ledger = _statements(texts["ledger.sql"], values)
     retention = _statements(texts["retention.sql"], values)
-    # Of the retention it is the result that matters, not the file.
-    return Schema(ledger, versioned, Migration(RETENTION_VERSION, "retention", _checksum(*retention), retention))
+    counting = _statements(texts["counting.sql"], values | _decided_for_the_views(spec))
+    # Of these it is the result that matters, not the file.
+    following = (
+        Migration(RETENTION_VERSION, "retention", _checksum(*retention), retention),
+        Migration(COUNTING_VERSION, "counting", _checksum(*counting), counting),
+    )
+    return Schema(ledger, versioned, following)
+
+
+def decided(spec: SwapStatsSpec, records_that_matter: str, details: str | None = None) -> str:
+    """A SELECT of which records count, by event, of those that fulfil a condition; with an expression for ``details``.
+
+    Columns: ``chain_id, tx_hash, log_index, token, event_date, amount_usd, amount_token, side, late, details, counts,
+    stands``. Raises SchemaError.
+    """
+    texts = _texts()
+    fate = {
+        "mention": _MENTION,
+        "event": _EVENT,
+        "ttl_hours": str(_ttl_hours(spec)),
+        "horizon_ms": str(spec.reorg_horizon),
+    }
+    return _rendered(
+        texts["decided.sql"],
+        {
+            "database": quoted_identifier(spec.stores.clickhouse.database),
+            "records_that_matter": records_that_matter,
+            "details": details or "0",
+            "first_details": f"argMin({details}, (record.stream_time, record.kafka_offset))" if details else "0",
+            "say_the_same": f"(max(removed) = 0 AND {' AND '.join(f'min({c}) = max({c})' for c in _CONTRIBUTION)})",
+            "record": _RECORD,
+            "fate": _rendered(texts["fate.sql"], fate),
+        },
+    ).strip()
+
+
+def since_open_days(spec: SwapStatsSpec) -> str:
+    """The condition of records that can decide about an open day: events are remembered so long."""
+    oldest_day = f"toDateTime64(toDate(now('UTC')) - {OPEN_DAYS}, 3, 'UTC')"
+    return f"stream_time >= {oldest_day} - toIntervalHour({_ttl_hours(spec) + 2})"
+
+
+def _decided_for_the_views(spec: SwapStatsSpec) -> dict[str, str]:
+    names = ", ".join(f"record.{name}" for name, _ in _DETAILS)
+    kinds = ", ".join(f"{name} {kind}" for name, kind in _DETAILS).replace("'", "\\'")
+    details = f"CAST(({names}), 'Tuple({kinds})')"
+    return {
+        "all_decided": decided(spec, "1", details),
+        "open_days_decided": decided(spec, since_open_days(spec)),
+    }
+
+
+def _ttl_hours(spec: SwapStatsSpec) -> int:
+    return -(-spec.dedupe.ttl // HOUR_MS)
+
+
+def _texts() -> dict[str, str]:
+    folder = files("swapstats_aggregator").joinpath("migrations")
+    return {item.name: item.read_text("utf-8") for item in folder.iterdir()}
 
 
 def pending(schema: Schema, applied: Mapping[int, str]) -> list[Migration]:
@@ -99,14 +185,7 @@ def pending(schema: Schema, applied: Mapping[int, str]) -> list[Migration]:
                 f"migration {migration.version:04d}_{migration.name} was changed after it had been applied: "
                 "restore the file and put the change into a new one"
             )
-    if applied.get(RETENTION_VERSION) != schema.retention.checksum:
-        due.append(schema.retention)
-    return due
-
-
-def ran_before(statement: str, code: int | None) -> bool:
-    """Whether an error of ClickHouse's means that a statement had been run already."""
-    return statement.startswith("RENAME TABLE") and code in (_TABLE_ALREADY_EXISTS, _UNKNOWN_TABLE)
+    return due + [each for each in schema.following if applied.get(each.version) != each.checksum]
 
 
 def _migration(version: int, name: str, text: str, values: Mapping[str, str]) -> Migration:
@@ -114,8 +193,11 @@ def _migration(version: int, name: str, text: str, values: Mapping[str, str]) ->
 
 
 def _statements(text: str, values: Mapping[str, str]) -> tuple[str, ...]:
-    rendered = Template(_COMMENT.sub("", text)).substitute(values)
-    return tuple(part.strip() for part in re.split(r";[ \t]*\n", rendered) if part.strip())
+    return tuple(part.strip() for part in re.split(r";[ \t]*\n", _rendered(text, values)) if part.strip())
+
+
+def _rendered(text: str, values: Mapping[str, str]) -> str:
+    return Template(_COMMENT.sub("", text)).substitute(values)
 
 
 def _checksum(*texts: str) -> str:

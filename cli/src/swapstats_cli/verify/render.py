@@ -11,7 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from swapstats_cli.verify.report import Difference, ExitCode, PartitionReport, Report, RowFinding, RowsReport
+from swapstats_cli.verify.report import (
+    DayDifference,
+    DaysReport,
+    Difference,
+    ExitCode,
+    PartitionReport,
+    Report,
+    RowFinding,
+    RowsReport,
+)
 
 SHOWN = 20
 """Differences in the table; the JSON form has more."""
@@ -32,6 +41,8 @@ def as_json(report: Report) -> dict[str, Any]:
         "gaps": report.gaps,
         "partitions": [asdict(partition) for partition in report.partitions],
         "clickhouse": None if report.rows is None else asdict(report.rows),
+        "clickhouse_records": None if report.records is None else asdict(report.records),
+        "clickhouse_days": None if report.days is None else asdict(report.days),
     }
 
 
@@ -42,13 +53,18 @@ def as_tables(report: Report) -> RenderableType:
 
 def _parts(report: Report) -> Iterator[RenderableType]:
     yield _partitions(report.partitions)
-    if report.rows is not None:
-        yield _clickhouse(report.rows)
+    if report.rows is not None and report.records is not None:
+        yield _clickhouse({"raw_swaps": report.rows, "swap_records": report.records})
+    if report.days is not None:
+        yield _days(report.days)
     differences = [difference for partition in report.partitions for difference in partition.differences]
     if differences:
         yield _differences(differences[:SHOWN])
-    if report.rows is not None and report.rows.findings:
-        yield _findings(report.rows.findings[:SHOWN])
+    found = [finding for rows in (report.rows, report.records) if rows is not None for finding in rows.findings]
+    if found:
+        yield _findings(found[:SHOWN])
+    if report.days is not None and report.days.differences:
+        yield _day_differences(report.days.differences[:SHOWN])
     for gap in report.gaps:
         yield Text(f"not compared: {gap}", style="yellow")
     yield _verdict(report)
@@ -67,12 +83,29 @@ def _partitions(partitions: list[PartitionReport]) -> Table:
     return table
 
 
-def _clickhouse(rows: RowsReport) -> Table:
-    table = Table(title="rows in ClickHouse", title_justify="left")
+def _clickhouse(tables: dict[str, RowsReport]) -> Table:
+    table = Table("table", title="rows in ClickHouse", title_justify="left")
     columns = ("expected", "equal", "missing", "extra", "different", "expired", "other_topics")
     for column in columns:
         table.add_column(column.replace("_", " "), justify="right")
-    table.add_row(*(f"{getattr(rows, column):,}" for column in columns), style="red" if rows.wrong else None)
+    for name, rows in tables.items():
+        table.add_row(name, *(f"{getattr(rows, column):,}" for column in columns), style="red" if rows.wrong else None)
+    return table
+
+
+def _days(days: DaysReport) -> Table:
+    table = Table(title="days in ClickHouse", title_justify="left")
+    columns = ("compared", "daily_compared", "different", "not_comparable")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    table.add_row(*(f"{getattr(days, column):,}" for column in columns), style="red" if days.different else None)
+    return table
+
+
+def _day_differences(differences: list[DayDifference]) -> Table:
+    table = Table("from", "day", "chain", "token", "field", "found", "expected", title="days")
+    for d in differences:
+        table.add_row(d.source, d.day, str(d.chain_id), escape(d.token), d.field, d.found, d.expected)
     return table
 
 
@@ -84,10 +117,10 @@ def _differences(differences: list[Difference]) -> Table:
 
 
 def _findings(findings: list[RowFinding]) -> Table:
-    table = Table("row", "identity", "removed", "at", "found", "expected", title="rows")
+    table = Table("row", "event", "removed", "at", "found", "expected", title="rows")
     for f in findings:
         at = f"{f.partition}:{f.offset}"
-        table.add_row(f.kind, escape(f.identity), "yes" if f.removed else "no", at, f.found, f.expected)
+        table.add_row(f.kind, escape(f.event), "yes" if f.removed else "no", at, f.found, f.expected)
     return table
 
 

@@ -64,7 +64,7 @@ class RowFinding:
     """A row of ClickHouse that is missing, extra or different."""
 
     kind: str
-    identity: str
+    event: str
     removed: bool
     partition: int
     offset: int
@@ -74,7 +74,7 @@ class RowFinding:
 
 @dataclass(slots=True)
 class RowsReport:
-    """Findings in ClickHouse's ``raw_swaps``, up to the recorder's committed offsets."""
+    """Findings in a table of ClickHouse, up to the recorder's committed offsets."""
 
     expected: int = 0
     equal: int = 0
@@ -98,18 +98,57 @@ class RowsReport:
         return self.missing + self.extra + self.different
 
 
+@dataclass(frozen=True, slots=True)
+class DayDifference:
+    """A number of a UTC day that is not what the topic says. ``source``: ``records`` (counted now) or ``daily``."""
+
+    source: str
+    day: str
+    chain_id: int
+    token: str
+    field: str
+    found: str
+    expected: str
+
+
+@dataclass(slots=True)
+class DaysReport:
+    """Findings in what ClickHouse counts by UTC day, chain and token."""
+
+    compared: int = 0
+    """Rows of the last two days, counted from ``swap_records`` up to the recorder's committed offsets."""
+    daily_compared: int = 0
+    """Rows of ``daily``, if the recorder was at rest."""
+    not_comparable: int = 0
+    """Rows of partitions, or days, of which the topic no longer has everything."""
+    different: int = 0
+    differences: list[DayDifference] = field(default_factory=list)
+
+    def differs(self, difference: DayDifference) -> None:
+        """Count a difference, and keep it while there is room."""
+        self.different += 1
+        if len(self.differences) < MAX_SHOWN:
+            self.differences.append(difference)
+
+
 @dataclass(slots=True)
 class Report:
-    """All findings. ``gaps`` say in a sentence each what could not be compared."""
+    """All findings. ``rows``: of ``raw_swaps``; ``records``: of ``swap_records``; ``days``: of ``daily``. ``gaps`` say
+    in a sentence each what could not be compared.
+    """
 
     partitions: list[PartitionReport] = field(default_factory=list)
     rows: RowsReport | None = None
+    records: RowsReport | None = None
+    days: DaysReport | None = None
     gaps: list[str] = field(default_factory=list)
 
     @property
     def different(self) -> int:
         """Differences in all."""
-        return sum(report.different for report in self.partitions) + (self.rows.wrong if self.rows else 0)
+        of_tables = sum(rows.wrong for rows in (self.rows, self.records) if rows)
+        of_days = self.days.different if self.days else 0
+        return sum(report.different for report in self.partitions) + of_tables + of_days
 
     @property
     def windows(self) -> int:

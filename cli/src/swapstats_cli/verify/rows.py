@@ -1,7 +1,7 @@
 """ClickHouse's rows against the topic's records. Pure.
 
-Every valid record up to the recorder's committed offset must be there, each distinct one (identity, removed or not,
-revision, time and token address: the table's sorting key) exactly once, with the values of the first that came.
+Of the valid records up to the recorder's committed offsets ``swap_records`` must have each, and ``raw_swaps`` the
+first of each event, and the first removal of each event with removals.
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ from swapstats_core.wire import rfc3339
 _EXACT = Context(prec=80)
 _USD_UNIT = Decimal(10**USD_DIGITS)
 _TOKEN_UNIT = Decimal(10**TOKEN_DIGITS)
-Key = tuple[str, bool, int | None, int, str]
+Key = tuple[str, bool, int, int]
+"""Event, whether it is a removal, partition and offset; the latter two are 0 where only the first record has a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of ``raw_swaps``; amounts as decimal strings, times in Unix milliseconds."""
+    """A row of ``swap_records`` or ``raw_swaps``; amounts as decimal strings, times in Unix milliseconds."""
 
     event_id: str
-    inclusion: str
     token: str
-    token_address: str
     removed: bool
-    revision: int | None
     event_ms: int
     amount_usd: str
     amount_token: str
@@ -40,13 +38,14 @@ class Row:
     ingested_ms: int
 
     @property
-    def identity(self) -> str:
-        """As `swapstats_core.swap.Swap.identity`."""
-        return f"{self.event_id} {self.inclusion} {self.token}"
+    def event(self) -> str:
+        """As `swapstats_core.swap.Swap.event`."""
+        return f"{self.event_id} {self.token}"
 
 
 @dataclass(slots=True)
 class _Expected:
+    event_ms: int
     usd_micros: int
     token_atto: int
     is_buy: bool
@@ -55,16 +54,18 @@ class _Expected:
     seen: bool = False
 
     def __str__(self) -> str:
-        return _values(self.usd_micros, self.token_atto, is_buy=self.is_buy)
+        return _values(self.event_ms, self.usd_micros, self.token_atto, is_buy=self.is_buy)
 
 
 class RowsCheck:
     """Give it the topic's records in offset order (`take`), then the rows (`compare`), then ask for the end (`finish`).
 
     ``committed`` has the recorder's next offset by partition; rows of events before ``expired_before_ms`` may be gone.
+    With ``every_record`` the rows are those of ``swap_records``.
     """
 
-    def __init__(self, committed: Mapping[int, int], expired_before_ms: int) -> None:
+    def __init__(self, committed: Mapping[int, int], expired_before_ms: int, *, every_record: bool = False) -> None:
+        self._every_record = every_record
         self.report = RowsReport()
         self.committed = committed
         self._expired_before_ms = expired_before_ms
@@ -81,48 +82,50 @@ class RowsCheck:
         timestamps.extend([-1] * (offset - first - len(timestamps)))  # offsets that transactions leave out
         timestamps.append(timestamp_ms)
         if swap is not None:
-            key = (swap.identity, swap.removed, swap.revision, swap.event_ms, swap.record.token_address or "")
+            key = self._key(swap.event, partition, offset, removed=swap.removed)
             if key not in self._expected:
-                values = (swap.usd_micros, swap.token_atto, swap.is_buy)
+                values = (swap.event_ms, swap.usd_micros, swap.token_atto, swap.is_buy)
                 self._expected[key] = _Expected(*values, partition, offset)
 
     def compare(self, row: Row) -> None:
         """A row of the table, with FINAL."""
-        key = (row.identity, row.removed, row.revision, row.event_ms, row.token_address)
-        expected = self._expected.get(key)
+        expected = self._expected.get(self._key(row.event, row.partition, row.offset, removed=row.removed))
         usd_micros = int(_EXACT.multiply(Decimal(row.amount_usd), _USD_UNIT))
         token_atto = int(_EXACT.multiply(Decimal(row.amount_token), _TOKEN_UNIT))
-        values = (usd_micros, token_atto, row.side == "buy")
+        values = (row.event_ms, usd_micros, token_atto, row.side == "buy")
+        found = _values(row.event_ms, usd_micros, token_atto, is_buy=row.side == "buy")
         if expected is not None and not expected.seen:
             expected.seen = True
-            if values == (expected.usd_micros, expected.token_atto, expected.is_buy):
+            if values == (expected.event_ms, expected.usd_micros, expected.token_atto, expected.is_buy):
                 self.report.equal += 1
             elif self._is_of_this_topic(row):
                 self.report.different += 1
-                self._finds("different", row, _values(usd_micros, token_atto, is_buy=row.side == "buy"), str(expected))
+                self._finds("different", row, found, str(expected))
             else:
                 self.report.other_topics += 1
         elif row.offset < self.committed.get(row.partition, 0) and self._is_of_this_topic(row):
             self.report.extra += 1
-            self._finds("extra", row, _values(usd_micros, token_atto, is_buy=row.side == "buy"), "no such row")
+            self._finds("extra", row, found, "no such row")
         elif not self._is_beyond(row):
             self.report.other_topics += 1
 
     def finish(self) -> RowsReport:
         """All rows were compared: what is still missing?"""
         self.report.expected = len(self._expected)
-        for (identity, removed, _, event_ms, _), expected in self._expected.items():
+        for (event, removed, _, _), expected in self._expected.items():
             if expected.seen:
                 continue
-            if event_ms < self._expired_before_ms:
+            if expected.event_ms < self._expired_before_ms:
                 self.report.expired += 1
                 continue
             self.report.missing += 1
-            wanted = f"{expected} at {rfc3339(event_ms)}"
             self.report.finds(
-                RowFinding("missing", identity, removed, expected.partition, expected.offset, "no row", wanted)
+                RowFinding("missing", event, removed, expected.partition, expected.offset, "no row", str(expected))
             )
         return self.report
+
+    def _key(self, event: str, partition: int, offset: int, *, removed: bool) -> Key:
+        return (event, removed, partition, offset) if self._every_record else (event, removed, 0, 0)
 
     def _is_beyond(self, row: Row) -> bool:
         """Whether the row was inserted but not committed yet, as far as one can tell: newer than all compared ones."""
@@ -137,8 +140,9 @@ class RowsCheck:
         return 0 <= at < len(timestamps) and timestamps[at] == row.ingested_ms
 
     def _finds(self, kind: str, row: Row, found: str, expected: str) -> None:
-        self.report.finds(RowFinding(kind, row.identity, row.removed, row.partition, row.offset, found, expected))
+        self.report.finds(RowFinding(kind, row.event, row.removed, row.partition, row.offset, found, expected))
 
 
-def _values(usd_micros: int, token_atto: int, *, is_buy: bool) -> str:
-    return f"{'buy' if is_buy else 'sell'} {format_usd(usd_micros)} USD {format_token(token_atto)}"
+def _values(event_ms: int, usd_micros: int, token_atto: int, *, is_buy: bool) -> str:
+    side = "buy" if is_buy else "sell"
+    return f"{side} {format_usd(usd_micros)} USD {format_token(token_atto)} at {rfc3339(event_ms)}"

@@ -14,16 +14,19 @@ from typing import Any, Final
 
 from rich.progress import Progress
 
+from swapstats_aggregator.recorder.schema import OPEN_DAYS
 from swapstats_cli.kafka import BrokerFault, client_options
 from swapstats_cli.verify.api import Api, Replies
-from swapstats_cli.verify.clickhouse import rows
+from swapstats_cli.verify.clickhouse import Days, rows
 from swapstats_cli.verify.compare import PartitionCheck, Position, Served
+from swapstats_cli.verify.daily import DaysCheck
 from swapstats_cli.verify.report import CannotVerify, Report
 from swapstats_cli.verify.rows import RowsCheck
 from swapstats_cli.verify.target import VerifyTarget
 from swapstats_cli.verify.topic import Topic, committed_offsets, home_of, swap_of
+from swapstats_core.fields import DAY_MS
 from swapstats_core.oracle import Oracle
-from swapstats_core.swap import FUTURE_MS, Inlet
+from swapstats_core.swap import FUTURE_MS, Inlet, RecordedSwap
 from swapstats_settings.clock import wall_ms
 
 _STUCK_S: Final = 60.0
@@ -46,6 +49,21 @@ class _Served:
     before: Mapping[int, Position]
     after: Mapping[int, Position]
     replies: Replies
+
+
+@dataclass(frozen=True, slots=True)
+class _ClickHouse:
+    """All that is compared with ClickHouse."""
+
+    committed: Mapping[int, int]
+    events: RowsCheck
+    records: RowsCheck
+    days: DaysCheck
+
+    def take(self, partition: int, offset: int, timestamp_ms: int, swap: RecordedSwap | None) -> None:
+        """A record of the topic; None if it isn't a swap of this partition."""
+        for check in (self.events, self.records, self.days):
+            check.take(partition, offset, timestamp_ms, swap)
 
 
 class Verification:
@@ -75,10 +93,10 @@ class Verification:
             beginnings = await topic.beginnings(range(self._partitions))
             learnt = await self._learn(topic, before, beginnings)
             served = await self._ask(api, before, learnt.tokens)
-            rows_check = await self._rows_check(connection) if self._with_clickhouse else None
-            await self._recompute(topic, self._checks(served, beginnings, learnt.began_ms), beginnings, rows_check)
-        if rows_check is not None:
-            await self._compare_rows(rows_check)
+            clickhouse = await self._clickhouse(connection, beginnings) if self._with_clickhouse else None
+            await self._recompute(topic, self._checks(served, beginnings, learnt.began_ms), beginnings, clickhouse)
+        if clickhouse is not None:
+            await self._compare_clickhouse(clickhouse)
         return self._report
 
     async def _rebuilt(self, api: Api) -> None:
@@ -151,13 +169,16 @@ class Verification:
             if beginnings[p] > position.first_offset:  # the broker has deleted records that the state holds
                 lost_until_ms = began_ms.get(p, self._now_ms) + FUTURE_MS
                 before = replace(position, carried_until_ms=max(lost_until_ms, position.carried_until_ms or 0))
-            oracle = Oracle.of(self._spec)
+            oracle = self._oracle()
             after = served.after.get(p, before)
             checks[p] = PartitionCheck(oracle, windows, before, after, replies[p], unknown[p])
         return checks
 
-    async def _rows_check(self, connection: Mapping[str, Any]) -> RowsCheck | None:
-        """The check of the rows that the recorder has vouched for; None, and a gap, when there are none."""
+    def _oracle(self) -> Oracle:
+        return Oracle.of(self._spec)
+
+    async def _clickhouse(self, connection: Mapping[str, Any], beginnings: Mapping[int, int]) -> _ClickHouse | None:
+        """The checks of what the recorder has vouched for; None, and a gap, when there is nothing."""
         source = self._spec.source
         try:
             committed = await committed_offsets(
@@ -169,28 +190,36 @@ class Verification:
         if not committed:
             self._report.gaps.append("ClickHouse: the recorder has committed nothing yet")
             return None
-        return RowsCheck(committed, self._now_ms - self._spec.stores.clickhouse.delete_after)
+        expired_before_ms = self._now_ms - self._spec.stores.clickhouse.delete_after
+        # Not the oldest open day: at midnight it closes.
+        first_day = max(self._now_ms // DAY_MS - OPEN_DAYS + 1, -(-expired_before_ms // DAY_MS))
+        return _ClickHouse(
+            committed,
+            RowsCheck(committed, expired_before_ms),
+            RowsCheck(committed, expired_before_ms, every_record=True),
+            DaysCheck(committed, beginnings, lambda token: home_of(token, self._partitions), self._oracle, first_day),
+        )
 
     async def _recompute(
         self,
         topic: Topic,
         checks: Mapping[int, PartitionCheck],
         beginnings: Mapping[int, int],
-        rows_check: RowsCheck | None,
+        clickhouse: _ClickHouse | None,
     ) -> None:
         """Read the topic once more, through the oracle and past every reply."""
         starts = {p: max(check.first_offset, beginnings[p]) for p, check in checks.items()}
         targets = {p: check.target for p, check in checks.items()}
-        if rows_check is not None:
-            for p, offset in rows_check.committed.items():
+        if clickhouse is not None:
+            for p, offset in clickhouse.committed.items():
                 starts[p] = beginnings[p]
                 targets[p] = max(targets.get(p, 0), offset)
         task = self._progress.add_task("recomputing", total=sum(targets[p] - starts[p] for p in starts))
         async for records in topic.read(starts, targets, to_end=False):
             for record in records:
                 swap = swap_of(record, self._partitions, self._inlet, self._skip)
-                if rows_check is not None:
-                    rows_check.take(record.partition, record.offset, record.timestamp, swap)
+                if clickhouse is not None:
+                    clickhouse.take(record.partition, record.offset, record.timestamp, swap)
                 check = checks.get(record.partition)
                 if check is not None and record.offset >= check.first_offset:
                     check.take(record.offset, swap)
@@ -198,15 +227,28 @@ class Verification:
         for check in checks.values():
             self._report.partitions.append(check.finish())
 
-    async def _compare_rows(self, check: RowsCheck) -> None:
-        clickhouse = self._spec.stores.clickhouse
+    async def _compare_clickhouse(self, clickhouse: _ClickHouse) -> None:
         task = self._progress.add_task("reading ClickHouse", total=None)
+        spec = self._spec.stores.clickhouse
         try:
-            async for block in rows(clickhouse):
-                for row in block:
-                    check.compare(row)
-                self._progress.advance(task, len(block))
+            for table, check in (("raw_swaps", clickhouse.events), ("swap_records", clickhouse.records)):
+                async for block in rows(spec, table):
+                    for row in block:
+                        check.compare(row)
+                    self._progress.advance(task, len(block))
+            await self._compare_days(clickhouse)
         except CannotVerify as fault:
             self._report.gaps.append(str(fault))
         else:
-            self._report.rows = check.finish()
+            self._report.rows = clickhouse.events.finish()
+            self._report.records = clickhouse.records.finish()
+            self._report.days = clickhouse.days.report
+
+    async def _compare_days(self, clickhouse: _ClickHouse) -> None:
+        check, days = clickhouse.days, Days(self._spec, clickhouse.committed)
+        check.mixed = await days.mixed()
+        expected = check.expected()
+        check.report.compared = check.compare("records", await days.counted(), expected)
+        daily = await days.daily()
+        if daily is not None:
+            check.report.daily_compared = check.compare("daily", daily, expected)
