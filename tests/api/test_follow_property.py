@@ -367,3 +367,30 @@ def test_a_token_that_becomes_unknown_is_gone_with_the_pulse_that_says_so() -> N
     world.answer(world.reader.owner)
     world.reply()
     assert world.follow.view("B", world.now) is None
+
+
+def test_a_state_that_is_rebuilt_says_so_also_after_its_owner_was_taken_for_gone() -> None:
+    world = World("last pulse")
+    world.produce(TOKENS * 4)
+    world.begin_anew(0.0, same_epoch=False)
+    world.read(6)
+    for token in ("A", "C"):
+        world.want(token)
+        world.answer(world.reader.owner)
+        world.reply()
+    for _ in range(2):
+        world.tick(world.reader.owner)
+        world.deliver("pulse", "ok")
+    world.now_ms += 100
+    world.want("A")
+    world.fail(no_owner=True)
+    world.now_ms += 3_000
+    world.want("A")
+    world.step(("time", 1))
+    world.answer(world.reader.owner)
+    world.reply()
+    view = world.follow.view("C", world.now)
+    assert view is not None
+    assert view.position.epoch == world.reader.owner.epoch
+    assert view.rebuilt_percent == 50
+    world.check()

@@ -57,6 +57,7 @@ def spoilt(message: wire.Pulse | wire.TokenState, **fields: Any) -> bytes:  # no
         {"as_of_ms": -1},
         {"watermark_ms": 10**15},
         {"offset": 2**53},
+        {"token": "another"},
         {"windows": 5},
         {"windows": {"5m": {"volume_usd": "much"}}},
     ],
@@ -77,6 +78,19 @@ async def test_a_delta_with_nonsense_is_no_dead_topic(nats_url: str, fields: dic
             while mirror.state["windows"]["5m"]["trades"] != 2:
                 mirror.apply(await ws.hear())
         assert (await api.get(f"/api/tokens/{TOKEN}/stats")).body["windows"]["5m"]["trades"] == 2
+
+
+async def test_an_answer_and_a_delta_about_another_partition_are_none() -> None:
+    async with running_api(MemorySite()) as api:
+        owner = await owner_of(api)
+        await served(api, owner)
+        elsewhere = Owner(owner.partition + 1, 3, offset=2**40, as_of_ms=wall_ms(), trades={TOKEN: 9_999})
+        await api.site.publish(elsewhere.state(TOKEN))
+        await api.site.settled()
+        assert (await api.reads.token(TOKEN)).offset == "10"
+        api.site.adapter.owners[owner.partition] = lambda query: elsewhere.answer(query, 0)  # type: ignore[attr-defined]
+        unknown = next(name for name in map(str, range(99)) if home(name) == owner.partition)
+        assert (await api.get(f"/api/tokens/{unknown}/stats")).status == 503
 
 
 async def test_an_epoch_that_nobody_has_claimed_deposes_no_owner(api: Api) -> None:

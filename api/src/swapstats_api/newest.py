@@ -70,7 +70,9 @@ class NewestOwners:
                 if loop.time() - began >= min(HANDOFF_S, timeout_s):
                     raise
             else:
-                epoch = epoch_of(reply)
+                told, epoch = place_of(reply)
+                if told != partition:
+                    raise NoAnswer(f"partition {partition}: the reply is about partition {told}")
                 if not self._is_known(partition, epoch):
                     await self._look_up(partition, epoch)
                 if self._epochs.get(partition) == epoch:
@@ -144,6 +146,7 @@ class NewestOwners:
             _log.warning("unclaimed_epoch", partition=partition, epoch=epoch, known=known)
 
 
-def epoch_of(reply: wire.Reply) -> int:
-    """The epoch of the owner that replied."""
-    return reply.state.epoch if isinstance(reply, wire.Found) else reply.epoch
+def place_of(reply: wire.Reply) -> tuple[int, int]:
+    """Partition and epoch of the owner that replied."""
+    place = reply.state if isinstance(reply, wire.Found) else reply
+    return place.partition, place.epoch

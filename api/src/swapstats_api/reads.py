@@ -212,10 +212,9 @@ class Reads:
     async def _ask(self, partition: int, query: wire.Query) -> wire.Reply | None:
         try:
             async with self._asking:
-                reply = await self._owners.ask(partition, query, FAN_OUT_TIMEOUT_S)
+                return await self._owners.ask(partition, query, FAN_OUT_TIMEOUT_S)
         except Unanswered:
             return None
-        return reply if getattr(reply, "partition", partition) == partition else None
 
     def _check_window(self, field: str, name: str) -> None:
         if name not in self.windows:

@@ -157,7 +157,9 @@ class NatsOwners:
         except (msgspec.DecodeError, UnicodeDecodeError):
             self._metrics.undecodable.inc()
             return
-        if self._listener is not None:
+        if message.subject != self._subjects.pulse(pulse.partition):
+            self._metrics.undecodable.inc()
+        elif self._listener is not None:
             self._listener.on_pulse(pulse)
 
     async def _on_delta(self, message: Msg) -> None:
@@ -166,7 +168,9 @@ class NatsOwners:
         except (msgspec.DecodeError, UnicodeDecodeError):
             self._metrics.undecodable.inc()
             return
-        if self._listener is not None:
+        if message.subject != self._subjects.delta(state.token):
+            self._metrics.undecodable.inc()
+        elif self._listener is not None:
             self._listener.on_delta(state)
 
     async def _on_error(self, error: Exception) -> None:

@@ -182,7 +182,7 @@ class Follow:
     def delta(self, state: wire.TokenState, now: Now) -> list[Action]:
         """A delta arrived."""
         entry = self._tokens.get(state.token)
-        if entry is not None:
+        if entry is not None and state.partition == entry.partition:
             self._learn(entry, state, state.version, now)
         return self._take()
 
@@ -442,7 +442,8 @@ class Follow:
         entry.ask_from_ms = now.mono_ms + min(RETRY_LAST_MS, RETRY_FIRST_MS << min(entry.failures, 6))
         self._due[entry.token] = None
         if ownerless and not part.ownerless:
-            part.ownerless, part.standing = True, BEHIND
+            # What is rebuilt stays incomplete: the same owner may answer again, at the same position.
+            part.ownerless, part.standing = True, part.standing._replace(current=False)
             for pinned in part.tokens.values():
                 if pinned.pins:
                     self._read_snapshot(pinned, now)
