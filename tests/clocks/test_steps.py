@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from swapstats_core.wire import CURRENT_WITHIN_MS, unix_ms
 from swapstats_settings.timekeeping import TOLERANCE_MS
 from tests.cli.supervised import SOURCES
 from tests.kit.figures import Figure
+from tests.kit.recovery import new_pid
 from tests.kit.running import PARTITIONS, System, clients, dev, swapstats, token_in, wall_ms
 
 RESOURCE = """
@@ -46,9 +49,9 @@ class Steps:
     stale: int = 0
     wrong: list[dict[str, Any]] = field(default_factory=list)
 
-    def step(self, pid: int, ahead_ms: int) -> None:
-        """Set a process's wall clock."""
-        unfinished = self.folder / f"{pid}.new"
+    def step(self, pid: int | str, ahead_ms: int) -> None:
+        """Set a process's wall clock; ``new``: those of all that begin from now on."""
+        unfinished = self.folder / f"{pid}.unfinished"
         unfinished.write_text(str(ahead_ms))
         unfinished.rename(self.folder / str(pid))
 
@@ -151,3 +154,23 @@ async def test_no_step_is_followed_and_none_stops_anything(tmp_path: Path, figur
         figure(f"real processes whose clocks step: {told}, {shards_stale} before the shards were moved")
         assert steps.wrong == []
         assert steps.current > 20 * shards_stale, told
+
+
+@pytest.mark.timeout(120)
+async def test_a_shard_that_begins_with_a_wrong_clock_is_stale_until_it_is_set(tmp_path: Path) -> None:
+    async with stepping(tmp_path) as steps:
+        await steps.current_again(20)
+        before = steps.system.dev.pids()["shard-0"]
+        steps.step("new", HOUR_MS)
+        os.kill(before, signal.SIGKILL)
+        pid = await new_pid(steps.system, "shard-0", before)
+        await steps.degraded("3600 s ahead of Redis, and nothing is current until the wrong clock is set")
+        now = await steps.system.partitions()
+        mine = [status for status in now.values() if status["shard"] == "shard-0"]
+        assert mine
+        assert all(status["stale"] for status in mine)
+        assert not any(status["stale"] for status in now.values() if status["shard"] != "shard-0")
+        steps.step(pid, 0)
+        await steps.current_again(10)
+        await steps.degraded("clock", holds=False)
+        assert steps.wrong == []

@@ -76,7 +76,7 @@ class Exactness:
     true_ms: Callable[[], int]
     seen: dict[int, list[Seen]] = field(default_factory=dict)
 
-    shown_current: dict[int, dict[tuple[str, int, int], Shown]] = field(default_factory=dict)
+    shown_current: dict[int, dict[tuple[str, int, int, bytes], Shown]] = field(default_factory=dict)
 
     def shown(self, view: View) -> None:
         """A reader shows this as current: so it must be of now."""
@@ -84,7 +84,8 @@ class Exactness:
         shown = Shown(self.time(), state.token, at.offset, at.as_of_ms, bytes(state.windows))
         off_ms = at.as_of_ms - self.true_ms()
         must(abs(off_ms) <= _CURRENT_MS, f"{shown}: it is {off_ms} ms off")
-        self.shown_current.setdefault(state.partition, {}).setdefault((state.token, at.offset, at.as_of_ms), shown)
+        key = (shown.token, shown.offset, shown.as_of_ms, shown.windows)
+        self.shown_current.setdefault(state.partition, {}).setdefault(key, shown)
 
     def served(self, life: Life, subject: str, message: bytes, query: bytes | None) -> None:
         """A shard has published or answered this."""

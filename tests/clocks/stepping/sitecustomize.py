@@ -1,6 +1,7 @@
 """Python imports this first, where it is on the path: a process whose wall clock a test can step, and no other.
 
-The clock is ahead by what the file beside this one says that is named by the process's id, in milliseconds.
+The clock is ahead by what a file beside this one says, in milliseconds: the one that is named by the process's id; else
+``new``, if that was there when the process began.
 """
 
 import os
@@ -10,16 +11,19 @@ _FOLDER = os.path.dirname(__file__)  # noqa: PTH120 - as little as possible is i
 _now_ns = time.time_ns
 
 
-def _ahead_ns() -> int:
+def _ahead_ns(name: str, otherwise: int) -> int:
     try:
-        with open(os.path.join(_FOLDER, str(os.getpid())), encoding="ascii") as file:  # noqa: PTH118, PTH123 - likewise
+        with open(os.path.join(_FOLDER, name), encoding="ascii") as file:  # noqa: PTH118, PTH123 - likewise
             return int(file.read()) * 1_000_000
     except FileNotFoundError:
-        return 0
+        return otherwise
+
+
+_BORN_NS = _ahead_ns("new", 0)
 
 
 def _time_ns() -> int:
-    return _now_ns() + _ahead_ns()
+    return _now_ns() + _ahead_ns(str(os.getpid()), _BORN_NS)
 
 
 time.time_ns = _time_ns
