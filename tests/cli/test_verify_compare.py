@@ -162,7 +162,6 @@ def row(swap: RecordedSwap, offset: int, **changes: object) -> Row:
         "event_id": swap.event_id,
         "token": swap.token,
         "removed": swap.removed,
-        "revision": swap.revision,
         "event_ms": swap.event_ms,
         "amount_usd": format_usd(swap.usd_micros).rstrip("0"),
         "amount_token": format_token(swap.token_atto),

@@ -419,3 +419,15 @@ def test_numbers_of_unknown_tokens_are_given_back() -> None:
     run.step(Forget())
     assert list(run.state.token_names) == [TOKENS[1]]
     run.step(Restart())
+
+
+def test_each_chain_of_a_token_is_remembered_as_long_as_it_can_matter() -> None:
+    """Of two chains the slower one's newest event stays, when the hour that named it is forgotten."""
+    run = Run(streams.Config((60,), 60_000, HOUR_MS))
+    early_ms = START_MS + 30 * MINUTE_MS
+    run.apply([make_swap(event_ms=early_ms, chain_id=56), make_swap(event_ms=early_ms)])
+    run.step(Compact(1))
+    run.apply([make_swap(event_ms=START_MS + 2 * HOUR_MS, log_index=1)])
+    run.step(Restart())
+    run.apply([make_swap(event_ms=START_MS + 2 * HOUR_MS + 1, log_index=2)])
+    assert digest(run.state) == digest(run.straight)

@@ -58,7 +58,7 @@ async def test_every_field_arrives_exactly(store: ClickHouseStore, client: Async
         block_number=2**63 - 1,
         schema_version=65_535,
         log_index=2**32 - 1,
-        chain_id=2**32 - 1,
+        chain_id=2**63 - 1,
         revision=2**63 - 1,
     )
     read = Row(2**32 - 1, 2**63 - 1, NOW_MS, swap(fields), NOW_MS + 1, is_late=True, incarnation="cluster/topic")
@@ -71,7 +71,7 @@ async def test_every_field_arrives_exactly(store: ClickHouseStore, client: Async
         "ingested_time": now,
         "stream_time": now + timedelta(milliseconds=1),
         "late": 1,
-        "chain_id": 2**32 - 1,
+        "chain_id": 2**63 - 1,
         "tx_hash": "0xabc",
         "log_index": 2**32 - 1,
         "event_id": f"{2**63 - 1}:0xabc:{2**32 - 1}",

@@ -33,7 +33,7 @@ LEDGER_LIMIT: Final = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class Closed:
     """What is kept of an event that isn't open any more: a row for each mention."""
 
     rows: tuple[Row, ...]
@@ -95,7 +95,7 @@ class Head:
     """Digest of an event -> its number, if it was mentioned once, by an add; else ``~`` its place in ``others``."""
     adds: list[Adds] = field(default_factory=list)
     """Events that were mentioned once, as they came."""
-    others: list[Event | Sealed] = field(default_factory=list)
+    others: list[Event | Closed] = field(default_factory=list)
     cells: list[Cells] = field(default_factory=list)
     keys: list[Keys] = field(default_factory=list)
     ledgers: list[Ledger] = field(default_factory=list)

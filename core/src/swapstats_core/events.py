@@ -244,7 +244,7 @@ def _with(event: Event, mention: Mention, newest_ms: int) -> Event:
 def mentioned_later(
     rows: tuple[Row, ...], row: Row, version: int, *, removed: bool
 ) -> tuple[Outcome, tuple[Row, ...] | None]:
-    """What becomes of a record (``row``) about a sealed event, and its rows afterwards (None: as before). `APPLIED`:
+    """What becomes of a record (``row``) about a closed event, and its rows afterwards (None: as before). `APPLIED`:
     the event begins anew, unless the record is late.
     """
     full = len(rows) >= MOST_MENTIONS or version >= MOST_CHANGES

@@ -21,7 +21,7 @@ UInt64s = npt.NDArray[np.uint64]
 Int64s = npt.NDArray[np.int64]
 
 NAME_BITS: Final = 18
-"""Bits kept of a block's hash and of its number, once an event is sealed."""
+"""Bits kept of a block's hash and of its number, once an event is closed."""
 _MASK: Final = (1 << 64) - 1
 _HALVES: Final = 11
 """32-bit halves of a contribution: two of its time, four of each amount, its side."""

@@ -299,18 +299,18 @@ class Oracle:
                 return Outcome.CONFLICTING_REMOVAL
             if event.is_full:
                 return Outcome.CONFLICTING_REMOVAL
-            self._seal(event, swap, None)
+            self._close(event, swap, None)
             return Outcome.REMOVED
         names = (swap.block_hash, swap.block_number, *_contribution(swap))
         if any((m.block_hash, m.block_number, *_contribution(m)) == names for m in event.mentions):
             return Outcome.DUPLICATE
         if event.is_full:
             return Outcome.CONFLICTING_REMOVAL
-        self._seal(event, swap, counts)
+        self._close(event, swap, counts)
         return Outcome.TOMBSTONE
 
-    def _seal(self, event: _Event, removal: Swap, counts: Swap | None) -> None:
-        """A sealed event takes a removal in, and stays sealed."""
+    def _close(self, event: _Event, removal: Swap, counts: Swap | None) -> None:
+        """A closed event takes a removal in, and stays closed."""
         event.mentions.append(removal)
         event.counts = counts
         event.changes += 1

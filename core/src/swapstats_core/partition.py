@@ -8,10 +8,10 @@ another.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,6 @@ from swapstats_core import events
 from swapstats_core.batch import Batch, TokenIndex
 from swapstats_core.cells import (
     VALUES,
-    Cells,
     Int64s,
     Sums,
     add_by_token,
@@ -32,23 +31,19 @@ from swapstats_core.cells import (
 )
 from swapstats_core.chunks import (
     HEAD_LIMIT,
-    Adds,
     Chunk,
     Compacted,
     Head,
     Part,
-    Sealed,
     Seen,
     compact,
-    ledger_candidates,
     localised,
-    merge_candidates,
 )
-from swapstats_core.events import Contribution, Event, Mention, Outcome
+from swapstats_core.events import Contribution, Outcome
 from swapstats_core.fields import HOUR_MS, MINUTE_MS
-from swapstats_core.identities import Probe, Row, keys_of, row_of
 from swapstats_core.keyed import KeyedHash
-from swapstats_core.ledger import Ledger, of_adds, of_events
+from swapstats_core.ledger import Ledger
+from swapstats_core.memory import Memory, Step
 from swapstats_core.ranking import rank
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import FUTURE_MS, Swap
@@ -60,9 +55,6 @@ BATCH_LIMIT: Final = 8_192
 
 _PRUNE_FROM: Final = 1_024
 """With fewer tokens it isn't worth while to give numbers back."""
-_HALF: Final = 0xFFFFFFFF
-_Rows = Sequence[tuple[int, int]]
-"""Rows of an event, of any version, as ``low`` and ``mark`` of `identities.Keys`."""
 _UNSEEN: Final = -1
 _SEVERAL: Final = -2
 
@@ -117,25 +109,6 @@ class TokenRead:
     newest_late_ms: int | None
 
 
-@dataclass(slots=True)
-class _Step:
-    """What a run of swaps within one generation does, until it is written down."""
-
-    batch: Batch
-    first_number: int
-    """Of the events that are added."""
-    added: list[int] = field(default_factory=list)
-    """Positions of events' first adds."""
-    late: list[int] = field(default_factory=list)
-    moved: list[int] = field(default_factory=list)
-    """Tokens whose newest event time rises although their windows stay."""
-    signed: list[tuple[int, int, Contribution]] = field(default_factory=list)
-    """Token, sign, contribution: what else begins (1) or ceases (-1) to count."""
-    opened: list[tuple[bytes, Event]] = field(default_factory=list)
-    sealed: list[tuple[bytes, Sealed]] = field(default_factory=list)
-    newest_ms: int = -1
-
-
 class PartitionState:
     """The state of one partition. Deterministic: the same swaps and times give the same state, however batched."""
 
@@ -154,10 +127,7 @@ class PartitionState:
         self._newest_late: dict[int, int] = {}
         self._totals = [np.zeros((0, VALUES), np.int64) for _ in config.window_minutes]
         self._changed = np.zeros(0, np.bool_)
-        self._chunks: list[Chunk] = []
-        self._ledgers: list[Ledger] = []
-        self._frozen: list[Head] = []
-        self._head = Head(generation=-1)
+        self._memory = Memory(self.hashes, config.horizon_ms)
         self._pruned = -1
 
     # -- writing ----------------------------------------------------------------------------------------------------
@@ -176,47 +146,45 @@ class PartitionState:
         self._make_room(len(index))
         at = 0
         while at < len(swaps):
-            if batch.times[at] >= (self._head.generation + 1) * HOUR_MS:
+            if batch.times[at] >= (self._memory.head.generation + 1) * HOUR_MS:
                 self._enter_generation(batch.times[at])
             at = self._apply_within_generation(batch, at, start, applied)
-        if len(self._head) >= HEAD_LIMIT:
+        if len(self._memory.head) >= HEAD_LIMIT:
             self.freeze()
 
     def _enter_generation(self, time_ms: int) -> None:
         """A swap of this time opens a new hour of stream time."""
         oldest = time_ms // HOUR_MS - self.config.generations
         self.freeze()
-        self._head.generation = time_ms // HOUR_MS
+        self._memory.head.generation = time_ms // HOUR_MS
         self.newest_ms = time_ms
         self.advance(time_ms - FUTURE_MS)
-        pieces: tuple[Chunk | Head, ...] = (*self._chunks, *self._frozen)
-        for piece in pieces:
-            if piece.generation < oldest:
-                self._carry_over(piece)
-        self._chunks = [chunk for chunk in self._chunks if chunk.generation >= oldest]
-        self._frozen = [head for head in self._frozen if head.generation >= oldest]
+        for piece in self._memory.expire(oldest):
+            self._carry_over(piece)
 
     def _carry_over(self, expiring: Chunk | Head) -> None:
         """Known tokens that were last seen in an expiring piece stay known: the head names them again."""
         seen = expiring.seen
         assert seen is not None, "only frozen pieces expire"
-        for token, newest in zip(seen.tokens.tolist(), seen.newest.tolist(), strict=True):
-            if self._newest[token] == newest and self._is_known(token):
-                self._head.touched.add(token)
+        oldest = self.newest_ms // MINUTE_MS - 2 * self.config.longest_minutes
+        for token, chain, newest in zip(seen.tokens.tolist(), seen.chains.tolist(), seen.newest.tolist(), strict=True):
+            if newest // MINUTE_MS > oldest and self._newest_of(token)[chain] == newest:
+                self._memory.head.touched.add(token)
 
     def _apply_within_generation(self, batch: Batch, begin: int, start: int, applied: Applied) -> int:
         """Count swaps from ``begin`` on until the hour of stream time ends; returns the position of the first not
         counted.
         """
-        head, newest_ms, grace_ms = self._head, self.newest_ms, self.config.grace_ms
+        memory, newest_ms, grace_ms = self._memory, self.newest_ms, self.config.grace_ms
+        head = memory.head
         end_ms = (head.generation + 1) * HOUR_MS
-        remembered = self._remembered(batch, begin, head.generation - self.config.generations)
+        remembered = memory.remembered(batch, begin, head.generation - self.config.generations)
         recent, number = head.recent, head.next_number
         token_newest, token_chain = self._newest, self._chain
         span_ms = (self.config.longest_minutes - 1) * MINUTE_MS
         floor_ms = newest_ms // MINUTE_MS * MINUTE_MS - span_ms
         digests, times, tokens, chains, swaps = batch.digests, batch.times, batch.tokens, batch.chains, batch.swaps
-        step = _Step(batch, number)
+        step = Step(batch, number, newest_ms)
         added, late, moved = step.added, step.late, step.moved
         outcomes, at = applied.outcomes, begin
         for at in range(begin, len(swaps)):
@@ -245,7 +213,7 @@ class PartitionState:
             if time_ms > seen_ms:
                 moved.append(token)
             step.newest_ms = newest_ms
-            outcome = self._mentioned_again(step, at, remembered.get(at), is_late=is_late)
+            outcome = memory.mentioned_again(step, at, remembered.get(at), is_late=is_late)
             if outcome is Outcome.LATE:
                 late.append(at)
                 continue
@@ -254,12 +222,12 @@ class PartitionState:
                 applied.letters.append((start + at, outcome))
         else:
             at = len(swaps)
-        newest_before_ms, self.newest_ms = self.newest_ms, newest_ms
+        self.newest_ms = newest_ms
         head.touched.update(tokens[begin:at])
         outcomes[Outcome.APPLIED] += len(added)
         outcomes[Outcome.LATE] += len(late)
         applied.late += [start + each for each in late]
-        self._write_down(step, newest_before_ms)
+        self._write_down(step)
         return at
 
     def _seen_on_another_chain(self, token: int, chain: int, time_ms: int) -> int:
@@ -279,140 +247,19 @@ class PartitionState:
         self._newest[token] = max(self._newest[token], time_ms)
         return seen_ms
 
-    # -- events that are mentioned again ----------------------------------------------------------------------------
-
-    def _remembered(self, batch: Batch, begin: int, oldest: int) -> dict[int, _Rows | Head]:
-        """What frozen heads and chunks from ``oldest`` on know of the batch's events, by position: the head that knows
-        the event best, or the rows of the chunks.
-        """
-        high, low = batch.high[begin:], batch.low[begin:]
-        probe = Probe(high, low)
-        rows: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for chunk in self._chunks:
-            if chunk.generation >= oldest:
-                for at, stored, mark in probe.hits(chunk.ids):
-                    rows[begin + at].append((stored, mark))
-        remembered: dict[int, _Rows | Head] = {**rows}
-        heads = [head for head in self._frozen if head.generation >= oldest and head.recent]
-        if heads:
-            places: dict[bytes, list[int]] = defaultdict(list)
-            for at in range(begin, len(batch.swaps)):
-                places[batch.digests[at]].append(at)
-            for head in heads:  # oldest first: the last one knows best
-                for known in head.recent.keys() & places.keys():
-                    remembered.update(dict.fromkeys(places[known], head))
-        return remembered
-
-    def _mentioned_again(self, step: _Step, at: int, remembered: _Rows | Head | None, *, is_late: bool) -> Outcome:
-        """What becomes of a removal, or of an add whose event is remembered."""
-        batch, newest_ms = step.batch, step.newest_ms
-        digest = batch.digests[at]
-        head = self._head if digest in self._head.recent else remembered
-        known: Event | Sealed | None = None
-        if isinstance(head, Head):
-            if (found := self._in_head(head, step, at)) is Outcome.DUPLICATE:
-                return Outcome.DUPLICATE
-            known = found
-        elif head is not None:
-            if _is_repeat(batch, at, head):
-                return Outcome.DUPLICATE
-            known = _newest_version(head)
-        if isinstance(known, Sealed):
-            known = self._open_event(digest, known, newest_ms) or known
-        mention = batch.mention(at)
-        if known is None:
-            assert mention.removed, "an add of an event that isn't remembered is counted elsewhere"
-            return self._open(step, at, None, events.first(mention, newest_ms), Outcome.TOMBSTONE)
-        if isinstance(known, Event):
-            if newest_ms - known.changed_ms < self.config.horizon_ms:
-                outcome, after = events.mentioned_again(known, mention, newest_ms, is_late=is_late)
-                return outcome if after is known else self._open(step, at, known, after, outcome)
-            known = self._sealed(known)
-        outcome, rows = events.mentioned_later(
-            known.rows, self._row_of(mention), known.version, removed=mention.removed
-        )
-        if outcome is Outcome.APPLIED:
-            if is_late:
-                return Outcome.LATE
-            return self._open(step, at, None, events.first(mention, newest_ms, known.version + 1), outcome)
-        if rows is not None:
-            self._seal(step, at, Sealed(rows, known.version + 1), outcome, mention.contribution)
-        return outcome
-
-    def _in_head(self, head: Head, step: _Step, at: int) -> Event | Sealed | Literal[Outcome.DUPLICATE]:
-        """What a head knows of a swap's event; `DUPLICATE`: it was mentioned once, by an add that says the same."""
-        batch = step.batch
-        number = head.recent[batch.digests[at]]
-        if number < 0:
-            return head.others[~number]
-        if head is self._head and number >= step.first_number:
-            first = step.added[number - step.first_number]
-            if _says_the_same(batch.swaps[first], batch.swaps[at]):
-                return Outcome.DUPLICATE
-            newest_ms = max(self.newest_ms, int(batch.event_ms[: first + 1].max()))
-            return events.first(batch.mention(first), newest_ms)
-        adds, place = head.add(number)
-        row = (int(adds.keys.low[place]), int(adds.keys.mark[place]))
-        if _is_repeat(batch, at, [row]):
-            return Outcome.DUPLICATE
-        return adds.ledger.event([place])
-
-    def _open_event(self, digest: bytes, sealed: Sealed, newest_ms: int) -> Event | None:
-        """The event in the ledgers, if it is open."""
-        for ledger in reversed(self._ledgers):
-            event = ledger.find(digest)
-            if event is not None:
-                is_open = newest_ms - event.changed_ms < self.config.horizon_ms
-                return event if is_open and event.version == sealed.version else None
-        return None
-
-    def _open(self, step: _Step, at: int, before: Event | None, after: Event, outcome: Outcome) -> Outcome:
-        """Remember an event as it is now, open."""
-        token, was = step.batch.tokens[at], None if before is None else before.counted
-        if was != after.counted:
-            step.signed += [(token, sign, each) for sign, each in ((-1, was), (1, after.counted)) if each is not None]
-        step.opened.append((step.batch.digests[at], after))
-        self._remember(step, at, after)
-        return outcome
-
-    def _seal(self, step: _Step, at: int, sealed: Sealed, outcome: Outcome, contribution: Contribution) -> None:
-        """Remember a sealed event as it is now; a removal of what counted repeats what it takes back."""
-        if outcome is Outcome.REMOVED:
-            step.signed.append((step.batch.tokens[at], -1, contribution))
-        step.sealed.append((step.batch.digests[at], sealed))
-        self._remember(step, at, sealed)
-
-    def _remember(self, step: _Step, at: int, event: Event | Sealed) -> None:
-        head = self._head
-        head.recent[step.batch.digests[at]] = ~len(head.others)
-        head.others.append(event)
-
-    def _row_of(self, mention: Mention, *, counts: bool = False) -> Row:
-        event_ms, usd_micros, token_atto, is_buy = mention.contribution
-        contribution = self.hashes.contribution(event_ms, usd_micros, token_atto, is_buy=is_buy)
-        names = self.hashes.name(mention.block, mention.number)
-        return Row(contribution, *names, counts, mention.revision is not None)
-
-    def _sealed(self, event: Event) -> Sealed:
-        rows = (self._row_of(mention, counts=at == event.counting) for at, mention in enumerate(event.mentions))
-        return Sealed(tuple(rows), event.version)
+    def _newest_of(self, token: int) -> Mapping[int, int]:
+        """The newest event time of a token by chain."""
+        return self._by_chain.get(token) or {self._chain[token]: self._newest[token]}
 
     # -- writing down -----------------------------------------------------------------------------------------------
 
-    def _write_down(self, step: _Step, newest_before_ms: int) -> None:
-        """Put what a step did into the head and the windows; ``newest_before_ms``: the newest event time before it."""
-        head, batch = self._head, step.batch
-        where = np.array(step.added, np.intp)
-        if step.added:
-            newest_ms = np.maximum(np.maximum.accumulate(batch.event_ms[: step.added[-1] + 1]), newest_before_ms)
-            ledger = of_adds(batch, where, newest_ms[where])
-            head.adds.append(Adds(step.first_number, batch.keys.take(where), ledger))
-        if step.opened or step.sealed:
-            sealed = [*((digest, self._sealed(event)) for digest, event in step.opened), *step.sealed]
-            head.keys += [keys_of(digest, each.version, each.rows) for digest, each in sealed]
-            head.ledgers.append(of_events(step.opened))
+    def _write_down(self, step: Step) -> None:
+        """Put what a step did into the memory and the windows."""
+        self._memory.write(step)
+        batch = step.batch
         self._changed[step.moved] = True
         if step.added:
+            where = np.array(step.added, np.intp)
             signs = np.ones(len(where), np.int64)
             rows = rows_of(batch.words[where], batch.is_buy[where], signs)
             self._count(batch.minutes[where], np.array(batch.tokens, np.int32)[where], rows)
@@ -435,7 +282,7 @@ class PartitionState:
         minutes = np.array([each.event_ms // MINUTE_MS for each in contributions], np.int32)
         self._count(minutes, np.array([token for token, *_ in visible], np.int32), rows)
 
-    def _count_late(self, step: _Step) -> None:
+    def _count_late(self, step: Step) -> None:
         batch, late = step.batch, self._newest_late
         where = np.array(step.late, np.intp)
         for at in step.late:
@@ -445,7 +292,7 @@ class PartitionState:
 
     def _count(self, minutes: npt.NDArray[np.int32], tokens: npt.NDArray[np.int32], rows: Int64s) -> None:
         """Add rows to the head and to the windows that they are in."""
-        self._head.cells.append(unordered(minutes, tokens, rows))
+        self._memory.head.cells.append(unordered(minutes, tokens, rows))
         now = self.now_ms // MINUTE_MS
         for totals, length in zip(self._totals, self.config.window_minutes, strict=True):
             inside = (minutes > now - length) & (minutes <= now)
@@ -482,38 +329,28 @@ class PartitionState:
             moves = [(new - length + 1, new, 1)]
         else:
             moves = [(old - length + 1, new - length, -1), (old + 1, new, 1)]
-        for cells in self._cells():
+        for cells in self._memory.cells():
             for first, last, sign in moves:
                 _, tokens, rows = cells.between(first, last)
                 add_by_token(totals, tokens, rows, sign)
                 self._changed[tokens] = True
 
-    def _cells(self) -> Iterator[Cells]:
-        for chunk in self._chunks:
-            yield chunk.cells
-        for head in (*self._frozen, self._head):
-            yield from head.cells
-
     # -- memory -----------------------------------------------------------------------------------------------------
 
     def freeze(self) -> None:
         """End the head: what was read so far stands in immutable pieces from now on."""
-        head = self._head
-        self._ledgers = [ledger for ledger in self._ledgers if ledger.last_changed_ms > self.closed_ms]
+        memory, head = self._memory, self._memory.head
+        memory.drop_closed(self.closed_ms)
         if len(head):
             head.seen = self._seen(sorted(head.touched))
-            self._frozen.append(head)
-            self._head = Head(head.generation)
+            memory.frozen.append(head)
+            memory.head = Head(head.generation)
 
     def _seen(self, tokens: Sequence[int]) -> Seen:
         rows = [
             (token, chain, newest, self._newest_late.get(token, -1))
             for token in tokens
-            for chain, newest in (
-                self._by_chain[token].items()
-                if self._chain[token] == _SEVERAL
-                else ((self._chain[token], self._newest[token]),)
-            )
+            for chain, newest in self._newest_of(token).items()
         ]
         columns = np.array(rows, np.int64).reshape(-1, 4)
         return Seen(columns[:, 0].astype(np.int32), *(columns[:, at].copy() for at in (1, 2, 3)))
@@ -521,22 +358,22 @@ class PartitionState:
     @property
     def frozen(self) -> tuple[Head, ...]:
         """Frozen heads, oldest first, that wait for compaction."""
-        return tuple(self._frozen)
+        return tuple(self._memory.frozen)
 
     @property
     def chunks(self) -> tuple[Chunk, ...]:
         """Compacted pieces, oldest first."""
-        return tuple(self._chunks)
+        return tuple(self._memory.chunks)
 
     @property
     def ledgers(self) -> tuple[Ledger, ...]:
         """The mentions of events that may be open, but for those in heads; oldest first."""
-        return tuple(self._ledgers)
+        return tuple(self._memory.ledgers)
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """All pieces but the head: of each kind, the oldest first."""
-        return (*self._chunks, *self._ledgers, *self._frozen)
+        return self._memory.parts
 
     @property
     def first_minute(self) -> int:
@@ -545,34 +382,16 @@ class PartitionState:
 
     @property
     def closed_ms(self) -> int:
-        """Events that didn't change after this are sealed."""
+        """Events that didn't change after this are closed."""
         return self.newest_ms - self.config.horizon_ms
 
     def pending_compaction(self) -> tuple[Part, ...]:
         """Pieces to be given to `chunks.compact`, in any thread, and then to `replace`; one compaction at a time."""
-        if self._frozen:
-            return (self._frozen[0],)
-        return merge_candidates(self._chunks, self._head.generation) or ledger_candidates(self._ledgers)
+        return self._memory.pending_compaction()
 
     def replace(self, parts: Sequence[Part], compacted: Compacted) -> None:
         """Put what was compacted in the place of its parts, unless they have expired meanwhile."""
-        first = parts[0]
-        chunk, ledger = compacted
-        if isinstance(first, Head):
-            if first in self._frozen:
-                assert chunk is not None, "of a head"
-                self._frozen.remove(first)
-                self._chunks.append(chunk)
-                self._ledgers += [ledger] if ledger is not None and len(ledger) else []
-        elif isinstance(first, Ledger):
-            if first in self._ledgers:
-                assert ledger is not None, "of ledgers"
-                place = self._ledgers.index(first)
-                self._ledgers[place : place + len(parts)] = [ledger]
-        elif first in self._chunks:
-            assert chunk is not None, "of chunks"
-            place = self._chunks.index(first)
-            self._chunks[place : place + len(parts)] = [chunk]
+        self._memory.replace(parts, compacted)
 
     @property
     def token_names(self) -> Sequence[str]:
@@ -585,20 +404,20 @@ class PartitionState:
         To be called when no compaction is under way. Chunks that were handed out before keep the old numbers, and with
         `token_names` as it was then.
         """
-        if self._frozen or self._pruned == self._head.generation:
+        if self._memory.frozen or self._pruned == self._memory.head.generation:
             return
-        self._pruned = self._head.generation
+        self._pruned = self._memory.head.generation
         names = self.token_names
         if len(names) < _PRUNE_FROM or 2 * self.known_tokens > len(names):
             return
         self.freeze()
         for head in self.frozen:
             self.replace((head,), compact((head,), self.first_minute, self.closed_ms))
-        chunks = self._chunks
+        chunks = self._memory.chunks
         known = np.array([self._is_known(token) for token in range(len(names))], np.bool_)
         now_ms = self.now_ms
         self._index, self._newest, self._chain, self._by_chain, self._newest_late = TokenIndex(), [], [], {}, {}
-        self._chunks = []
+        self._memory.chunks = []
         self._totals = [np.zeros((0, VALUES), np.int64) for _ in self._totals]
         self._changed = np.zeros(0, np.bool_)
         for chunk in chunks:
@@ -621,16 +440,16 @@ class PartitionState:
             if late >= 0:
                 self._newest_late[token] = max(self._newest_late.get(token, -1), late)
         cells = dataclasses.replace(chunk.cells, tokens=numbers[chunk.cells.tokens])
-        self._chunks.append(dataclasses.replace(chunk, cells=cells, seen=seen))
+        self._memory.chunks.append(dataclasses.replace(chunk, cells=cells, seen=seen))
 
     def adopt_ledger(self, ledger: Ledger) -> None:
         """Restore: take in a ledger; the oldest first."""
-        self._ledgers.append(ledger)
+        self._memory.ledgers.append(ledger)
 
     def resume(self, newest_ms: int, now_ms: int) -> None:
         """Restore: the clocks of the state whose chunks were adopted."""
         self.newest_ms = newest_ms
-        self._head = Head(newest_ms // HOUR_MS)
+        self._memory.head = Head(newest_ms // HOUR_MS)
         self.advance(now_ms)
 
     # -- reading ----------------------------------------------------------------------------------------------------
@@ -674,31 +493,3 @@ class PartitionState:
         """
         totals = self._totals[self.config.window_names.index(window)][: len(self._index)]
         return rank(totals, self.token_names, by, limit)
-
-
-def _is_repeat(batch: Batch, at: int, rows: _Rows) -> bool:
-    """Whether a swap is an add without a revision that says what the only mention of its event does."""
-    if len(rows) > 1 or batch.swaps[at].removed or batch.swaps[at].revision is not None:
-        return False
-    low, mark = rows[0]
-    return mark == batch.keys.mark[at] and low & _HALF == int(batch.keys.low[at]) & _HALF
-
-
-def _newest_version(rows: _Rows) -> Sealed:
-    said = [row_of(low, mark) for low, mark in rows]
-    newest = max(version for version, _ in said)
-    return Sealed(tuple(row for version, row in said if version == newest), newest)
-
-
-def _says_the_same(one: Swap, other: Swap) -> bool:
-    """Of two records about one event."""
-    return (
-        one.event_ms == other.event_ms
-        and one.usd_micros == other.usd_micros
-        and one.token_atto == other.token_atto
-        and one.is_buy == other.is_buy
-        and one.removed == other.removed
-        and one.block_hash == other.block_hash
-        and one.block_number == other.block_number
-        and one.revision == other.revision
-    )
