@@ -12,7 +12,7 @@ import asyncio
 import json
 import multiprocessing
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from multiprocessing.connection import Connection
 
 import uvloop
@@ -44,8 +44,9 @@ class MemorySource:
         self._committed = 0
         self.done = asyncio.Event()
 
-    async def poll(self, max_records: int, timeout_ms: int) -> Polled:
-        """The next records; none at the end, after the timeout."""
+    async def poll(self, max_records: int, timeout_ms: int, waiting: Collection[int] = ()) -> Polled:
+        """The next records; none at the end, after the timeout. Nothing waits: no event is ahead of its time."""
+        assert not waiting
         found = self._records[self._position : self._position + max_records]
         self._position += len(found)
         if not found:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
 from swapstats_aggregator.adapters.memory import MemoryDeadLetters, MemorySnapshots, MemorySource
-from swapstats_aggregator.ports import DeadLetter
+from swapstats_aggregator.ports import DeadLetter, Fetched
 from swapstats_core.wire import CURRENT_WITHIN_MS
 from tests.aggregator.world import PARTITIONS, START_MS, SteppedSource, World, until
 
@@ -310,3 +311,49 @@ async def test_a_partition_whose_clock_is_ahead_is_not_current_and_says_why(worl
         assert all("has taken its time 3600 s ahead" in line for line in told)
         await world.until(lambda: not world.pulses(0)[-1].current)
         await running.stop()
+
+
+class Transacting(MemorySource):
+    """A topic whose last records a transaction keeps from being read."""
+
+    open_from: int | None = None
+
+    async def poll(self, partitions: Collection[int], timeout_ms: int) -> Mapping[int, Fetched]:
+        polled = await super().poll(partitions, timeout_ms)
+        if self.open_from is not None:
+            await self._topic.grown(timeout_ms)
+        return {p: self._readable(p, fetched) for p, fetched in polled.items()}
+
+    def _readable(self, partition: int, fetched: Fetched) -> Fetched:
+        if self.open_from is None or partition != 0:
+            return fetched
+        records = [record for record in fetched.records if record.offset < self.open_from]
+        self._positions[0] = self.open_from
+        hidden = fetched.end_offset - self.open_from
+        return replace(fetched, records=records, position=self.open_from, confirmed_ms=None, in_transaction=hidden)
+
+
+async def test_what_waits_behind_an_open_transaction_is_no_end_and_that_is_said(world: World) -> None:
+    world.produce_noise(random.Random(3), 0, 60)  # noqa: S311 - no secret
+    source = Transacting(world.topic, world.clock)
+    async with world.shard(source) as running:
+        await world.until(world.is_current)
+        source.open_from = world.topic.log(0).end
+        for _ in range(3):
+            world.append(0, b"{")
+        await world.until(lambda: not world.owned(0).current)
+        status = world.owned(0)
+        assert (status.end_offset - status.offset, status.in_transaction) == (3, 3)
+        assert world.owned(1).current
+        report = world.report("shard-0")
+        assert report is not None
+        assert [told for told in report.degraded if "partition 0 waits for an open transaction" in told]
+        await world.until(lambda: running.metric("records_in_open_transaction", partition="0") == 3)
+        assert running.metric("consumer_lag_records", partition="0") == 3
+        source.open_from = None
+        await world.until(world.is_current)
+        assert world.owned(0).in_transaction == 0
+        report = world.report("shard-0")
+        assert report is not None
+        assert report.degraded == []
+        world.assert_exact()

@@ -284,6 +284,16 @@ async def test_dead_letters_carry_their_origin_and_reason(site: Site) -> None:
     assert second.headers[1] == ("reason", b"empty")
 
 
+async def test_a_dead_letter_of_a_time_that_the_broker_does_not_take_is_stored_with_the_others(site: Site) -> None:
+    """Else its partition would wait for ever: Kafka refuses a record's time more than an hour ahead."""
+    large, ahead_ms = bytes(MAX_BYTES * 4), wall_ms() + 3 * 86_400_000
+    letters = [record(17, b"ahead", ahead_ms), record(18, b"{"), record(19, large, ahead_ms)]
+    await site.dead_letters.send([DeadLetter(1, each, Reason.SKIPPED, "") for each in letters])
+    stored = {dict(letter.headers)["origin"]: letter.value for letter in await site.letters()}
+    origins = [f"{site.name}:1:{offset}".encode() for offset in (17, 18, 19)]
+    assert stored == dict(zip(origins, [b"ahead", b"{", large[:65_536]], strict=True))
+
+
 async def test_of_a_dead_letter_that_is_too_large_an_excerpt_is_stored(site: Site) -> None:
     large = bytes(range(256)) * (MAX_BYTES // 64)
     letters = [

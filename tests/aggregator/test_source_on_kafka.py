@@ -114,12 +114,58 @@ async def test_only_committed_transactions_are_read(apache_kafka: ApacheKafka, s
         async with producer.transaction():
             await producer.send_and_wait(site.name, b"pending", partition=0)
             assert await source.bounds(0) == (0, 4)
-            await reading.until_confirmed(monotonic_ms(), 0)
+            await site.append(0, b"behind", b"it")
+            began_ms = monotonic_ms()
+            await reading.until(lambda: reading.last[0].in_transaction == 3)
+            assert reading.last[0].end_offset == 7
+            await reading.until(lambda: monotonic_ms() > began_ms + 500)
+            assert (reading.last[0].confirmed_ms or 0) <= began_ms, "the end isn't where the open transaction begins"
             assert reading.values == {0: [b"kept"]}
         await reading.until_confirmed(monotonic_ms(), 0)
-        assert reading.values == {0: [b"kept", b"pending"]}
+        assert reading.values == {0: [b"kept", b"pending", b"behind", b"it"]}
+        assert reading.last[0].in_transaction == 0
     finally:
         await producer.stop()
+
+
+async def test_transactions_that_follow_one_another_without_a_pause_do_not_hide_the_end(
+    apache_kafka: ApacheKafka, site: KafkaSite
+) -> None:
+    """There is always an open one, so what can be read never ends where the log does; yet it is read soon."""
+    source = site.source
+    names = ("one", "other")
+    producers = [AIOKafkaProducer(bootstrap_servers=apache_kafka.brokers, transactional_id=n) for n in names]
+    await asyncio.gather(*(producer.start() for producer in producers))
+    source.assign({0: 0}, await source.incarnation())
+    reading = Reading(source, 0)
+    busy = asyncio.create_task(_overlapping(producers, site.name))
+    try:
+        await reading.until(lambda: 0 in reading.last and reading.last[0].in_transaction > 0)
+        confirmed: set[int] = set()
+
+        def confirms() -> bool:
+            fetched = reading.last.get(0)
+            if fetched is not None and fetched.in_transaction and fetched.confirmed_ms is not None:
+                assert monotonic_ms() - fetched.confirmed_ms < 2_000
+                confirmed.add(fetched.confirmed_ms)
+            return len(confirmed) >= 5
+
+        await reading.until(confirms)
+    finally:
+        busy.cancel()
+        await asyncio.gather(busy, return_exceptions=True)
+        await asyncio.gather(*(producer.stop() for producer in producers))
+
+
+async def _overlapping(producers: list[AIOKafkaProducer], topic: str) -> None:
+    """Each commits its transaction when the next one's is open."""
+    await producers[0].begin_transaction()
+    await producers[0].send_and_wait(topic, b"x", partition=0)
+    while True:
+        producers.append(producers.pop(0))
+        await producers[0].begin_transaction()
+        await producers[0].send_and_wait(topic, b"x", partition=0)
+        await producers[1].commit_transaction()
 
 
 async def test_records_larger_than_a_fetch_are_read(site: KafkaSite) -> None:

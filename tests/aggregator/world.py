@@ -180,6 +180,7 @@ class World:
         source: Source | None = None,
         snapshots: MemorySnapshots | None = None,
         resource: SwapStatsResource = RESOURCE,
+        clock: Clock | None = None,
     ) -> AsyncIterator[Running]:
         """A new life of a shard, which does what the assignment says. At the end it crashes, if it still runs."""
         life = f"{name}-{next(self._lives)}"
@@ -198,7 +199,7 @@ class World:
                 resource,
                 ports,
                 metrics,
-                Clock(self.clock, partial(self._wall_ms, self.ahead_ms), alone=True),
+                clock or self.clock_of_a_shard(),
             ),
             metrics,
             bus,
@@ -222,6 +223,9 @@ class World:
             return condition()
 
         await until(in_time)
+
+    def clock_of_a_shard(self, *, alone: bool = True) -> Clock:
+        return Clock(self.clock, partial(self._wall_ms, self.ahead_ms), alone=alone)
 
     def clock(self) -> int:
         return self.now_ms

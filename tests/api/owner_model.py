@@ -67,6 +67,7 @@ class Owner:
     truth: dict[tuple[int, int, int], list[Told]] = field(default_factory=dict)
     """By position; several things at one, if the owner was there before."""
     queries: list[wire.Query] = field(default_factory=list)
+    held: wire.Held | None = None
 
     def __post_init__(self) -> None:
         self.seen = dict.fromkeys(self.trades, self.as_of_ms) | self.seen
@@ -130,7 +131,7 @@ class Owner:
         self.pending.clear()
         pulse = wire.Pulse(
             self.partition, self.epoch, self.number, self.offset, self.offset, self.as_of_ms, self.current,
-            [*changed, *forgotten], self.rebuilding, forgotten=forgotten,
+            [*changed, *forgotten], self.rebuilding, forgotten=forgotten, held=self.held,
         )  # fmt: skip
         return [self.state(token) for token in changed], pulse
 
@@ -155,6 +156,7 @@ class Owner:
             self.current,
             self.rebuilding,
             since_ms=self.since_ms,
+            held=self.held,
         )
 
     def answer(self, query: wire.Query, now_ms: int) -> wire.Reply:
@@ -165,7 +167,7 @@ class Owner:
                 if token not in self.known:
                     return wire.Refused(
                         "unknown_token", "unknown", self.partition, self.epoch, self.offset, self.current,
-                        self.rebuilding,
+                        self.rebuilding, self.held,
                     )  # fmt: skip
                 if follow:
                     self.leases[token] = now_ms + wire.FOLLOW_LEASE_MS
@@ -178,7 +180,7 @@ class Owner:
                 ]
                 return wire.PartitionOverview(
                     self.partition, self.epoch, self.offset, self.as_of_ms, self.current, len(self.trades), entries,
-                    self.rebuilding, self.since_ms,
+                    self.rebuilding, self.since_ms, self.held,
                 )  # fmt: skip
             case wire.SpellingQuery(addresses):
                 tokens = [token for token in self.known if folded(token) in addresses]
@@ -187,4 +189,5 @@ class Owner:
                 return wire.PartitionStatus(
                     self.partition, "shard-0", self.epoch, self.offset, self.offset, self.as_of_ms, self.current,
                     len(self.trades), "incarnation", 0, None, 0, None, self.offset, self.rebuilding, self.since_ms,
+                    held=self.held,
                 )  # fmt: skip

@@ -329,6 +329,33 @@ async def test_the_number_of_followed_tokens_is_bounded() -> None:
         assert len(site.adapter._tokens) <= 3
 
 
+async def test_a_partition_that_waits_before_a_record_from_the_future_is_said_everywhere(api: Api) -> None:
+    owner = Owner(home(TOKEN), 2, 5, wall_ms(), trades={TOKEN: 1})
+    await api.site.serve(owner)
+    assert (await api.get(f"/api/tokens/{TOKEN}/stats")).body["stale"] is False
+    owner.held, owner.current = wire.Held(5, wall_ms() + 7_200_000, 7_200_000), False
+    await tick(api.site, owner)
+    why = f"partition {owner.partition} waits before offset 5"
+
+    async def told() -> bool:
+        parts = (await api.get("/api/partitions")).body["partitions"]
+        return "held" in (await api.get(f"/api/tokens/{TOKEN}/stats")).body and "held" in parts[0]
+
+    await until(told)
+    answer = await api.get(f"/api/tokens/{TOKEN}/stats")
+    assert why in answer.body["held"]
+    assert "spec.source.skip" in answer.body["held"]
+    status = (await api.get("/api/partitions")).body["partitions"][0]
+    assert status["stale"]
+    assert why in status["held"]
+    overview = (await api.get("/api/overview")).body
+    assert overview["stale"]
+    assert why in overview["partitions"][0]["held"]
+    other = next(name for name in map(str, range(100)) if home(name) == owner.partition)
+    answer = await api.get(f"/api/tokens/{other}/stats")
+    assert (answer.status, why in answer.body["detail"], why in answer.body["held"]) == (404, True, True)
+
+
 async def test_a_lost_state_that_is_rebuilt_is_said_everywhere(api: Api) -> None:
     owner = Owner(home(TOKEN), 2, 5, wall_ms() - 3_600_000, current=False, rebuilding=0.426, trades={TOKEN: 1})
     await api.site.serve(owner)

@@ -130,6 +130,7 @@ async def test_topics_get_the_resources_settings_but_never_other_partitions(apac
             while (await _settings(admin))["max.message.bytes"] != "80000":  # noqa: ASYNC110  # a broker has no event
                 await asyncio.sleep(0.05)
         assert (await _settings(admin))["retention.ms"] == "604800000"
+        assert (await _settings(admin))["message.timestamp.type"] == "LogAppendTime"
         await admin.create_partitions({"shaped": NewPartitions(5)})
         with pytest.raises(TopicMismatchError, match="has 5 partitions and the resource says 3"):
             await _until_it_differs(source)

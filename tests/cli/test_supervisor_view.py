@@ -6,6 +6,7 @@ import io
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -102,6 +103,10 @@ def test_the_view_says_what_is_wrong() -> None:
     assert health(_view()) == "current"
     assert health(_view(parts=down)) == "api-0 not ready"
     assert health(_view(reading=_reading(current=False))) == "catching up"
+    held = replace(
+        _reading(), partitions=(msgspec.structs.replace(_partition(1, current=False), held="why"), _partition(2))
+    )
+    assert health(_view(reading=held)) == "partitions 1 held"
     assert health(_view(reading=None)) == "no numbers yet"
     missing = replace(_reading(), missing=(1, 3))
     assert health(_view(reading=missing)) == "partitions 1, 3 have no owner that answers"

@@ -219,6 +219,9 @@ def test_the_table_shows_every_digit_and_says_when_it_is_stale() -> None:
     rebuilding = state(stale=True, lag_seconds=4.2, rebuilding=True, progress=0.42)
     assert "4.2 s behind, being rebuilt: 42%" in printed(rebuilding)
     assert "STALE by 4.2 s, being rebuilt: 42%" in line(rebuilding)
+    held = state(stale=True, lag_seconds=4.2, held="partition 3 waits before offset 17")
+    assert "4.2 s behind, partition 3 waits before offset 17" in " ".join(printed(held).split())
+    assert "STALE by 4.2 s, partition 3 waits before offset 17" in line(held)
 
 
 def invoke(*arguments: str) -> Callable[[], Any]:

@@ -89,11 +89,21 @@ def test_a_number_out_of_bounds_makes_no_sense_although_it_is_sealed(field: str,
         (changed(now_ms=AT_MS + 3 * 86_400_000), "far ahead of when it was taken"),
         (changed(chunks=[ChunkRef(HOUR + 1, "c", "i")]), f"a chunk of hour {HOUR + 1}"),
         (changed(newest_ms=-1), f"a chunk of hour {HOUR}"),
+        (changed(skipped=[10]), r"passed over offsets that it hasn't read: \[10\]"),
+        (changed(skipped=[11, 4_711]), r"passed over offsets that it hasn't read: \[4711\]"),
+        (changed(skipped=[12, 11]), "don't ascend"),
+        (changed(skipped=[12, 12]), "don't ascend"),
     ],
 )
 def test_one_that_contradicts_itself_is_not_used(wrong: Manifest, text: str) -> None:
     with pytest.raises(UnreadableSnapshot, match=text):
         check(wrong, 3)
+
+
+@pytest.mark.parametrize("skipped", [[-1], [2**53], list(range(11, 11 + 1_025))])
+def test_the_offsets_that_were_passed_over_have_bounds(skipped: list[int]) -> None:
+    with pytest.raises(UnreadableSnapshot, match="makes no sense"):
+        decode_manifest(encode_manifest(changed(skipped=skipped, offset=2**53 - 1)))
 
 
 @pytest.mark.parametrize("longest_minutes", [0, 7 * 1_440 + 1])
@@ -134,6 +144,7 @@ def test_one_that_goes_back_is_not_used(back: Manifest) -> None:
         changed(seq=13, offset=12, incarnation="another", carried_until_ms=AT_MS),
         changed(seq=13, offset=12, carried_until_ms=AT_MS),
         changed(seq=13, offset=600, first_offset=500, rebuild_until=5_000, newest_ms=AT_MS - 9),
+        changed(seq=13, newest_ms=AT_MS - 9, skipped=[17], key="6" * 32),
     ],
 )
 def test_an_offset_goes_back_where_reading_has_begun_elsewhere(elsewhere: Manifest) -> None:

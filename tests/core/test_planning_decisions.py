@@ -11,6 +11,7 @@ from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignme
 from swapstats_core.phases import check
 from swapstats_core.planning import Member, Memory, Observed, Policy, initial, plan
 from swapstats_core.spec import SwapStatsSpec
+from swapstats_core.wire import Held
 from tests.kit.ownership_model import NEVER, Cluster
 from tests.kit.ownership_trace import POLICY, Trace, settled
 
@@ -151,6 +152,13 @@ def test_what_is_being_rebuilt_stays_where_it_is() -> None:
         work = PartitionReport(0, 1, "owner", rebuilding=rebuilding)
         leaving = replace(member("a", work), draining=True)
         assert decide(PartitionAssignment("a", 1), members=(leaving, member("b"))).partitions[0].phase == phase
+
+
+def test_what_waits_before_a_record_from_the_future_may_leave_though_it_is_not_rebuilt() -> None:
+    """Else no rollout could bring the owner that passes the record over."""
+    work = PartitionReport(0, 1, "owner", rebuilding=0.9, held=Held(7, 8, 9))
+    leaving = replace(member("a", work), draining=True)
+    assert decide(PartitionAssignment("a", 1), members=(leaving, member("b"))).partitions[0].phase == "warming"
 
 
 def test_a_shadow_that_is_to_be_emptied_takes_over_only_in_need() -> None:

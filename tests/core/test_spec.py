@@ -31,6 +31,7 @@ source:
   tls: {enabled: false, caRef: null, certRef: null, keyRef: null}
   sasl: null
   deadLetterTopic: null
+  skip: []
   amounts: round
 windows: [5m, 1h, 24h]
 grace: 2m

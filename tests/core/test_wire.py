@@ -21,6 +21,9 @@ TIMES = st.integers(0, END_MS)
 SHARES = st.none() | st.floats(0, 1)
 STATS = st.builds(wire.WindowStats, st.just("12.345678"), st.just("1.000000000000000001"), COUNTS, COUNTS, COUNTS)
 RAW_WINDOWS = st.dictionaries(st.sampled_from(["5m", "1h", "24h"]), STATS).map(lambda w: msgspec.Raw(wire.encode(w)))
+LATE = st.builds(wire.Late, COUNTS, st.none() | TIMES)
+HELD = st.none() | st.builds(wire.Held, COUNTS, TIMES, COUNTS)
+SKIPPED = st.lists(COUNTS, max_size=3)
 STATES = st.builds(
     wire.TokenState,
     TOKENS,
@@ -29,20 +32,24 @@ STATES = st.builds(
     RAW_WINDOWS,
     st.booleans(),
     SHARES,
+    LATE,
     TIMES,
+    HELD,
 )
 STATUSES = st.builds(
     wire.PartitionStatus,
     *(COUNTS, TOKENS, COUNTS, COUNTS, COUNTS, TIMES, st.booleans(), COUNTS, TOKENS, COUNTS),
     *(st.none() | TIMES, COUNTS, st.none() | TIMES, COUNTS),
+    *(SHARES, TIMES, TIMES, HELD, SKIPPED, COUNTS),
 )
 OVERVIEWS = st.builds(
     wire.PartitionOverview,
     *(COUNTS, COUNTS, COUNTS, TIMES, st.booleans(), COUNTS),
     st.lists(st.builds(wire.OverviewEntry, TOKENS, STATS), max_size=3),
+    *(SHARES, TIMES, HELD),
 )
 CODES: list[Any] = ["unknown_token", "unknown_window", "bad_query", "busy"]
-REFUSALS = st.builds(wire.Refused, st.sampled_from(CODES), TOKENS, COUNTS, COUNTS, COUNTS, st.booleans())
+REFUSALS = st.builds(wire.Refused, st.sampled_from(CODES), TOKENS, COUNTS, COUNTS, COUNTS, st.booleans(), SHARES, HELD)
 ORDERINGS: list[Any] = list(wire.ORDERINGS)
 QUERIES = st.one_of(
     st.builds(wire.TokenQuery, TOKENS, st.booleans()),
@@ -69,7 +76,7 @@ def test_states_arrive_as_sent_with_their_windows_untouched(state: wire.TokenSta
     assert msgspec.structs.replace(arrived, windows=state.windows) == state
 
 
-@given(st.builds(wire.Pulse, *(COUNTS,) * 5, TIMES, st.booleans(), st.lists(TOKENS)))
+@given(st.builds(wire.Pulse, *(COUNTS,) * 5, TIMES, st.booleans(), st.lists(TOKENS), held=HELD))
 def test_pulses_arrive_as_sent(pulse: wire.Pulse) -> None:
     assert wire.decode_pulse(wire.encode(pulse)) == pulse
 
@@ -108,6 +115,22 @@ def test_a_number_that_is_out_of_bounds_makes_a_message_nonsense(message: msgspe
             with pytest.raises(msgspec.ValidationError):
                 decode(json.dumps(plain).encode())
         inner[field] = right
+
+
+@pytest.mark.parametrize("field", ["offset", "event_ms", "ahead_ms"])
+@pytest.mark.parametrize("wrong", NUMBERS)
+def test_what_a_partition_waits_before_has_bounds(field: str, wrong: object) -> None:
+    plain = json.loads(wire.encode(msgspec.structs.replace(PULSE, held=wire.Held(5, 1_790_000_000_000, 60_001))))
+    wire.decode_pulse(json.dumps(plain).encode())
+    plain["held"][field] = wrong
+    with pytest.raises(msgspec.ValidationError):
+        wire.decode_pulse(json.dumps(plain).encode())
+
+
+@pytest.mark.parametrize("skipped", [[-1], [2**53], list(range(1_025))])
+def test_the_offsets_that_a_status_says_were_passed_over_have_bounds(skipped: list[int]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        wire.decode_reply(wire.encode(msgspec.structs.replace(STATUS, skipped=skipped)))
 
 
 @pytest.mark.parametrize(

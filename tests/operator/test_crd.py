@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-from swapstats_core.spec import SwapStatsSpec
+from swapstats_core.spec import Source, SwapStatsSpec
 from swapstats_operator.crd import RULES, Rule, Schema, custom_resource_definition, rendered
 from tests.cli.supervised import REPOSITORY
 
@@ -119,3 +121,15 @@ def test_the_example_needs_nothing_else() -> None:
     assert SwapStatsSpec.model_validate(defaulted(SPEC, example["spec"])) == SwapStatsSpec.model_validate(
         example["spec"]
     )
+
+
+def test_the_runbooks_patch_passes_a_record_over() -> None:
+    """A JSON patch, which adds to what is there: the definition's default is an empty list."""
+    text = (REPOSITORY / "docs" / "runbook" / "future.md").read_text()
+    told = re.search(r"--patch='(\[.*\])'", text)
+    assert told is not None
+    (operation,) = json.loads(told[1])
+    assert (operation["op"], operation["path"]) == ("add", "/spec/source/skip/-")
+    assert SPEC["properties"]["source"]["properties"]["skip"]["default"] == []
+    source = Source.model_validate({"skip": [operation["value"]]})
+    assert source.skipped(3) == {4711}

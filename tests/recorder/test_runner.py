@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Self
 
 from prometheus_client import CollectorRegistry
@@ -35,6 +35,8 @@ class FakeSource:
     def __init__(self, records: list[Record]) -> None:
         self.records = records
         self.position = 0
+        self.left: list[Record] = []
+        """Those before the position that weren't wanted yet."""
         self.generation = 1
         self.committed: list[dict[int, int]] = []
         self.commits_fail = False
@@ -43,12 +45,16 @@ class FakeSource:
         self.changed = asyncio.Condition()
         self.drained = asyncio.Event()
 
-    async def poll(self, max_records: int, timeout_ms: int) -> Polled:
-        found = self.records[self.position : self.position + max_records]
+    async def poll(self, max_records: int, timeout_ms: int, waiting: Collection[int] = ()) -> Polled:
+        found = [each for each in self.left if each.partition not in waiting][:max_records]
+        self.left = [each for each in self.left if each not in found]
+        while len(found) < max_records and self.position < len(self.records):
+            record = self.records[self.position]
+            self.position += 1
+            (self.left if record.partition in waiting else found).append(record)
         if not found:
             self.drained.set()
             await asyncio.sleep(timeout_ms / 1000)
-        self.position += len(found)
         if self.position == self.restart_at:
             self.position, self.records, self.restart_at = 0, self.after_restart, -1
             return Polled(self.generation, found, restarted=True, incarnation="life")
@@ -62,7 +68,7 @@ class FakeSource:
 
     def rebalance(self, position: int) -> None:
         self.generation += 1
-        self.position = position
+        self.position, self.left = position, []
 
     async def has_committed(self, times: int) -> None:
         async with asyncio.timeout(10), self.changed:
@@ -96,17 +102,22 @@ class FakeStore:
 
 
 class Running:
-    def __init__(self, records: list[Record], *, rows: int = 10, interval: str = "20ms") -> None:
+    def __init__(
+        self, records: list[Record], *, rows: int = 10, interval: str = "20ms", skip: Sequence[Record] = ()
+    ) -> None:
+        skips = [{"partition": each.partition, "offset": each.offset} for each in skip]
         spec = SwapStatsSpec.model_validate(
             {
-                "source": {"topic": {"partitions": PARTITIONS}},
+                "source": {"topic": {"partitions": PARTITIONS}, "skip": skips},
                 "stores": {"clickhouse": {"batchRows": rows, "batchInterval": interval}},
             }
         )
         self.registry = CollectorRegistry()
         self.source = FakeSource(records)
         self.store = FakeStore()
-        self.recorder = Recorder(spec, self.source, self.store, RecorderMetrics(self.registry))
+        self.now_ms = TIME_MS
+        metrics = RecorderMetrics(self.registry)
+        self.recorder = Recorder(spec, self.source, self.store, metrics, lambda: self.now_ms)
         self.task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -118,6 +129,11 @@ class Running:
         assert self.task is not None
         async with asyncio.timeout(10):
             await self.task
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """After a commit it is so."""
+        async with asyncio.timeout(10), self.source.changed:
+            await self.source.changed.wait_for(condition)
 
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
@@ -239,6 +255,68 @@ async def test_what_is_kept_otherwise_than_it_came_is_counted() -> None:
     assert running.metric("descriptive_fields_dropped_total", field="trader") == 1
     assert running.metric("unknown_fields_total", field="dex") == 1
     assert running.metric("rounded_amounts_total") == 1
+
+
+def ahead_of_time(offset: int, number: int | None = None) -> Record:
+    fields = event(offset if number is None else number, TIME_MS + 3_600_000)
+    return Record(partition_of(fields["token"], PARTITIONS), offset, TIME_MS + 3_600_000, encoded(fields))
+
+
+async def test_from_a_row_of_the_future_on_its_partition_is_kept_back_until_its_time_and_no_commit_passes_it() -> None:
+    future = ahead_of_time(7)
+    records = [*(record(offset) for offset in range(7)), future, *(record(offset) for offset in range(8, 45))]
+    ends = {r.partition: r.offset + 1 for r in records}
+    behind = [r for r in records if r.partition == future.partition and r.offset >= 7]
+    assert len(behind) > 4
+    async with Running(records) as running:
+        await running.source.drained.wait()
+        await running.until(lambda: running.metric("recorder_rows_total") == len(records) - len(behind))
+        assert committed_up_to(running.source) == ends | {future.partition: 7}
+        assert 0 < running.metric("recorder_deferred_rows") < len(behind), "the others weren't even read"
+        running.now_ms = TIME_MS + 3_600_000 - 60_000
+        await running.until(lambda: committed_up_to(running.source) == ends)
+        assert running.metric("recorder_rows_total") == len(records)
+    assert running.metric("recorder_deferred_rows") == 0
+
+
+async def test_what_is_kept_back_is_late_or_not_as_it_is_read_in_order() -> None:
+    """As a shard decides, which waits before the record from the future as well."""
+    first, future, behind = record(0, 5), ahead_of_time(1, 10), record(2, 15)  # of one token
+    rows = [
+        Row(r.partition, r.offset, r.timestamp_ms, _swap(r), stream_ms, is_late, "life")
+        for r, stream_ms, is_late in (
+            (first, TIME_MS, False),
+            (future, TIME_MS + 3_600_000, False),
+            (behind, TIME_MS + 3_600_000, True),
+        )
+    ]
+    async with Running([first, future, behind]) as running:
+        await running.until(lambda: len(running.store.inserts) == 1)
+        running.now_ms = TIME_MS + 3_600_000
+        await running.until(lambda: len(running.store.inserts) == 2)
+    assert [block for block, _ in running.store.inserts] == [encode(rows[:1]), encode(rows[1:])]
+
+
+async def test_who_reads_a_partition_anew_begins_at_the_row_that_was_kept_back() -> None:
+    future = ahead_of_time(3)
+    records = [*(record(offset) for offset in range(3)), future, *(record(offset) for offset in range(4, 10))]
+    ends = {r.partition: r.offset + 1 for r in records}
+    behind = [r for r in records if r.partition == future.partition and r.offset >= 3]
+    async with Running(records) as running:
+        await running.until(lambda: committed_up_to(running.source) == ends | {future.partition: 3})
+        running.source.rebalance(position=3)
+        running.now_ms = TIME_MS + 3_600_000
+        await running.until(lambda: committed_up_to(running.source) == ends)
+    assert running.metric("recorder_rows_total") == 10 - len(behind) + 7, "those behind it once"
+
+
+async def test_records_that_the_resource_passes_over_are_not_recorded() -> None:
+    records = [record(offset) for offset in range(10)]
+    async with Running(records, skip=records[4:6]) as running:
+        await running.source.has_committed(1)
+    assert running.metric("recorder_rows_total") == 8
+    assert running.metric("recorder_rejected_total", reason="skipped") == 2
+    assert committed_up_to(running.source) == {r.partition: r.offset + 1 for r in records}
 
 
 async def test_a_failed_commit_is_counted_and_the_stream_goes_on() -> None:

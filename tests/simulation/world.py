@@ -96,6 +96,8 @@ class World:
         self.failpoint: Callable[[Process, str], Crash | None] = self._by_chance
         """Asked whenever a shard turns to a server: whether it dies of it."""
         self._stream = Stream(self.chance("stream"), PARTITIONS)
+        self._ahead = self.chance("ahead")
+        self._fast_clocks = self._ahead.choice((0.0, 0.02, 0.1))
         self._replica = _copy(self.store)
 
     def chance(self, what: str) -> random.Random:
@@ -125,8 +127,12 @@ class World:
     # -- the broker -------------------------------------------------------------------------------------------------
 
     def produce(self, ago_ms: int = 0) -> None:
-        """The next event of the stream."""
+        """The next event of the stream; now and then its producer's clock is a little further ahead than a shard
+        takes, so that partitions are held until the time comes.
+        """
         now_ms = self.clocks.true_ms() - ago_ms
+        if self._ahead.random() < self._fast_clocks:
+            now_ms += self._ahead.choice((59_000, 61_500, 63_000, 66_000))
         for sent in self._stream.records(now_ms):
             offset = self.topic.append(sent.partition, now_ms, b"key", sent.value)
             self.records[sent.partition].append(MemoryRecord(offset, now_ms, b"key", sent.value))

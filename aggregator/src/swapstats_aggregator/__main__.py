@@ -14,6 +14,7 @@ import uvloop
 from swapstats_aggregator.adapters import nats, redis
 from swapstats_aggregator.adapters.kafka import KafkaSource
 from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
+from swapstats_aggregator.adapters.kafka_topic import say_if_times_are_unbounded
 from swapstats_aggregator.adapters.local import LocalSnapshots
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports, Snapshots
@@ -68,12 +69,13 @@ async def run(resource: SwapStatsResource, name: str, host: str, port: int, stat
         await source.start()
         await dead_letters.start()
         async with asyncio.TaskGroup() as group:
-            background = [
+            beside = [
                 group.create_task(bus.watch(connect, metrics.bus_replaced)),
                 group.create_task(keep_time(clock, partial(redis_time_ms, store))),
+                group.create_task(say_if_times_are_unbounded(spec.source)),
             ]
             await shard.run(stop)
-            for task in background:
+            for task in beside:
                 task.cancel()
     finally:
         await dead_letters.stop()

@@ -40,6 +40,10 @@ class Feed:
         self._at = end
         return records[begin:end]
 
+    def give_back(self, offset: int) -> None:
+        """The records from this offset on, of those that were taken last, weren't used: they wait."""
+        self._at = bisect_left(self._records, offset, 0, self._at, key=_offset)
+
     def used_up(self) -> Fetched | None:
         """What was offered last, once: after all of its records have been taken."""
         if not self.is_empty:

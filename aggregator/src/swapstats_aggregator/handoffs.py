@@ -93,7 +93,7 @@ class Handoffs:
         word = await self._digest_of_owner(tenure, frozen, _ANSWER_S)
         if word is None or tenure.followed_epoch != epoch:
             return
-        if word.rules != self._setup.rules(frozen.key):
+        if word.rules != frozen.rules or word.first_offset != frozen.origin.first_offset:
             tenure.proof = "incomparable"
             return
         tenure.proof = "equal" if word.digest == ours else "different"
@@ -107,19 +107,19 @@ class Handoffs:
         ours = await frozen.digest()
         self._amend(tenure, digest_owner=ours)
         word = await self._digest_of_owner(tenure, frozen, _DIGEST_S)
-        if word is None or word.rules != self._setup.rules(frozen.key):
+        if word is None or word.rules != frozen.rules or word.first_offset != frozen.origin.first_offset:
             return
         self._amend(tenure, digest_former=word.digest)
         if word.digest != ours:
             self._mismatch(tenure, word.digest, ours)
 
     async def _digest_of_owner(self, tenure: Tenure, frozen: Frozen, seconds: float) -> Digested | None:
-        """What the owner, or the former one, says of its state of the same records; None: nothing, in that time."""
-        ours = (frozen.offset, frozen.origin.incarnation, frozen.origin.first_offset)
+        """What the owner, or the former one, says of its state at the same offset; None: nothing, in that time."""
+        ours = (frozen.offset, frozen.origin.incarnation)
 
         def heard() -> bool:
             word = tenure.digested
-            return word is not None and (word.offset, word.incarnation, word.first_offset) == ours
+            return word is not None and (word.offset, word.incarnation) == ours
 
         return tenure.digested if await within(seconds, tenure.until(heard)) else None
 

@@ -12,6 +12,7 @@ from swapstats_aggregator.feed import Feed
 from swapstats_aggregator.ports import DeadLetter
 from swapstats_aggregator.replica import Replica
 from swapstats_aggregator.snapshotting import Snapshotter, Stored
+from swapstats_core.swap import Reason
 
 _BYTES_KEPT: Final = 16 * 1024 * 1024
 _BYTES_EACH: Final = 512
@@ -28,10 +29,13 @@ class Unsent:
         self._letters: deque[DeadLetter] = deque()
         self._bytes = 0
         self._covered_from = 0
+        self._skipped: dict[int, DeadLetter] = {}
 
     def keep(self, letters: Sequence[DeadLetter]) -> None:
         """Keep letters, in offset order."""
         for letter in letters:
+            if letter.reason == Reason.SKIPPED:
+                self._skipped[letter.record.offset] = letter
             self._letters.append(letter)
             self._bytes += _size(letter)
             while self._bytes > _BYTES_KEPT:
@@ -44,6 +48,10 @@ class Unsent:
         if offset < self._covered_from:
             return None
         return [letter for letter in self._letters if letter.record.offset >= offset]
+
+    def skipped_before(self, offset: int) -> Sequence[DeadLetter]:
+        """The letters of records before ``offset`` that `source.skip` passed over: none is forgotten, there are few."""
+        return [letter for at, letter in sorted(self._skipped.items()) if at < offset]
 
 
 def _size(letter: DeadLetter) -> int:
@@ -88,6 +96,11 @@ class Holding:
     observed_at_ms: int = 0
     observed_records: int = 0
     records_per_s: int = 0
+
+    @property
+    def is_as_far_as_possible(self) -> bool:
+        """Whether it is current, or waits before a record that isn't to be counted yet."""
+        return self.replica.current or self.replica.held is not None
 
     def observe(self, mono_ms: int) -> None:
         """Measure the rate of records, smoothed over some ten calls."""

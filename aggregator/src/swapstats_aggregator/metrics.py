@@ -75,6 +75,18 @@ class ShardMetrics:
             by_partition,
             registry=registry,
         )
+        self.held = Gauge(
+            "partition_held",
+            "1: the partition waits before a record whose event time is too far ahead of the shard's clock.",
+            by_partition,
+            registry=registry,
+        )
+        self.in_transaction = Gauge(
+            "records_in_open_transaction",
+            "Offsets before the end that can't be read before a transaction is committed or aborted.",
+            by_partition,
+            registry=registry,
+        )
         self.apply_ms = Histogram(
             "window_apply_latency_ms", "Time to decode and count one batch.", buckets=_MILLISECONDS, registry=registry
         )
@@ -120,6 +132,8 @@ class ShardMetrics:
             self.spelling_conflicts,
             self.snapshot_age,
             self.rebuilding,
+            self.held,
+            self.in_transaction,
         ):
             gauge.remove(str(partition))
 

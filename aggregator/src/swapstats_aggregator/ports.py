@@ -63,13 +63,14 @@ class Fetched:
 
     The records (maybe none), the position after them, the end of the log as the broker last told, and
     ``confirmed_ms``: a monotonic time (ms) at which, certainly, no record existed beyond ``position``; None while
-    behind.
+    behind. ``in_transaction``: so many offsets before the end can't be read yet, since a transaction is open.
     """
 
     records: Sequence[SourceRecord]
     position: int
     end_offset: int
     confirmed_ms: int | None
+    in_transaction: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ No I/O; time is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -14,17 +14,19 @@ import msgspec
 from swapstats_aggregator.ports import DeadLetter, Fetched, SourceRecord
 from swapstats_aggregator.spellings import Spellings
 from swapstats_core.cells import Sums
+from swapstats_core.digest import rules
 from swapstats_core.events import Outcome
 from swapstats_core.fields import MINUTE_MS
 from swapstats_core.manifest import share_rebuilt
 from swapstats_core.partition import Applied, Config, PartitionState
 from swapstats_core.routing import partition_of
-from swapstats_core.swap import Inlet, Noted, Reason, Reject, Swap, format_token, format_usd
+from swapstats_core.swap import FUTURE_MS, Inlet, Noted, Reason, Reject, Swap, format_token, format_usd
 from swapstats_core.wire import (
     CURRENT_WITHIN_MS,
     FOLLOW_LEASE_MS,
     PULSE_INTERVAL_MS,
     Found,
+    Held,
     Late,
     OverviewEntry,
     OverviewQuery,
@@ -69,8 +71,8 @@ _MOST_FOLLOWED: Final = 100_000
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Which records a state holds: those of topic ``incarnation`` from ``first_offset`` on, and what it carried over
-    before. ``rebuild_until``: the end of the log when the state was begun anew in place of a lost one (None: it
-    wasn't). ``since_ms``: no event from then on is missing (0: none at all is).
+    before. ``rebuild_until``: while the state, begun anew in place of a lost one, hasn't come to the end of the log:
+    that end, as far as it is known. ``since_ms``: no event from then on is missing (0: none at all is).
     """
 
     incarnation: str
@@ -82,15 +84,21 @@ class Origin:
 
 @dataclass(slots=True)
 class _Decoded:
-    """A batch of records: the swaps, the record of each, and the dead letters."""
+    """A batch of records: the swaps, the record of each, and the dead letters; and how many records these are, up to
+    the one that the partition waits before, if there is any.
+    """
 
     swaps: list[Swap] = field(default_factory=list)
     records: list[SourceRecord] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
+    records_used: int = 0
+    held: Held | None = None
 
 
 class Replica:
-    """The state of a partition and its position, and the protocol around it (``docs/protocol.md``)."""
+    """The state of a partition and its position, and the protocol around it (``docs/protocol.md``). ``skip``: offsets
+    that are passed over.
+    """
 
     def __init__(
         self,
@@ -101,6 +109,7 @@ class Replica:
         offset: int,
         origin: Origin,
         inlet: Inlet,
+        skip: Collection[int] = (),
     ) -> None:
         self.partition = partition
         self.epoch = epoch
@@ -110,6 +119,10 @@ class Replica:
         self.origin = origin
         self.current = False
         """Whether the clock follows the wall clock, having been confirmed to be at the end of the log."""
+        self.held: Held | None = None
+        """The record that it waits before."""
+        self.in_transaction = 0
+        """Offsets before the end that an open transaction keeps from being read."""
         self.records = 0
         """Records applied since this object was made."""
         self.events_applied = 0
@@ -119,6 +132,7 @@ class Replica:
         self._snapshot_mono_ms = 0
         self._partitions = partitions
         self._inlet = inlet
+        self._skip = frozenset(skip)
         self._confirmed_ms: int | None = None
         self._followed: dict[str, int] = {}
         """Until when; times without a name are monotonic."""
@@ -139,6 +153,16 @@ class Replica:
         """See `share_rebuilt`."""
         return share_rebuilt(self.origin.first_offset, self.offset, self.origin.rebuild_until)
 
+    @property
+    def skipped(self) -> list[int]:
+        """The offsets among those that it has read which were passed over, ascending."""
+        return sorted(at for at in self._skip if self.origin.first_offset <= at < self.offset)
+
+    @property
+    def rules(self) -> str:
+        """By which it has counted (`swapstats_core.digest.rules`)."""
+        return rules(self.config, self.state.hashes.key, self._inlet.rules, self.skipped)
+
     def own(self, epoch: int) -> None:
         """Begin an ownership: its pulses are numbered from 1 again."""
         self.epoch = epoch
@@ -157,28 +181,46 @@ class Replica:
 
     # -- records ----------------------------------------------------------------------------------------------------
 
-    def _decode(self, records: Sequence[SourceRecord]) -> _Decoded:
-        decoded = _Decoded()
+    def _decode(self, records: Sequence[SourceRecord], wall_ms: int | None) -> _Decoded:
+        decoded = _Decoded(records_used=len(records))
         swaps, kept = decoded.swaps, decoded.records
-        here, partitions, decode = self.partition, self._partitions, self._inlet.decode
-        for record in records:
+        here, partitions, skip, decode = self.partition, self._partitions, self._skip, self._inlet.decode
+        latest_ms = _EVER_MS if wall_ms is None else wall_ms + FUTURE_MS
+        for used, record in enumerate(records):
             try:
+                if skip and record.offset in skip:
+                    raise _skipped()
                 swap = decode(record.value, record.timestamp)
                 if (home := partition_of(swap.token, partitions)) != here:
                     raise _misplaced(swap, home)
             except Reject as reject:
                 decoded.letters.append(DeadLetter(self.partition, record, reject.reason, reject.detail))
             else:
+                if swap.event_ms > latest_ms:
+                    ahead_ms = swap.event_ms - latest_ms + FUTURE_MS
+                    decoded.records_used, decoded.held = used, Held(record.offset, swap.event_ms, ahead_ms)
+                    break
                 swaps.append(swap)
                 kept.append(record)
         return decoded
 
-    def apply(self, records: Sequence[SourceRecord]) -> tuple[Applied, list[DeadLetter], list[Swap]]:
-        """Count records and move the position; returns what happened, the dead letters and the late swaps."""
-        decoded = self._decode(records)
+    def apply(
+        self, records: Sequence[SourceRecord], wall_ms: int | None = None
+    ) -> tuple[Applied, list[DeadLetter], list[Swap]]:
+        """Count records and move the position; returns what happened, the dead letters and the late swaps.
+
+        ``wall_ms``: the time, as far as it is known. A swap too far ahead of it, and all records from it on, must wait:
+        then ``held`` says so, and the position is its. That delays and decides nothing, so whoever reads the records
+        later, or again, comes to the same state.
+        """
+        decoded = self._decode(records, wall_ms)
         applied = self.state.apply(decoded.swaps)
-        self.offset = records[-1].offset + 1
-        self.records += len(records)
+        if decoded.held is None:
+            self.offset, self.held = records[-1].offset + 1, None
+        else:
+            is_new = self.held is None or self.held.offset != decoded.held.offset
+            self.offset, self.held = decoded.held.offset, decoded.held if is_new else self.held
+        self.records += decoded.records_used
         self.events_applied += applied.outcomes[Outcome.APPLIED]
         letters = [
             DeadLetter(self.partition, decoded.records[at], Reason(outcome), _LETTERS[outcome])
@@ -191,6 +233,10 @@ class Replica:
         """What the inlet has noted of the records applied since this was last asked."""
         return self._inlet.take_noted()
 
+    def waits(self, wall_ms: int) -> bool:
+        """Whether it still waits before a record from the future."""
+        return self.held is not None and self.held.event_ms > wall_ms + FUTURE_MS
+
     def reached(self, fetched: Fetched, now: Now) -> None:
         """All of ``fetched`` has been applied: move position and clock.
 
@@ -200,8 +246,10 @@ class Replica:
         """
         self.offset = fetched.position
         self.end_offset = fetched.end_offset
+        self.in_transaction = fetched.in_transaction
         if fetched.confirmed_ms is not None:
             self._confirmed_ms = max(self._confirmed_ms or fetched.confirmed_ms, fetched.confirmed_ms)
+        self._rebuilt_up_to(fetched)
         confirmed_ms, newest_ms = self._confirmed_ms, self.state.newest_ms
         if now.known and confirmed_ms is not None and now.mono_ms - confirmed_ms <= _HOLD_MS:
             self.current = True
@@ -215,9 +263,22 @@ class Replica:
         self.state.advance(as_of_ms)
         self.current = self.current and self.state.now_ms <= now.wall_ms + CURRENT_WITHIN_MS
 
+    def _rebuilt_up_to(self, fetched: Fetched) -> None:
+        """A rebuild is done at the first confirmed end: the end that it began with may have lagged (some brokers' does,
+        by a batch), and more has come since.
+        """
+        if (until := self.origin.rebuild_until) is None:
+            return
+        if fetched.confirmed_ms is None:
+            until = max(until, fetched.end_offset, fetched.position + 1)
+            self.origin = replace(self.origin, rebuild_until=until)
+        else:
+            self.origin = replace(self.origin, rebuild_until=None)
+
     def stand(self, offset: int) -> None:
         """All records below ``offset`` have been applied; those after it must wait."""
         self.offset = max(self.offset, offset)
+        self.end_offset = max(self.end_offset, self.offset + 1)
         self.current = False
 
     def doubt(self) -> None:
@@ -232,6 +293,7 @@ class Replica:
         and pulses leave out a number, so that whoever follows tokens asks again.
         """
         self.doubt()
+        self.held, self.in_transaction = None, 0
         now_ms = self.state.now_ms + 1
         if anew:
             self.state = PartitionState(self.config, self.state.hashes.key)
@@ -269,6 +331,7 @@ class Replica:
             self.rebuilding,
             prove,
             forgotten,
+            self.held,
         )
         messages.append((subjects.pulse(self.partition), encode(pulse)))
         return messages
@@ -305,6 +368,7 @@ class Replica:
             rebuilding=self.rebuilding,
             late=Late(read.windows[-1].late, read.newest_late_ms),
             since_ms=self.origin.since_ms,
+            held=self.held,
         )
 
     # -- queries ----------------------------------------------------------------------------------------------------
@@ -347,6 +411,7 @@ class Replica:
             entries=[OverviewEntry(token, window_stats(sums)) for token, sums in top],
             rebuilding=self.rebuilding,
             since_ms=self.origin.since_ms,
+            held=self.held,
         )
 
     def _status(self, shard: str, at_ms: int) -> PartitionStatus:
@@ -368,11 +433,22 @@ class Replica:
             rebuilding=self.rebuilding,
             since_ms=self.origin.since_ms,
             at_ms=at_ms,
+            held=self.held,
+            skipped=self.skipped,
+            in_transaction=self.in_transaction,
         )
 
     def _refuse(self, code: str, detail: str) -> Refused:
-        at = (self.partition, self.epoch, self.offset, self.current, self.rebuilding)
+        at = (self.partition, self.epoch, self.offset, self.current, self.rebuilding, self.held)
         return Refused(code, detail, *at)  # type: ignore[arg-type] # one of the literal codes
+
+
+_EVER_MS: Final = 2**63
+"""No event is of this time."""
+
+
+def _skipped() -> Reject:
+    return Reject(Reason.SKIPPED, "source.skip names this record: it is passed over, and counts nowhere")
 
 
 def _misplaced(swap: Swap, home: int) -> Reject:

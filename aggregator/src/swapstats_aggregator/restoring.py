@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import structlog
@@ -13,7 +13,8 @@ import structlog
 from swapstats_aggregator.ports import Snapshots, Source, Unavailable
 from swapstats_aggregator.replica import Origin
 from swapstats_aggregator.snapshotting import Stored
-from swapstats_core.fields import MINUTE_MS
+from swapstats_core import spec
+from swapstats_core.fields import HOUR_MS, MINUTE_MS
 from swapstats_core.manifest import Manifest, UnreadableSnapshot, readable
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.snapshot import restore
@@ -26,11 +27,15 @@ log = structlog.get_logger()
 _TRIES: Final = 5
 """Loads while newer snapshots take the place of the one that is being loaded."""
 
+Unusable = Literal["", "unreadable", "skips"]
+_UNREADABLE: Final = "there is no readable snapshot"
+
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One partition of the topic as it is: its first and end offset, and the first offset whose record can still count
-    (``counting``; never below ``first``).
+    """One partition of the topic as it is: its first and end offset, the first offset whose record can still count
+    (``counting``), and the first whose event could still be remembered, so that a repeat of it doesn't count
+    (``deciding``). Neither is below ``first``, nor ``deciding`` above ``counting``.
 
     From ``whole_ms`` on, no event is in a record before ``counting``; from ``fresh_ms`` on, in none that is there now.
     """
@@ -39,6 +44,7 @@ class Topic:
     first: int
     end: int
     counting: int
+    deciding: int
     whole_ms: int
     fresh_ms: int
 
@@ -68,8 +74,9 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A state ready to go on, and the newest manifest behind it; ``stored``: where its chunks are, which needn't be
-    stored again. ``unreadable``: why newer snapshots couldn't be used.
+    """A state ready to go on, and the manifest behind it; ``stored``: where its chunks are, which needn't be stored
+    again. ``unreadable``: why newer snapshots couldn't be read. ``unusable``: there are snapshots, but none that can be
+    used here, since they can't be read or were made with other skips.
     """
 
     state: PartitionState
@@ -77,6 +84,9 @@ class Restored:
     manifest: Manifest | None
     stored: Stored
     unreadable: Sequence[str] = ()
+    unusable: Unusable = ""
+    is_whole: bool = True
+    """Whether a state that is begun anew will have all that can count."""
 
 
 def start_of(
@@ -86,12 +96,12 @@ def start_of(
     *,
     is_first: bool,
     longest_minutes: int,
-    unreadable: Sequence[str] = (),
+    why: str = _UNREADABLE,
 ) -> Start:
     """Where to go on after a snapshot, or none, in the topic as it is now.
 
     ``begin`` is the resource's ``source.start``, for a partition that never had an owner (``is_first``). One that had,
-    and has no snapshot any more (or ``unreadable`` ones), is rebuilt. ``longest_minutes``: of the longest window now.
+    and has no snapshot any more (``why``), is rebuilt. ``longest_minutes``: of the longest window now.
     """
     if manifest is not None:
         origin = Origin(
@@ -103,7 +113,7 @@ def start_of(
         )
         return resume(manifest.offset, origin, manifest.newest_ms, topic)
     if not is_first:
-        return _anew(topic, "; ".join(("there is no readable snapshot", *unreadable[:1])))
+        return _anew(topic, why)
     offset = topic.first if begin == "earliest" else topic.end
     return Start(offset, Origin(topic.incarnation, offset, since_ms=topic.since_ms(offset)))
 
@@ -132,8 +142,13 @@ def resume(offset: int, origin: Origin, newest_ms: int, topic: Topic, *, out_of_
 
 
 def _anew(topic: Topic, why: str) -> Start:
-    offset = topic.counting
+    offset = topic.deciding
     lacking = "" if topic.reaches_back else "; what the broker has forgotten before it is missing"
+    if topic.reaches_back and offset == topic.first > 0:
+        lacking = (
+            "; repeats of events from before it can't be known as such if they come with a newer time: let "
+            "source.topic.retention reach three hours further back than dedupe.ttl"
+        )
     notice = f"{why}: rebuilding from the broker, offsets {offset} to {topic.end}{lacking}"
     origin = Origin(topic.incarnation, offset, rebuild_until=topic.end, since_ms=topic.since_ms(offset))
     return Start(offset, origin, anew=True, notice=notice)
@@ -143,56 +158,110 @@ async def topic_of(partition: int, config: Config, source: Source, now: Now) -> 
     """The partition as the broker has it. Raises Unavailable.
 
     A record's event may be `FUTURE_MS` ahead of the record. One that is a window, the grace and that much older than
-    now can count in no window, nor make an event late that can. While the time isn't known, any record can.
+    now can count in no window, nor make an event late that can. What was entered in a generation is remembered for
+    `Config.generations` more, and two hours are what the generation's beginning and the clock's hour may add. While the
+    time isn't known, any record can count.
     """
     incarnation = await source.incarnation()
     first, end = await source.bounds(partition)
     whole_ms = now.wall_ms - config.longest_minutes * MINUTE_MS - config.grace_ms
-    counting = await source.since(partition, whole_ms - FUTURE_MS) if now.known else first
-    return Topic(incarnation, first, end, max(first, counting), whole_ms, now.wall_ms + FUTURE_MS)
+    remembered_ms = now.wall_ms - (config.generations + 2) * HOUR_MS
+    counting = deciding = first
+    if now.known:
+        counting = deciding = max(first, await source.since(partition, whole_ms - FUTURE_MS))
+        if remembered_ms < whole_ms:
+            deciding = min(counting, max(first, await source.since(partition, remembered_ms - FUTURE_MS)))
+    return Topic(incarnation, first, end, counting, deciding, whole_ms, now.wall_ms + FUTURE_MS)
+
+
+def fits(manifest: Manifest, skip: Collection[int], topic: Topic) -> bool:
+    """Whether a snapshot holds no record that ``skip`` passes over, and all others that it has read. What its records
+    were is of no interest any more once the broker doesn't have them, or in another topic.
+    """
+    if manifest.incarnation != topic.incarnation:
+        return True
+    wanted = {at for at in skip if manifest.first_offset <= at < manifest.offset}
+    needless = {at for at in manifest.skipped if at >= topic.first}
+    return wanted <= set(manifest.skipped) and needless <= wanted
 
 
 async def restore_partition(
     partition: int,
     config: Config,
+    source: spec.Source,
     snapshots: Snapshots,
     topic: Topic,
-    begin: str,
     key: int,
     now: Now,
     *,
     is_first: bool,
 ) -> Restored:
-    """The newest readable state, or one that begins with ``key``. Raises Unavailable."""
-    manifest, state, unreadable = await _newest_readable(partition, config, snapshots, now)
+    """The newest state that is readable and was counted without the records that the resource's ``source`` passes over,
+    or one that begins with ``key``. Raises Unavailable.
+    """
+    found = await _newest_usable(partition, config, snapshots, topic, source.skipped(partition), now)
+    manifest, unreadable = found.manifest, found.unreadable
     start = start_of(
         manifest,
         topic,
-        begin,
-        is_first=is_first and not unreadable,
+        source.start,
+        is_first=is_first and not found.any_stored,
         longest_minutes=config.longest_minutes,
-        unreadable=unreadable,
+        why=found.why,
     )
     if start.notice:
         log.warning("restarted_reading", partition=partition, notice=start.notice)
     if manifest is None or start.anew:
-        return Restored(PartitionState(config, key), start, manifest, {}, unreadable)
+        begun = PartitionState(config, key)
+        return Restored(begun, start, manifest, {}, unreadable, found.unusable, topic.reaches_back)
+    state = found.state
     chunks = zip(state.chunks, manifest.chunks, strict=True)
     stored = dict(chunks) | dict(zip(state.ledgers, manifest.ledgers, strict=True))
     return Restored(state, start, manifest, stored, unreadable)
 
 
-async def _newest_readable(
-    partition: int, config: Config, snapshots: Snapshots, now: Now
-) -> tuple[Manifest | None, PartitionState, Sequence[str]]:
-    """The newest snapshot that can be used, and why newer ones can't."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The newest snapshot that can be used, if one of those that are stored can; why newer ones can't be read, and
+    whether some were made with another `source.skip`.
+    """
+
+    any_stored: bool
+    manifest: Manifest | None
+    state: PartitionState
+    unreadable: Sequence[str]
+    of_other_skips: bool
+
+    @property
+    def why(self) -> str:
+        """Why none can be used."""
+        if self.of_other_skips:
+            return "source.skip isn't that of the snapshots"
+        return "; ".join((_UNREADABLE, *self.unreadable[:1]))
+
+    @property
+    def unusable(self) -> Unusable:
+        """See `Restored`."""
+        if self.manifest is not None or not self.any_stored:
+            return ""
+        return "skips" if self.of_other_skips else "unreadable"
+
+
+async def _newest_usable(
+    partition: int, config: Config, snapshots: Snapshots, topic: Topic, skip: Collection[int], now: Now
+) -> _Found:
     for _ in range(_TRIES):
         manifests = await snapshots.manifests(partition)
         unreadable: list[str] = []
+        of_other_skips = False
         for found in readable(partition, manifests):
             try:
                 if isinstance(found, UnreadableSnapshot):
                     raise found
+                if not fits(found, skip, topic):
+                    of_other_skips = True
+                    log.warning("snapshot_of_other_skips", partition=partition, made_with=found.skipped)
+                    continue
                 parts = await snapshots.load(partition, found.names())
                 state = await asyncio.to_thread(restore, config, _in_time(found, now), parts)
             except UnreadableSnapshot as error:
@@ -200,9 +269,9 @@ async def _newest_readable(
                 unreadable.append(str(error))
                 continue
             _say_if_shorter(found, config)
-            return found, state, unreadable
+            return _Found(True, found, state, unreadable, of_other_skips)
         if await snapshots.manifests(partition) == manifests:
-            return None, PartitionState(config), unreadable
+            return _Found(bool(manifests), None, PartitionState(config), unreadable, of_other_skips)
     raise Unavailable(f"partition {partition}: its owner stores snapshots faster than they can be loaded here")
 
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports
-from swapstats_core.digest import rules
 from swapstats_core.partition import Config
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
-from swapstats_core.swap import Inlet
 from swapstats_core.wire import Subjects
 from swapstats_settings.timekeeping import Clock
 
@@ -45,12 +43,6 @@ class Setup:
     def config(self) -> Config:
         """The engine's part of it."""
         return Config.of(self.spec)
-
-    def rules(self, key: int) -> str:
-        """What two shards must have in common for their states of the same records to be compared; ``key``: of the
-        state's hashes.
-        """
-        return f"{rules(self.config, key)}/{Inlet.of(self.spec).rules}"
 
     @property
     def subjects(self) -> Subjects:

@@ -25,6 +25,7 @@ from swapstats_aggregator.restoring import resume, topic_of
 from swapstats_aggregator.setup import Owner, Setup
 from swapstats_aggregator.snapshotting import Fenced, compact_once
 from swapstats_aggregator.tenancy import Tenancy
+from swapstats_core import words
 from swapstats_core.events import Outcome
 from swapstats_core.ownership import Assignment, MemberReport
 from swapstats_core.partition import Applied, Config
@@ -54,6 +55,8 @@ _APPLY_AT_ONCE: Final = 2_048
 _FROZEN_LIMIT: Final = 16
 """Frozen heads of a partition at which the reader waits for compaction."""
 _ASSIGNMENT_POLL_S: Final = 2.0
+_LOOK_S: Final = 2.0
+"""How often a topic is looked at from which nothing is read."""
 _RETRY_S: Final = 0.5
 _FINAL_SNAPSHOT_S: Final = 20.0
 _DRAIN_S: Final = 30.0
@@ -103,6 +106,9 @@ class Shard:
         self._snapshot_soon = asyncio.Event()
         self._told_late_ms = -_LATE_SAMPLE_MS
         self._caught_up = False
+        self._look_at_s = 0.0
+        self._waiting: dict[int, str] = {}
+        """What has been logged of partitions that wait, though nothing is away."""
         self._stopping = False
         self._log = log.bind(shard=name)
 
@@ -145,6 +151,7 @@ class Shard:
             for partition, age_ms in ages
             if age_ms > old_ms
         ]
+        waiting = [words.in_transaction(p) for p, held in self._holdings.items() if _waits_for_transaction(held)]
         problem = self._clock.problem()
         off = [] if problem is None else [problem]
         differ = [
@@ -152,7 +159,7 @@ class Shard:
             for refused in self._tenancy.handoffs
             if refused.refused
         ]
-        return off + ahead + old + self._misspelt() + differ
+        return off + ahead + old + waiting + self._misspelt() + differ
 
     def _misspelt(self) -> list[str]:
         """Addresses that are several tokens: of each partition an example."""
@@ -257,11 +264,13 @@ class Shard:
 
     async def _news(self, hungry: Sequence[int]) -> Mapping[int, Fetched]:
         """What the source has; nothing while it is away or has another topic than before."""
-        if not hungry:
+        if not hungry and not self._wait_for_long():
             return {}
         try:
             try:
-                return await self._ports.source.poll(hungry, _POLL_MS)
+                if hungry:
+                    return await self._ports.source.poll(hungry, _POLL_MS)
+                await self._look_at_topic()
             except OutOfRange as fault:
                 await self._restart_reading([fault.partition], "out_of_range")
             except Recreated as fault:
@@ -275,31 +284,54 @@ class Shard:
             await self._later("source", error)
         return {}
 
+    def _wait_for_long(self) -> bool:
+        """Whether it is time to look at the topic although nothing is read: all wait, some before a record from the
+        future.
+        """
+        waits = any(held.replica.held is not None for held in self._holdings.values())
+        return waits and asyncio.get_running_loop().time() >= self._look_at_s
+
+    async def _look_at_topic(self) -> None:
+        """Raises Recreated, Unavailable."""
+        self._look_at_s = asyncio.get_running_loop().time() + _LOOK_S
+        incarnation = await self._ports.source.incarnation()
+        if any(held.replica.origin.incarnation != incarnation for held in self._holdings.values()):
+            raise Recreated(incarnation)
+
     async def _ingest(self, held: Holding) -> None:
         """Use what the holding's feed has, as far as it may be used."""
         feed, replica = held.feed, held.replica
-        while records := feed.take(_APPLY_AT_ONCE):
+        while not replica.waits(self._clock.now().wall_ms) and (records := feed.take(_APPLY_AT_ONCE)):
             async with held.in_step:
                 if held.is_over:  # since the lock was waited for
                     break
-                started = time.perf_counter()
-                applied, letters, late = replica.apply(records)
+                started, before = time.perf_counter(), replica.records
+                # What its owner has read, a shadow needn't wait before; nor whoever takes over from it.
+                latest_ms = self._clock.now().wall_ms if feed.limit is None else None
+                applied, letters, late = replica.apply(records, latest_ms)
                 self._metrics.apply_ms.observe((time.perf_counter() - started) * 1000)
                 noted = replica.take_noted()
                 if held.owned is None:
                     held.unsent.keep(letters)
                 else:
-                    self._count(applied, len(records))
+                    self._count(applied, replica.records - before)
                     self._tell_late(replica.partition, late)
                     self._metrics.inlet.count(noted)
                     held.owed = letters
                     await self._bury(letters)
                     held.owed, held.letters_offset = (), replica.offset
             held.changed.set()
+            if replica.held is not None:
+                feed.give_back(replica.offset)
+                break
             await asyncio.sleep(0)  # let queries in
         if held.is_over:
             return
-        if (fetched := feed.used_up()) is not None:
+        if replica.held is not None:
+            replica.stand(replica.offset)
+            if held.owned is not None:
+                self._say_why(replica.partition, words.held(replica.partition, replica.held))
+        elif (fetched := feed.used_up()) is not None:
             replica.reached(fetched, self._clock.now())
         elif not feed.is_empty and feed.limit is not None:
             replica.stand(feed.limit)
@@ -368,6 +400,12 @@ class Shard:
         lag_ms = 0 if replica.current else max(0, now.wall_ms - replica.state.now_ms)
         metrics.lag_seconds.labels(label).set(lag_ms / 1000)
         metrics.lag_records.labels(label).set(replica.end_offset - replica.offset)
+        metrics.held.labels(label).set(replica.held is not None)
+        metrics.in_transaction.labels(label).set(replica.in_transaction)
+        if replica.current:
+            self._say_why(replica.partition, "")
+        elif replica.in_transaction and replica.held is None:
+            self._say_why(replica.partition, words.in_transaction(replica.partition))
         metrics.offset.labels(label).set(replica.offset)
         replica.spellings.observe(replica.state.token_names, now.mono_ms)
         metrics.spelling_conflicts.labels(label).set(len(replica.spellings.conflicts))
@@ -375,6 +413,17 @@ class Shard:
         metrics.rebuilding.labels(label).set(1 if replica.rebuilding is None else replica.rebuilding)
         if (age_ms := replica.snapshot_age_ms(now)) is not None:
             metrics.snapshot_age.labels(label).set(age_ms / 1000)
+
+    def _say_why(self, partition: int, why: str) -> None:
+        """Log once why a partition waits, and that it doesn't any more."""
+        before = self._waiting.get(partition, "")
+        if why == before:
+            return
+        self._waiting[partition] = why
+        if why:
+            self._log.error("partition_waits", partition=partition, why=why)
+        else:
+            self._log.info("partition_goes_on", partition=partition)
 
     async def _breathe(self) -> None:
         """Backpressure: wait until no partition has too many heads to compact."""
@@ -486,6 +535,12 @@ class Shard:
         except Fenced as error:
             if not held.is_over:
                 await self._tenancy.fenced(partition, error)
+
+
+def _waits_for_transaction(held: Holding) -> bool:
+    replica = held.replica
+    waits = replica.in_transaction > 0 and not replica.current and replica.held is None
+    return held.owned is not None and waits
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

@@ -66,6 +66,9 @@ class Frozen:
     origin: Origin
     newest_ms: int
     now_ms: int
+    skipped: Sequence[int]
+    rules: str
+    """By which it was counted: states of other rules can't be compared."""
 
     async def digest(self) -> str:
         """Its digest (`swapstats_core.digest`), computed in another thread."""
@@ -88,6 +91,8 @@ def freeze(replica: Replica) -> Frozen:
         replica.origin,
         state.newest_ms,
         state.now_ms,
+        replica.skipped,
+        replica.rules,
     )
 
 
@@ -228,6 +233,7 @@ class Snapshotter:
             key=f"{frozen.key:032x}",
             rebuild_until=origin.rebuild_until,
             since_ms=origin.since_ms,
+            skipped=list(frozen.skipped),
         )
 
     async def _compacted(self, part: Part, frozen: Frozen) -> list[Chunk | Ledger]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Final
 
@@ -31,6 +32,8 @@ log = structlog.get_logger()
 
 _PARTING_S: Final = 0.3
 """How long a former owner's last word is waited for."""
+_OWNERS_SNAPSHOTS: Final = 3
+"""So many intervals an owner has to store a snapshot that its shadow can read."""
 _CATCH_UP_S: Final = 5.0
 """How long the records up to it are waited for."""
 
@@ -93,13 +96,38 @@ class Succession:
         if tenure.partition in self.holdings:
             return
         restored = await self._restore(tenure)
-        if restored.manifest is None or restored.start.notice is not None:
+        if restored.unusable:
+            restored = self._begin_behind_owner(tenure, restored)
+        elif restored.manifest is None or restored.start.notice is not None:
             raise Unavailable(f"partition {tenure.partition}: its owner has no snapshot of this topic yet")
         replica = self._replica(tenure, restored)
         limit = replica.offset if tenure.heard is None else max(replica.offset, tenure.heard.offset)
         tenure.role = "shadow"
         self._hold(Holding(replica, Feed(limit), stored=restored.stored))
         log.info("follows", partition=tenure.partition, epoch=tenure.epoch, offset=replica.offset)
+
+    def _begin_behind_owner(self, tenure: Tenure, restored: Restored) -> Restored:
+        """A shadow that can use none of its owner's snapshots (they are of another release, or of another
+        `source.skip`) counts the topic itself, not from further than its owner has come. Raises Unavailable.
+
+        What can't be read may be damaged, which its owner mends with its next snapshots; and a state that the topic
+        doesn't give wholly is worse than the owner's.
+        """
+        start, now_s = restored.start, asyncio.get_running_loop().time()
+        if restored.unusable == "unreadable":
+            since_s = tenure.unreadable_since_s = tenure.unreadable_since_s or now_s
+            if now_s - since_s < _OWNERS_SNAPSHOTS * self._setup.spec.snapshots.interval / 1000:
+                raise Unavailable(f"partition {tenure.partition}: its owner's snapshots can't be read")
+            if not restored.is_whole:
+                raise Unavailable(
+                    f"partition {tenure.partition}: its owner's snapshots can't be read, and the broker doesn't reach "
+                    "back as far as the longest window"
+                )
+        if tenure.heard is None:
+            raise Unavailable(f"partition {tenure.partition}: its owner hasn't been heard yet")
+        offset = min(start.offset, tenure.heard.offset)
+        origin = replace(start.origin, first_offset=offset)
+        return replace(restored, start=replace(start, offset=offset, origin=origin))
 
     async def _shadow(self, tenure: Tenure) -> None:
         """Until it is promoted."""
@@ -134,7 +162,7 @@ class Succession:
         await self._serve(tenure, held, snapshotter)
         self._hold(held)
         if tenure.former:
-            await held.until(lambda: replica.current)
+            await held.until(lambda: held.is_as_far_as_possible)
             self._handoffs.record(tenure, restored.start.offset, replica.records, None)
 
     async def _restore(self, tenure: Tenure) -> Restored:
@@ -144,9 +172,9 @@ class Succession:
         restored = await restore_partition(
             partition,
             setup.config,
+            setup.spec.source,
             setup.ports.snapshots,
             topic,
-            setup.spec.source.start,
             setup.new_key(),
             setup.clock.now(),
             is_first=is_first,
@@ -155,9 +183,9 @@ class Succession:
         return restored
 
     def _replica(self, tenure: Tenure, restored: Restored) -> Replica:
-        start, partitions = restored.start, self._setup.spec.source.topic.partitions
-        inlet = Inlet.of(self._setup.spec)
-        replica = Replica(tenure.partition, partitions, tenure.epoch, restored.state, start.offset, start.origin, inlet)
+        start, partition, spec = restored.start, tenure.partition, self._setup.spec
+        at = (start.offset, start.origin, Inlet.of(spec), spec.source.skipped(partition))
+        replica = Replica(partition, spec.source.topic.partitions, tenure.epoch, restored.state, *at)
         if restored.manifest is not None:
             replica.stored(restored.manifest.taken_at_ms, self._setup.clock.now())
         return replica
@@ -187,13 +215,13 @@ class Succession:
         stop = max([replica.offset, *(each.offset for each in (heard, newest) if each is not None)])
         is_there = not is_recreated and await self._catch_up(held, stop)
         is_behind = newest is not None and newest.offset > replica.offset
-        letters = held.unsent.since(_covered(newest, released))
+        letters = self._unsent_letters(held, _covered(newest, released))
         if is_recreated or is_behind or letters is None:
             self.drop(tenure.partition)
             return False
         exactly = released if is_there and released is not None and released.offset == stop else None
         frozen = freeze(replica)
-        if is_there and heard is not None:
+        if is_there and heard is not None:  # a clock that a record from the future took ahead isn't followed
             now = self._setup.clock.now()
             replica.advance(min(heard.as_of_ms, now.wall_ms + CURRENT_WITHIN_MS), now)
         async with held.in_step:  # no record is applied, and no snapshot taken, before these letters are stored
@@ -207,6 +235,13 @@ class Succession:
         if exactly is not None:
             await self._handoffs.compare(tenure, frozen)
         return True
+
+    def _unsent_letters(self, held: Holding, covered: int) -> Sequence[DeadLetter] | None:
+        """Those that the former owner may not have sent; None: some are forgotten. What it counted and this shadow
+        passes over, it has surely not.
+        """
+        letters = held.unsent.since(covered)
+        return None if letters is None else [*held.unsent.skipped_before(covered), *letters]
 
     async def _last_word(self, tenure: Tenure) -> Released | None:
         await within(_PARTING_S, tenure.until(lambda: tenure.released is not None))

@@ -71,9 +71,9 @@ class Tenancy:
         return self._failed
 
     def not_current(self) -> list[int]:
-        """Partitions that this shard is to own and doesn't serve as current."""
+        """Partitions that this shard is to own and doesn't serve as current, though it can."""
         owning = [t.partition for t in self._tenures.values() if t.have in (Have.OWNER, Have.REFUSED)]
-        behind = [p for p in owning if (held := self.holdings.get(p)) is None or not held.replica.current]
+        behind = [p for p in owning if (held := self.holdings.get(p)) is None or not held.is_as_far_as_possible]
         return sorted({*behind, *self._waiting})
 
     def owned(self) -> list[int]:
@@ -106,6 +106,7 @@ class Tenancy:
             records_per_s=held.records_per_s,
             snapshot_age_ms=replica.snapshot_age_ms(now),
             rebuilding=replica.rebuilding,
+            held=replica.held,
         )
 
     # -- following the assignment -----------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ class Tenancy:
             incarnation=frozen.origin.incarnation,
             first_offset=frozen.origin.first_offset,
             digest=await frozen.digest(),
-            rules=self._setup.rules(frozen.key),
+            rules=frozen.rules,
         )
         await self._setup.ports.bus.publish(self._setup.subjects.handoff(replica.partition), encode(digested))
 

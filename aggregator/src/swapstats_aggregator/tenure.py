@@ -124,6 +124,8 @@ class Tenure:
     """Of its state, against that of the owner that it follows."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a word of the owner is heard, or another owner is followed."""
+    unreadable_since_s: float | None = None
+    """Since when (the loop's time) a shadow can read none of its owner's snapshots."""
     former: str | None = None
     """Who had claimed the partition before; None before the claim."""
     task: asyncio.Task[None] | None = None

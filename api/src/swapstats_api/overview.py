@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from swapstats_api.follow.model import freshness, standing
-from swapstats_api.view import known_since, rebuilding, seconds
+from swapstats_api.view import known_since, seconds, troubles
 from swapstats_core import wire
 from swapstats_settings.timekeeping import Now
 
@@ -37,12 +37,13 @@ class PartitionPosition(msgspec.Struct, frozen=True):
     progress: float | msgspec.UnsetType = msgspec.UNSET
     known_since: str | msgspec.UnsetType = msgspec.UNSET
     complete: bool | msgspec.UnsetType = msgspec.UNSET
+    held: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Overview(msgspec.Struct, frozen=True):
     """The reply. ``missing``: partitions that nobody answered for; ``stale``: any is stale or missing; ``rebuilding``:
     any is, and ``progress`` is that of the last among them; ``complete`` is false, and else absent, if the window isn't
-    whole in one of them.
+    whole in one of them. Which are held is said by them.
     """
 
     window: str
@@ -68,12 +69,12 @@ def merge(parts: Iterable[wire.PartitionOverview], query: wire.OverviewQuery, pa
     shares = [part.rebuilding for part in answered if part.rebuilding is not None]
     worst = standing(current=False, rebuilding=min(shares, default=None))
     whole = msgspec.UNSET if all(position.complete is msgspec.UNSET for position in positions) else False
-    progress = rebuilding(worst.rebuilt_percent)
+    progress = troubles(0, worst.rebuilt_percent, None)
     return Overview(query.window, query.by, lines, positions, stale, missing, complete=whole, **progress)
 
 
 def _position(part: wire.PartitionOverview, window: str, now: Now) -> PartitionPosition:
-    worth = standing(current=part.current, rebuilding=part.rebuilding)
+    worth = standing(current=part.current, rebuilding=part.rebuilding, held=part.held)
     stale, lag_ms = freshness(part.as_of_ms, now, worth)
     return PartitionPosition(
         part.partition,
@@ -84,7 +85,7 @@ def _position(part: wire.PartitionOverview, window: str, now: Now) -> PartitionP
         seconds(lag_ms),
         complete=msgspec.UNSET if wire.is_whole(window, part.as_of_ms, part.since_ms) else False,
         **known_since(part.since_ms),
-        **rebuilding(worth.rebuilt_percent),
+        **troubles(part.partition, worth.rebuilt_percent, worth.held),
     )
 
 

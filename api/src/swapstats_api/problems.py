@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import structlog
@@ -12,7 +14,6 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from swapstats_api.reads import Refusal
-from swapstats_api.view import rebuilding
 
 _log = structlog.get_logger(__name__)
 
@@ -22,7 +23,7 @@ _RETRY_AFTER_S = "1"
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """The members of RFC 9457, and ``code``, the same that WebSocket errors bear; ``rebuilding`` as in documents."""
+    """The members of RFC 9457, and ``code``, the same that WebSocket errors bear; the last ones as in documents."""
 
     type: str
     title: str
@@ -32,6 +33,7 @@ class Problem(msgspec.Struct, frozen=True):
     code: str
     rebuilding: bool | msgspec.UnsetType = msgspec.UNSET
     progress: float | msgspec.UnsetType = msgspec.UNSET
+    held: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def problem(
@@ -40,12 +42,11 @@ def problem(
     detail: str,
     instance: str,
     headers: dict[str, str] | None = None,
-    rebuilt_percent: int | None = None,
+    troubles: Mapping[str, Any] | None = None,
 ) -> Response:
-    """A problem as a response."""
+    """A problem as a response; ``troubles`` as in `swapstats_api.view`."""
     title = http.HTTPStatus(status).phrase
-    extra = rebuilding(rebuilt_percent)
-    body = msgspec.json.encode(Problem("about:blank", title, status, detail, instance, code, **extra))
+    body = msgspec.json.encode(Problem("about:blank", title, status, detail, instance, code, **(troubles or {})))
     if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
         headers = {"Retry-After": _RETRY_AFTER_S, **(headers or {})}
     return Response(body, status, headers=headers, media_type=CONTENT_TYPE)
@@ -54,7 +55,7 @@ def problem(
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
     path = request.url.path
-    return problem(_STATUS[error.code], error.code, error.detail, path, rebuilt_percent=error.rebuilt_percent)
+    return problem(_STATUS[error.code], error.code, error.detail, path, troubles=error.troubles)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -15,8 +15,8 @@ from swapstats_api.metrics import Metrics
 from swapstats_api.overview import Overview, merge
 from swapstats_api.ports import Owners, Unanswered
 from swapstats_api.spellings import Spellings
-from swapstats_api.view import Document, Marks, document, known_since, marks, rebuilding, seconds, select
-from swapstats_core import wire
+from swapstats_api.view import Document, Marks, document, known_since, marks, seconds, select, troubles
+from swapstats_core import wire, words
 from swapstats_core.methodology import methodology
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_settings.timekeeping import Now
@@ -39,11 +39,11 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a failure of ours
 
     code = "refused"
 
-    def __init__(self, detail: str, rebuilt_percent: int | None = None) -> None:
+    def __init__(self, detail: str, troubles: Mapping[str, Any] | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
-        self.rebuilt_percent = rebuilt_percent
-        """See `swapstats_api.follow.model.Standing`."""
+        self.troubles = troubles or {}
+        """See `swapstats_api.view.troubles`."""
 
 
 class UnknownToken(Refusal):
@@ -222,21 +222,24 @@ class Reads:
 
 
 def _status_document(status: wire.PartitionStatus, now: Now) -> dict[str, Any]:
-    worth = standing(current=status.current, rebuilding=status.rebuilding)
+    worth = standing(current=status.current, rebuilding=status.rebuilding, held=status.held)
     stale, lag_ms = freshness(status.as_of_ms, now, worth)
     document: dict[str, Any] = msgspec.to_builtins(status)
-    del document["rebuilding"], document["since_ms"], document["at_ms"]
+    del document["rebuilding"], document["held"], document["since_ms"], document["at_ms"]
     document |= {"stale": stale, "lag_seconds": seconds(lag_ms)} | known_since(status.since_ms)
-    return document | rebuilding(worth.rebuilt_percent)
+    return document | troubles(status.partition, worth.rebuilt_percent, worth.held)
 
 
 def _unknown(token: str, refused: wire.Refused) -> UnknownToken:
-    worth = standing(current=refused.current, rebuilding=refused.rebuilding)
+    worth = standing(current=refused.current, rebuilding=refused.rebuilding, held=refused.held)
+    told = troubles(refused.partition, worth.rebuilt_percent, worth.held)
     if worth.rebuilt_percent is not None:
         why = (
             f"no swap of it so far, but partition {refused.partition} is being rebuilt after the loss of its "
             f"snapshot ({worth.rebuilt_percent} % done): try again when GET /api/partitions says that it isn't stale"
         )
+    elif worth.held is not None:
+        why = f"no swap of it so far, but {words.held(refused.partition, worth.held)}"
     elif worth.current:
         why = "no swap of it in the longest window: check the id's spelling, letter case included"
     else:
@@ -244,4 +247,4 @@ def _unknown(token: str, refused: wire.Refused) -> UnknownToken:
             f"no swap of it so far, but partition {refused.partition} is still catching up with its source: "
             "try again when GET /api/partitions says that it isn't stale"
         )
-    return UnknownToken(f"token {token!r}: {why}", worth.rebuilt_percent)
+    return UnknownToken(f"token {token!r}: {why}", told)

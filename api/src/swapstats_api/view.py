@@ -1,7 +1,8 @@
 """What a reader sees of a token: the document of the REST reply, and patches between two of them (RFC 6902).
 
 Documents of all kinds have ``"rebuilding": true`` and ``progress`` (share read, 0 to 1, in hundredths) while an owner
-replaces a lost state by reading, and neither of them else.
+replaces a lost state by reading, and neither of them else; and ``held``, a sentence, while it waits before a record
+from the future.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from swapstats_api.follow.model import View
-from swapstats_core import wire
+from swapstats_core import wire, words
 
 _decode_windows = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 MINOR = ("as_of", "watermark", "offset", "lag_seconds")
 """Fields that change with the stream's position: they travel with a patch but never cause one."""
-_MAJOR = ("late", "partition", "epoch", "stale", "rebuilding", "progress", "known_since", "other_spellings")
+_MAJOR = ("late", "partition", "epoch", "stale", "rebuilding", "progress", "held", "known_since", "other_spellings")
 
 
 class Late(msgspec.Struct, frozen=True):
@@ -52,6 +53,7 @@ class Document(msgspec.Struct, frozen=True):
     progress: float | msgspec.UnsetType = msgspec.UNSET
     known_since: str | msgspec.UnsetType = msgspec.UNSET
     other_spellings: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    held: str | msgspec.UnsetType = msgspec.UNSET
 
 
 @lru_cache(maxsize=4096)
@@ -96,9 +98,12 @@ def seconds(lag_ms: int) -> float | int:
     return lag_ms / 1000 if lag_ms else 0
 
 
-def rebuilding(rebuilt_percent: int | None) -> dict[str, Any]:
-    """The fields of a document that say so."""
-    return {} if rebuilt_percent is None else {"rebuilding": True, "progress": rebuilt_percent / 100}
+def troubles(partition: int, rebuilt_percent: int | None, held: wire.Held | None) -> dict[str, Any]:
+    """The fields of a document that say why it isn't current, or not whole."""
+    told: dict[str, Any] = {}
+    if rebuilt_percent is not None:
+        told |= {"rebuilding": True, "progress": rebuilt_percent / 100}
+    return told if held is None else told | {"held": words.held(partition, held)}
 
 
 def document(view: View, other_spellings: tuple[str, ...] = ()) -> Document:
@@ -119,7 +124,7 @@ def document(view: View, other_spellings: tuple[str, ...] = ()) -> Document:
         view.stale,
         seconds(view.lag_ms),
         _late(state.late),
-        **rebuilding(view.rebuilt_percent),
+        **troubles(state.partition, view.rebuilt_percent, view.held),
         **known_since(state.since_ms),
         other_spellings=other_spellings or msgspec.UNSET,
     )

@@ -36,18 +36,19 @@ def line(state: State) -> str:
         f"{name}{_not_whole(state, window)} {window['volume_usd']} USD, {window['trades']} trades"
         for name, window in state["windows"].items()
     )
-    stale = f" STALE by {state['lag_seconds']} s{_rebuilding(state)}" if state["stale"] else ""
+    stale = f" STALE by {state['lag_seconds']} s{_why(state)}" if state["stale"] else ""
     return f"{state['as_of']}{stale} {state['token']}: {windows}"
 
 
 def _warning(state: State, connection: str) -> str:
     if connection:
         return f"  [bold red]stale: {connection}"
-    return f"  [bold yellow]stale: {state['lag_seconds']} s behind{_rebuilding(state)}" if state["stale"] else ""
+    return f"  [bold yellow]stale: {state['lag_seconds']} s behind{_why(state)}" if state["stale"] else ""
 
 
-def _rebuilding(state: State) -> str:
-    return f", being rebuilt: {state['progress']:.0%}" if state.get("rebuilding") else ""
+def _why(state: State) -> str:
+    rebuilt = f", being rebuilt: {state['progress']:.0%}" if state.get("rebuilding") else ""
+    return f"{rebuilt}, {state['held']}" if "held" in state else rebuilt
 
 
 def _not_whole(state: State, window: State) -> str:

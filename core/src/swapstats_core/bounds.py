@@ -14,6 +14,8 @@ from swapstats_core.event_time import END_MS
 
 MOST: Final = 2**53 - 1
 """The highest integer below which doubles have no gaps."""
+MOST_SKIPPED: Final = 1_024
+"""Records that a resource may pass over."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
 """Offsets, epochs, revisions, numbers of anything, durations."""
@@ -23,6 +25,8 @@ UnixMs = Annotated[int, msgspec.Meta(ge=0, le=END_MS)]
 """A time in Unix milliseconds; low ones are those of a state that has read nothing yet."""
 UnixMsOrNone = Annotated[int, msgspec.Meta(ge=-1, le=END_MS)]
 """The same; -1: there is none yet."""
+Skipped = Annotated[list[Count], msgspec.Meta(max_length=MOST_SKIPPED)]
+"""Offsets that `swapstats_core.spec.Source.skip` names."""
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Name = Annotated[str, msgspec.Meta(max_length=253)]
 """Of a process, a topic's incarnation, a window. A Kubernetes name has at most 253 characters."""

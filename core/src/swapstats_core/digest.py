@@ -32,13 +32,16 @@ _FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND: Final = np.uint64(0x94D049BB133111EB)
 
 
-def rules(config: Config, key: int) -> str:
+def rules(config: Config, key: int, inlet: str, skipped: Sequence[int]) -> str:
     """What two digests must have in common to be compared: by other rules, the same records make another state. By
-    another key of the hashes, too.
+    another key of the hashes, too. ``inlet``: the rules of `swapstats_core.swap.Inlet`; ``skipped``: the offsets that
+    the state passed over.
     """
     minutes = ",".join(map(str, config.window_minutes))
     keyed = xxh3_64_hexdigest(key.to_bytes(16, "little"))
-    return f"{_VERSION}/{minutes}/{config.grace_ms}/{config.ttl_ms}/{config.horizon_ms}/{keyed}"
+    passed_over = xxh3_64_hexdigest(",".join(map(str, skipped)).encode()) if skipped else ""
+    counting = f"{minutes}/{config.grace_ms}/{config.ttl_ms}/{config.horizon_ms}"
+    return f"{_VERSION}/{counting}/{keyed}/{inlet}/{passed_over}"
 
 
 def digest_of(parts: Sequence[Part], names: Sequence[str], newest_ms: int, longest_minutes: int, closed_ms: int) -> str:

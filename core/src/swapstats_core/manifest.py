@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from swapstats_core.bounds import Count, Name, UnixMs, UnixMsOrNone
+from swapstats_core.bounds import Count, Name, Skipped, UnixMs, UnixMsOrNone
 from swapstats_core.event_time import FIRST_MS
 from swapstats_core.fields import DAY_MS, HOUR_MS, MAX_WINDOW_MS, MINUTE_MS
 from swapstats_core.swap import FUTURE_MS
@@ -49,6 +49,7 @@ class Manifest(msgspec.Struct, frozen=True):
     ``first_offset`` in place of a lost one: before it is reached, windows lack records. ``since_ms``: the state lacks
     no event from then on (0: none at all). ``now_ms`` is the engine's clock, ``taken_at_ms`` the wall clock (Unix ms).
     ``key`` is that of the state's hashes (`swapstats_core.keyed`), ``ledgers`` names the stored ledgers, oldest first.
+    ``skipped``: the offsets from ``first_offset`` on that `swapstats_core.spec.Source.skip` passed over, ascending.
     """
 
     partition: Count
@@ -67,6 +68,7 @@ class Manifest(msgspec.Struct, frozen=True):
     key: HashKey
     rebuild_until: Count | None = None
     since_ms: UnixMs = 0
+    skipped: Skipped = []
 
     def names(self) -> set[str]:
         """Names of all the stored parts."""
@@ -145,6 +147,9 @@ def _statements(it: Manifest, partition: int) -> Iterator[tuple[bool, str]]:
     yield it.now_ms >= it.newest_ms - FUTURE_MS, f"its clock {it.now_ms} ms is behind its newest event"
     latest_ms = max(it.newest_ms, it.taken_at_ms) + _CLOCK_AHEAD_MS
     yield it.now_ms <= latest_ms, f"its clock {it.now_ms} ms is far ahead of when it was taken, {it.taken_at_ms} ms"
+    yield it.skipped == sorted(set(it.skipped)), f"the offsets that it passed over don't ascend: {it.skipped}"
+    beyond = [at for at in it.skipped if not it.first_offset <= at < it.offset]
+    yield not beyond, f"it says that it passed over offsets that it hasn't read: {beyond}"
     generation = max((ref.generation for ref in it.chunks), default=-1)
     yield generation <= it.newest_ms // HOUR_MS, f"it has a chunk of hour {generation}, its newest event is older"
 
@@ -178,5 +183,6 @@ def _check_against(it: Manifest, before: Manifest) -> None:
         )
 
 
-def _origin(it: Manifest) -> tuple[str, int, int | None, int | None]:
-    return it.incarnation, it.first_offset, it.carried_until_ms, it.rebuild_until
+def _origin(it: Manifest) -> tuple[str, int, int | None, int | None, str]:
+    """Where it began: a state that was counted once more, as for another `source.skip`, has another key."""
+    return it.incarnation, it.first_offset, it.carried_until_ms, it.rebuild_until, it.key

@@ -12,6 +12,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from swapstats_core.bounds import Count, CountOrNone, Name, Said, Share, UnixMs
+from swapstats_core.wire import Held
 
 Phase = Literal["owned", "warming", "orphaned"]
 
@@ -57,7 +58,7 @@ class PartitionReport(msgspec.Struct, frozen=True):
 
     ``records_per_s``: recent rate, smoothed. ``snapshot_age_ms``: age of the newest flipped snapshot, None without one.
     ``rebuilding``: share (0 to 1) of what must be read in place of a lost snapshot; None: nothing is rebuilt.
-    ``proof``: a shadow's; None: not known yet.
+    ``proof``: a shadow's; None: not known yet. ``held``: it waits before a record from the future.
     """
 
     partition: Count
@@ -70,6 +71,7 @@ class PartitionReport(msgspec.Struct, frozen=True):
     rebuilding: Share | None = None
     highest_epoch: Count = 0
     proof: Proof | None = None
+    held: Held | None = None
 
 
 class Handoff(msgspec.Struct, frozen=True):

@@ -69,8 +69,11 @@ class Case:
         return self._role(self.owner) == "refused" and self.clock_ms - self.past.since_ms >= wait_ms
 
     def owner_settled(self) -> bool:
-        """It serves all there is: its partition may be moved."""
-        return self._role(self.owner) == "owner" and self.owner.work[self.number].rebuilding is None
+        """It serves all there is, or can't get on alone: its partition may be moved."""
+        if self._role(self.owner) != "owner":
+            return False
+        work = self.owner.work[self.number]
+        return work.rebuilding is None or work.held is not None
 
     def owner_works(self) -> bool:
         """Whatever it does; one that was a shadow says so until it claims."""

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     CONFLICTING_EVENT = "conflicting_event"
     CONFLICTING_REMOVAL = "conflicting_removal"
     READDED = "readded"
+    SKIPPED = "skipped"
 
 
 REMEDIES: Final[Mapping[Reason, str]] = MappingProxyType(
@@ -55,6 +56,8 @@ REMEDIES: Final[Mapping[Reason, str]] = MappingProxyType(
         "source.reorgHorizon it needs only to name the event.",
         Reason.READDED: "Send revision, higher for what is said later about the event: without it an add that comes "
         "after its own removal may be a late repeat or a block that came back, so it isn't counted.",
+        Reason.SKIPPED: "Nothing more is to be done: source.skip in the resource names this record, and so it counts "
+        "nowhere. To have its swap counted after all, send it once more with its right event_time.",
     }
 )
 """What to do about each reason: one sentence or two for whoever runs the producer, in every dead letter's header."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from swapstats_core.bounds import MOST_SKIPPED
 from swapstats_core.fields import (
     DAY_MS,
     HOUR_MS,
@@ -116,6 +117,15 @@ class Sasl(Section):
 DEFAULT_REORG_HORIZON_MS = 30 * MINUTE_MS
 
 
+class Skip(Section):
+    """A record that is passed over."""
+
+    partition: int = Field(ge=0, le=1023)
+    """Its partition."""
+    offset: int = Field(ge=0, le=2**53 - 1)
+    """Its offset there."""
+
+
 class Source(Section):
     """Where swaps come from."""
 
@@ -151,10 +161,27 @@ class Source(Section):
     """SASL to the brokers."""
     dead_letter_topic: str | None = None
     """Topic of records that can't be swaps; default ``<topic>.dead-letters``."""
+    skip: list[Skip] = Field(default=[], max_length=MOST_SKIPPED)
+    """Records that are passed over as if they weren't in the topic, such as one from the future that holds its
+    partition up; each becomes a dead letter. What was counted of one is taken back: its partition is rebuilt.
+    """
 
     @property
     def dead_letters(self) -> str:
         return self.dead_letter_topic or f"{self.topic.name}.dead-letters"
+
+    def skipped(self, partition: int) -> frozenset[int]:
+        """The offsets of a partition that are passed over."""
+        return frozenset(each.offset for each in self.skip if each.partition == partition)
+
+    @model_validator(mode="after")
+    def _skips_in_topic(self) -> Self:
+        if beyond := [each.partition for each in self.skip if each.partition >= self.topic.partitions]:
+            raise ValueError(
+                f"skip: the topic's partitions are 0 to {self.topic.partitions - 1}, so there is no partition "
+                f"{beyond[0]}: correct it, or remove the entry"
+            )
+        return self
 
 
 class Limits(Section):

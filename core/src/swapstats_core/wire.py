@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from swapstats_core.bounds import Count, Name, Said, Share, Token, UnixMs
+from swapstats_core.bounds import Count, Name, Said, Share, Skipped, Token, UnixMs
 from swapstats_core.fields import MINUTE_MS, parse_duration_ms
 
 ORDERINGS = ("volume_usd", "volume_token", "trades", "buy_trades", "sell_trades")
@@ -47,6 +47,16 @@ class Late(msgspec.Struct, frozen=True, gc=False):
     newest_ms: UnixMs | None = None
 
 
+class Held(msgspec.Struct, frozen=True):
+    """What a partition waits before: the record at ``offset``, whose event time was ``ahead_ms`` ahead of the shard's
+    clock when it was met (`swapstats_core.swap.FUTURE_MS` is the most).
+    """
+
+    offset: Count
+    event_ms: UnixMs
+    ahead_ms: Count
+
+
 class TokenState(msgspec.Struct, frozen=True):
     """A token's windows at one position; the reply to `TokenQuery` and, unasked, a delta.
 
@@ -70,6 +80,7 @@ class TokenState(msgspec.Struct, frozen=True):
     late: Late = Late()
     since_ms: UnixMs = 0
     """The state lacks no event from then on; a window that begins earlier isn't whole (0: all are)."""
+    held: Held | None = None
 
 
 class Pulse(msgspec.Struct, frozen=True):
@@ -95,6 +106,7 @@ class Pulse(msgspec.Struct, frozen=True):
     rebuilding: Share | None = None
     proof: bool = False
     forgotten: list[Token] = []
+    held: Held | None = None
 
 
 class TokenQuery(msgspec.Struct, frozen=True, tag="token", tag_field="op"):
@@ -155,6 +167,7 @@ class PartitionOverview(msgspec.Struct, frozen=True, tag="overview", tag_field="
     entries: list[OverviewEntry]
     rebuilding: Share | None = None
     since_ms: UnixMs = 0
+    held: Held | None = None
 
 
 class PartitionStatus(msgspec.Struct, frozen=True, tag="status", tag_field="kind"):
@@ -162,7 +175,10 @@ class PartitionStatus(msgspec.Struct, frozen=True, tag="status", tag_field="kind
 
     The state holds exactly the records ``first_offset <= offset < offset`` of topic ``incarnation``, and, if the
     topic was recreated under it, what it had before: then ``carried_until_ms`` is the newest event time of that part.
-    ``at_ms``: when this was said, by the clock that ``snapshot_at_ms`` is by.
+    ``skipped``: the offsets among them that `swapstats_core.spec.Source.skip` passes over.
+
+    ``at_ms``: when this was said, by the clock that ``snapshot_at_ms`` is by. ``in_transaction``: so many of the
+    offsets up to the end can't be read before a transaction is committed or aborted.
     """
 
     partition: Count
@@ -182,6 +198,9 @@ class PartitionStatus(msgspec.Struct, frozen=True, tag="status", tag_field="kind
     rebuilding: Share | None = None
     since_ms: UnixMs = 0
     at_ms: UnixMs = 0
+    held: Held | None = None
+    skipped: Skipped = []
+    in_transaction: Count = 0
 
 
 class PartitionSpellings(msgspec.Struct, frozen=True, tag="spellings", tag_field="kind"):
@@ -210,6 +229,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="kind"):
     offset: Count = 0
     current: bool = False
     rebuilding: Share | None = None
+    held: Held | None = None
 
 
 Reply = Found | PartitionOverview | PartitionStatus | PartitionSpellings | Refused

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from swapstats_core.wire import Held, rfc3339
+
 
 def seconds(duration_s: float | None) -> str:
     """A duration: ``4.2 s``, ``3:07``, ``2:00:09``."""
@@ -24,6 +26,26 @@ def count(number: float | None) -> str:
 def dollars(amount: str) -> str:
     """A decimal string in cents, with separators: ``1,234.50``."""
     return f"{Decimal(amount):,.2f}"
+
+
+def held(partition: int, by: Held) -> str:
+    """Why a partition waits before a record from the future, and what to do."""
+    return (
+        f"partition {partition} waits before offset {by.offset}: its event_time {rfc3339(by.event_ms)} was "
+        f"{seconds(by.ahead_ms / 1000)} ahead of the shard's clock (limit 60 s). What lies before it is exact, but not "
+        "current. If that time is wrong, pass "
+        f"the record over: add {{partition: {partition}, offset: {by.offset}}} to spec.source.skip. If the clock is "
+        "wrong, mend it. The wait ends by itself when the time comes"
+    )
+
+
+def in_transaction(partition: int) -> str:
+    """Why a partition isn't current, and what to do."""
+    return (
+        f"partition {partition} waits for an open transaction: records behind its first one can't be read before it is "
+        "committed or aborted. If its producer is gone, the broker aborts it after that producer's "
+        "transaction.timeout.ms"
+    )
 
 
 def ranges(numbers: tuple[int, ...]) -> str:

@@ -108,6 +108,12 @@ RULES: Final = (
         ".partitions",
     ),
     Rule(
+        "spec.source",
+        "self.skip.all(s, s.partition < self.topic.partitions)",
+        "source.skip names a partition that the topic doesn't have. They are numbered from 0: correct it, or remove it",
+        ".skip",
+    ),
+    Rule(
         "spec",
         "self.shards.replicas <= self.source.topic.partitions",
         "shards.replicas must not exceed source.topic.partitions: a shard without a partition has nothing to do",

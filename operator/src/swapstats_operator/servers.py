@@ -97,14 +97,16 @@ async def reach(site: Site) -> AsyncIterator[Reached]:
             await copy.close()
 
 
-async def keep_topics_of(resource: SwapStatsResource, secrets: Secrets) -> None:
-    """Create the instance's topics, and give them their settings. Raises Unavailable, SecretMissing, TopicWrong."""
+async def keep_topics_of(resource: SwapStatsResource, secrets: Secrets) -> str | None:
+    """Create the instance's topics, and give them their settings; returns what `keep_topics` does. Raises Unavailable,
+    SecretMissing, TopicWrong.
+    """
     source = resource.spec.source
     refs = [ref for _, ref in secret_refs(source)]
     with files(refs, secrets) as folder, _certificates("source.tls"):
         access = kafka_security(source, folder)
     try:
-        await keep_topics(source, access)
+        return await keep_topics(source, access)
     except TopicMismatchError as error:
         raise TopicWrong(str(error)) from error
     except KafkaConnectionError as error:

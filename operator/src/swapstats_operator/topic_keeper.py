@@ -16,7 +16,8 @@ _LOOK_S: Final = 120.0
 """How often topics are looked at that were well."""
 _RETRY_S: Final = 3.0
 
-Keep = Callable[[SwapStatsResource, Secrets], Awaitable[None]]
+Keep = Callable[[SwapStatsResource, Secrets], Awaitable[str | None]]
+"""Returns why records' times aren't bounded, if they aren't."""
 
 
 class TopicKeeper:
@@ -54,7 +55,7 @@ class TopicKeeper:
             return
         resource, secrets = self._wanted
         try:
-            await self._keep(resource, secrets)
+            loose = await self._keep(resource, secrets)
         except Unavailable as error:
             self.ready, self.finding = False, Finding("BrokerUnavailable", str(error))
         except SecretMissing as error:
@@ -65,4 +66,7 @@ class TopicKeeper:
             topic = resource.spec.source.topic
             kept = "has its settings" if topic.manage else "is there; its settings are somebody else's matter"
             self.ready = True
-            self.finding = Finding("TopicReady", f"topic {topic.name} with {topic.partitions} partitions {kept}")
+            there = f"topic {topic.name} with {topic.partitions} partitions {kept}"
+            self.finding = Finding("TopicReady", there)
+            if loose is not None:
+                self.finding = Finding("RecordTimesUnbounded", f"{there}. But {loose}")

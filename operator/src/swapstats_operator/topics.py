@@ -7,9 +7,17 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import (
+    InvalidConfigurationError,
+    KafkaError,
+    PolicyViolationError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from swapstats_core.spec import Source
+from swapstats_settings.record_times import BOUNDS, unbounded
 
 _REQUEST_TIMEOUT_MS = 10_000
 
@@ -18,14 +26,15 @@ class TopicMismatchError(Exception):
     """A topic isn't as the resource says, and can't be made so without losing its records."""
 
 
-def topics_of(source: Source) -> list[NewTopic]:
-    """The raw topic, and one partition of dead letters kept as long."""
+def topics_of(source: Source, times: Mapping[str, str]) -> list[NewTopic]:
+    """The raw topic, and one partition of dead letters kept as long. ``times``: what bounds the raw records' times."""
     topic = source.topic
     settings = {
         "retention.ms": str(topic.retention),
         "segment.ms": str(topic.segment),
         "cleanup.policy": topic.cleanup_policy,
         "max.message.bytes": str(source.max_bytes),
+        **times,
     }
     letters = {"retention.ms": str(topic.retention), "cleanup.policy": "delete"}
     return [
@@ -34,23 +43,23 @@ def topics_of(source: Source) -> list[NewTopic]:
     ]
 
 
-async def keep_topics(source: Source, access: Mapping[str, Any]) -> None:
+async def keep_topics(source: Source, access: Mapping[str, Any]) -> str | None:
     """On a broker that keeps its records: create the topics of ``source``; existing ones get its settings. Topics that
-    are somebody else's (``manage: false``) are only looked at. ``access``: see `kafka_security`.
+    are somebody else's (``manage: false``) are only looked at. ``access``: see `kafka_security`. Returns what there is
+    to say about the times of the records (`record_times.unbounded`).
 
     Raises TopicMismatchError for a topic with another number of partitions, KafkaError.
     """
     client = AIOKafkaAdminClient(**access, request_timeout_ms=_REQUEST_TIMEOUT_MS)
     await client.start()
     try:
-        topics = topics_of(source)
         if source.topic.manage:
-            await create(client, topics)
-            await _configure(client, topics)
+            await _manage(client, source)
         existing = await partition_counts(client)
+        loose = await unbounded(client, source.topic.name) if source.topic.name in existing else None
     finally:
         await client.close()
-    for topic in topics:
+    for topic in topics_of(source, {}):
         if (found := existing.get(topic.name)) is None:
             raise UnknownTopicOrPartitionError(topic.name)  # a new topic is told of some milliseconds later
         if found != topic.num_partitions:
@@ -58,6 +67,23 @@ async def keep_topics(source: Source, access: Mapping[str, Any]) -> None:
                 f"topic {topic.name} has {found} partitions and the resource says {topic.num_partitions}: a token's "
                 "partition follows from their number, so it can't change. Restore it, or start anew under another name"
             )
+    return loose
+
+
+async def _manage(client: AIOKafkaAdminClient, source: Source) -> None:
+    """Create and configure the topics, with the best bound of records' times that the broker takes. Raises
+    KafkaError.
+    """
+    for times in (*BOUNDS, {}):
+        topics = topics_of(source, times)
+        try:
+            await create(client, topics)
+            await _configure(client, topics)
+        except (InvalidConfigurationError, PolicyViolationError):
+            if not times:
+                raise
+        else:
+            return
 
 
 async def create(client: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from swapstats_core.planning import SILENCE_MS
-from swapstats_core.wire import CURRENT_WITHIN_MS
+from swapstats_core.wire import CURRENT_WITHIN_MS, Held
 from swapstats_operator.deciding.conditions import Conditions
 from swapstats_operator.deciding.reporting import READY, View, status
 from swapstats_operator.deciding.status import Status
@@ -115,6 +115,21 @@ async def test_a_move_of_which_one_side_is_gone_is_an_outage(town: Town, name: s
     assert _status(town).condition("Ready").status
     town.kill(name)
     assert not _status(town).condition("Ready").status
+
+
+async def test_a_partition_that_waits_before_a_record_from_the_future_is_a_red_light(town: Town) -> None:
+    assert not _status(town).condition("Degraded").status
+    town.shards["shard-1"].waits = Held(17, town.clock.wall_ms() + 7_200_000, 7_200_000)
+    await town.pass_ms(LOOK_MS)
+    degraded = _status(town).condition("Degraded")
+    assert (degraded.status, degraded.reason) == (True, "HeldByFutureRecord")
+    partition = town.owners().index("shard-1")
+    assert f"partition {partition} waits before offset 17" in degraded.message
+    assert "2:00:00 ahead" in degraded.message
+    assert f"add {{partition: {partition}, offset: 17}} to spec.source.skip" in degraded.message
+    town.shards["shard-1"].waits = None
+    await town.pass_ms(LOOK_MS)
+    assert not _status(town).condition("Degraded").status
 
 
 async def test_what_was_never_served_is_not_ready() -> None:

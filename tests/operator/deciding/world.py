@@ -9,7 +9,7 @@ from itertools import count
 
 from swapstats_core.ownership import Assignment, Handoff, MemberReport, PartitionReport, Role, encode
 from swapstats_core.planning import Policy, initial
-from swapstats_core.wire import SnapshotQuery, Subjects, decode_query
+from swapstats_core.wire import Held, SnapshotQuery, Subjects, decode_query
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.ownership import Intent, Ownership
 from swapstats_operator.deciding.ports import Line, Superseded, Unavailable, World
@@ -91,6 +91,8 @@ class Shard:
     """It never gets done with taking over."""
     held: dict[int, int] = field(default_factory=dict)
     handoffs: list[Handoff] = field(default_factory=list)
+    waits: Held | None = None
+    """What each of its partitions waits before."""
 
     def report(self) -> MemberReport:
         assignment = self.copy.stored
@@ -105,7 +107,9 @@ class Shard:
             elif entry.owner == self.name:
                 role: Role = "owner" if self.held.get(number) == entry.epoch else "refused"
                 highest = self.copy.claims.get(number, 0)
-                work.append(PartitionReport(number, entry.epoch, role, lag_ms=0, highest_epoch=highest))
+                work.append(
+                    PartitionReport(number, entry.epoch, role, lag_ms=0, highest_epoch=highest, held=self.waits)
+                )
             elif entry.next == self.name:
                 work.append(PartitionReport(number, entry.epoch, "shadow", lag_ms=0, proof="equal"))
         self.held = {report.partition: report.epoch for report in work if report.role == "owner"}

@@ -51,6 +51,24 @@ class _Progress:
     looked_ms: int | None = None
     ended_ms: int | None = None
     """Since when there was nothing beyond our position, as far as that is known."""
+    pending: tuple[int, int] | None = None
+    """An end that hasn't been read up to, and a time at which nothing was beyond it."""
+
+    def confirm(self, position: int, end: int) -> int | None:
+        """A time at which nothing was beyond the position, if one is known: it becomes ``ended_ms``. The end may always
+        lie a transaction ahead of what can be read, so ends of before count, too.
+        """
+        self.ended_ms = None
+        if self.asked_after_ms is None:
+            return None
+        if position >= end:
+            self.pending, self.ended_ms = None, self.asked_after_ms
+        elif self.pending is None:
+            self.pending = (end, self.asked_after_ms)
+        elif position >= self.pending[0]:
+            self.ended_ms = self.pending[1]
+            self.pending = (end, self.asked_after_ms)
+        return self.ended_ms
 
 
 class KafkaSource:
@@ -216,11 +234,11 @@ class KafkaSource:
         self, consumer: AIOKafkaConsumer, at: TopicPartition, records: Sequence[SourceRecord]
     ) -> Fetched:
         position = await consumer.position(at)
-        end = consumer.last_stable_offset(at)
-        if end is None or end < 0:
-            end = consumer.highwater(at)
+        end = consumer.highwater(at)
         if end is None:
             return Fetched(records, position, position, None)
+        stable = consumer.last_stable_offset(at)  # what is beyond belongs to an open transaction, or waits behind it
+        in_transaction = 0 if stable is None or stable < 0 else max(0, end - max(stable, position))
         progress = self._progress[at.partition]
         answered = consumer.last_poll_timestamp(at) or 0
         if answered != progress.answered:
@@ -233,8 +251,8 @@ class KafkaSource:
         progress.looked_ms = monotonic_ms()
         if records and progress.ended_ms is not None:
             self._hear_time(records[0], progress.ended_ms, progress.looked_ms)
-        progress.ended_ms = progress.asked_after_ms if position >= end else None
-        return Fetched(records, position, max(end, position), progress.ended_ms)
+        confirmed_ms = progress.confirm(position, end)
+        return Fetched(records, position, max(end, position), confirmed_ms, in_transaction)
 
     def _hear_time(self, record: SourceRecord, after_ms: int, before_ms: int) -> None:
         """A record was appended between two moments: if they are close, its date is the broker's time."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import MessageSizeTooLargeError
+from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError
 
 from swapstats_aggregator.adapters.kafka_client import Silence, abandon, reaching, started
 from swapstats_aggregator.ports import DeadLetter, excerpt, headers
@@ -71,14 +71,33 @@ class KafkaDeadLetters:
                 *[await self._enqueue(letter, letter.record.value) for letter in letters], return_exceptions=True
             )
             for letter, result in zip(letters, results, strict=True):
-                if isinstance(result, MessageSizeTooLargeError):
-                    await (await self._enqueue(letter, excerpt(letter.record.value), truncated=True))
-                elif isinstance(result, BaseException):
-                    raise result
+                if isinstance(result, BaseException):
+                    await self._send_again(letter, result)
+
+    async def _send_again(self, letter: DeadLetter, fault: BaseException) -> None:
+        """Without what the broker doesn't take: its length, or its time (which may be that of another in its batch).
+        Raises KafkaError.
+        """
+        truncated = as_of_now = False
+        while True:
+            if isinstance(fault, MessageSizeTooLargeError) and not truncated:
+                truncated = True
+            elif isinstance(fault, InvalidTimestampError) and not as_of_now:
+                as_of_now = True
+            else:
+                raise fault
+            value = excerpt(letter.record.value) if truncated else letter.record.value
+            try:
+                await (await self._enqueue(letter, value, truncated=truncated, as_of_now=as_of_now))
+            except (MessageSizeTooLargeError, InvalidTimestampError) as error:
+                fault = error
+            else:
+                return
 
     async def _enqueue(
-        self, letter: DeadLetter, value: bytes | None, *, truncated: bool = False
+        self, letter: DeadLetter, value: bytes | None, *, truncated: bool = False, as_of_now: bool = False
     ) -> asyncio.Future[object]:
+        """A letter has its record's time; ``as_of_now``: the present one, since Kafka takes none that is far ahead."""
         record = letter.record
         try:
             future: asyncio.Future[object] = await self._producer.send(
@@ -86,7 +105,7 @@ class KafkaDeadLetters:
                 value,
                 key=record.key,
                 headers=headers(letter, self._origin, truncated=truncated),
-                timestamp_ms=max(record.timestamp, 0),
+                timestamp_ms=None if as_of_now else max(record.timestamp, 0),
             )
         except MessageSizeTooLargeError as error:
             future = asyncio.get_running_loop().create_future()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -85,9 +85,9 @@ class GroupSource:
         if not await abandon(self._consumer, _LEAVE_SECONDS):
             _log.warning("could not leave the group in order: its partitions move when the session times out")
 
-    async def poll(self, max_records: int, timeout_ms: int) -> Polled:
+    async def poll(self, max_records: int, timeout_ms: int, waiting: Collection[int] = ()) -> Polled:
         """See `ports.Source`."""
-        polled = self._unverified or await self._read(max_records, timeout_ms)
+        polled = self._unverified or await self._read(max_records, timeout_ms, waiting)
         # Until the broker tells which topic this is, what was read waits here, and nothing more is read.
         self._unverified = polled
         try:
@@ -109,10 +109,14 @@ class GroupSource:
         _log.warning("the topic was recreated", before=known, now=changed)
         return await self._restarted(self._consumer.assignment(), "recreated")
 
-    async def _read(self, max_records: int, timeout_ms: int) -> Polled:
+    async def _read(self, max_records: int, timeout_ms: int, waiting: Collection[int]) -> Polled:
         began = time.monotonic()
+        wanted = [at for at in self._consumer.assignment() if at.partition not in waiting] if waiting else []
+        if waiting and not wanted:  # to ask for none would be to ask for all
+            await asyncio.sleep(timeout_ms / 1000)
+            return Polled(self._generation, [])
         try:
-            fetched = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
+            fetched = await self._consumer.getmany(*wanted, timeout_ms=timeout_ms, max_records=max_records)
         except NoOffsetForPartitionError as error:
             return await self._restarted([error.args[0]], "no_offset")
         except OffsetOutOfRangeError as error:
@@ -133,7 +137,8 @@ class GroupSource:
         await self._prove_positions()
         await self._follow_positions()
         # No longer than it was meant to: this process may have been stopped meanwhile.
-        self._stalls.polled(self._positions, min((time.monotonic() - began) * 1000, timeout_ms))
+        asked = {at: position for at, position in self._positions.items() if at.partition not in waiting}
+        self._stalls.polled(asked, min((time.monotonic() - began) * 1000, timeout_ms))
         await self._look_for_stalls()
         return polled
 

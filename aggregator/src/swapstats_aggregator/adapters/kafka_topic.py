@@ -15,13 +15,22 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import Any, Final
 
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import IncompatibleBrokerVersion, for_code
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, for_code
 from aiokafka.protocol.abstract import AbstractType
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
 
+from swapstats_core.spec import Source
+from swapstats_settings.kafka import kafka_security
+from swapstats_settings.record_times import unbounded
+
+log = structlog.get_logger()
+
+_ASK_MS: Final = 10_000
 _CHECK_S: Final = 2.0
 """How often the incarnation is checked without an occasion: deleting and recreating a topic breaks no connection.
 
@@ -124,6 +133,19 @@ async def incarnation(client: AIOKafkaClient, topic: str) -> str:
     if error_code != 0:
         raise for_code(error_code)(f"topic {topic}")
     return f"{response.cluster_id}/{topic_id or ''}"
+
+
+async def say_if_times_are_unbounded(source: Source) -> None:
+    """Log it, once."""
+    client = AIOKafkaAdminClient(**kafka_security(source), request_timeout_ms=_ASK_MS)
+    try:
+        await client.start()
+        if (why := await unbounded(client, source.topic.name)) is not None:
+            log.warning("record_times_unbounded", why=why)
+    except KafkaError as error:
+        log.warning("record_times_unknown", error=repr(error))
+    finally:
+        await client.close()
 
 
 class TopicWatch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from swapstats_aggregator.recorder.ports import Record
 from swapstats_aggregator.recorder.rows import Row
@@ -42,6 +42,11 @@ class Batch:
             self._bytes += len(record.value or b"")
         self._records += len(records)
         self.rows.extend(rows)
+
+    def add_due(self, rows: Sequence[Row], next_offsets: Mapping[int, int]) -> None:
+        """Add rows that were read before; ``next_offsets``: how far their partitions have been read since."""
+        self.rows.extend(rows)
+        self.next_offsets |= next_offsets
 
     def lose_its_place(self) -> None:
         """Its offsets mean nothing any more: the partitions moved on, or the topic is another one. Its rows count."""

@@ -48,6 +48,11 @@ class RecorderMetrics:
         self.restarts = Counter(
             "recorder_partition_restarts_total", "Partitions read from the beginning again", ["why"], registry=registry
         )
+        self.deferred = Gauge(
+            "recorder_deferred_rows",
+            "Rows kept back: one whose event time is too far ahead of the clock, and those behind it in its partition",
+            registry=registry,
+        )
         self.lag = Gauge("consumer_lag", "Records behind the broker's end", ["partition"], registry=registry)
         self.store_up = Gauge("clickhouse_up", "1 while inserts succeed", registry=registry)
 

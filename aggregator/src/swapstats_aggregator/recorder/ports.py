@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import msgspec
@@ -54,8 +54,10 @@ class Source(Protocol):
         """The current assignment's number."""
         ...
 
-    async def poll(self, max_records: int, timeout_ms: int) -> Polled:
-        """What arrives within ``timeout_ms``, at most ``max_records``. Raises SourceLostError."""
+    async def poll(self, max_records: int, timeout_ms: int, waiting: Collection[int] = ()) -> Polled:
+        """What arrives within ``timeout_ms``, at most ``max_records``, nothing of the partitions ``waiting``: their
+        next records stay where they are. Raises SourceLostError.
+        """
         ...
 
     async def commit(self, next_offsets: Mapping[int, int]) -> bool:

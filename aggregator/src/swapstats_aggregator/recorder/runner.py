@@ -18,6 +18,7 @@ from typing import TypeVar
 import structlog
 
 from swapstats_aggregator.recorder.batch import Batch
+from swapstats_aggregator.recorder.deferred import Deferred
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_aggregator.recorder.ports import Polled, Source, Store, StoreUnavailableError
 from swapstats_aggregator.recorder.rows import Row, deduplication_token, encode
@@ -26,6 +27,7 @@ from swapstats_core.fields import MINUTE_MS
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import Inlet, Reason, Reject
+from swapstats_settings.clock import wall_ms
 
 _POLL_RECORDS = 5_000
 """Records decoded, and rows encoded, without giving the loop a turn: some 25 ms."""
@@ -52,9 +54,17 @@ class _Place:
 class Recorder:
     """Moves records from a source to a store until told to stop."""
 
-    def __init__(self, spec: SwapStatsSpec, source: Source, store: Store, metrics: RecorderMetrics) -> None:
+    def __init__(
+        self,
+        spec: SwapStatsSpec,
+        source: Source,
+        store: Store,
+        metrics: RecorderMetrics,
+        clock: Callable[[], int] = wall_ms,
+    ) -> None:
         self._topic = spec.source.topic
         self._inlet = Inlet.of(spec)
+        self._skip = frozenset((each.partition, each.offset) for each in spec.source.skip)
         self._batch_rows = spec.stores.clickhouse.batch_rows
         self._interval_ms = spec.stores.clickhouse.batch_interval
         self._source = source
@@ -63,6 +73,8 @@ class Recorder:
         self._longest_minutes = spec.window_minutes[-1]
         self._grace_ms = spec.grace
         self._max_rows = self._batch_rows
+        self._clock = clock
+        self._deferred = Deferred()
         self._places: dict[int, _Place] = {}
         self._places_of = 0
         self._ahead: Polled | None = None
@@ -90,11 +102,13 @@ class Recorder:
         """
         polled = self._ahead or await self._poll(self._max_rows, self._interval_ms)
         self._ahead = None
+        self._deferred.under(polled.generation)
         batch = Batch(polled.generation, self._max_rows)
+        batch.add_due(*self._deferred.due(self._clock()))
         deadline = time.monotonic() + self._interval_ms / 1000
         while True:
             if await self._find_places(polled):
-                batch.add(polled.records, self._rows(polled))
+                batch.add(polled.records, self._deferred.split(self._rows(polled), self._clock()))
             left_ms = int((deadline - time.monotonic()) * 1000)
             if batch.empty or batch.room == 0 or left_ms <= 0 or polled.restarted or self._stop.is_set():
                 break
@@ -105,13 +119,16 @@ class Recorder:
                 break
         if polled.restarted:
             batch.lose_its_place()
+            self._deferred.forget()
             self._places.clear()
+        self._metrics.deferred.set(len(self._deferred))
         self._max_rows = batch.next_max_rows(self._batch_rows)
         return batch
 
     async def _poll(self, max_records: int, timeout_ms: int) -> Polled:
-        """Poll, but give up waiting at a stop."""
-        poll = asyncio.ensure_future(self._source.poll(min(max_records, _POLL_RECORDS), timeout_ms))
+        """Poll, but give up waiting at a stop; and read nothing more of partitions of which rows are kept back."""
+        waiting = self._deferred.partitions if self._deferred.generation == self._source.generation else ()
+        poll = asyncio.ensure_future(self._source.poll(min(max_records, _POLL_RECORDS), timeout_ms, waiting))
         stop = asyncio.ensure_future(self._stop.wait())
         try:
             await asyncio.wait({poll, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -149,6 +166,9 @@ class Recorder:
             if record.offset < place.next_offset:
                 continue  # the embedded broker gives some twice
             place.next_offset = record.offset + 1
+            if (record.partition, record.offset) in self._skip:
+                rejected[Reason.SKIPPED] += 1
+                continue
             try:
                 swap = self._inlet.decode_recorded(record.value, record.timestamp_ms)
             except Reject as reject:
@@ -175,7 +195,8 @@ class Recorder:
         if not batch.next_offsets:
             return
         # A commit under a later assignment could skip records that its owner hasn't inserted yet.
-        if batch.generation != self._source.generation or not await self._source.commit(batch.next_offsets):
+        offsets = self._deferred.committable(batch.next_offsets)
+        if batch.generation != self._source.generation or not await self._source.commit(offsets):
             self._metrics.commit_failures.inc()
 
     async def _insert(self, batch: Batch) -> bool:

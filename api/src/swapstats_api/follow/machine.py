@@ -135,10 +135,10 @@ class Follow:
         if (shown := entry.shown()) is None:
             return None
         state, position, worth = shown
-        if part.standing.rebuilt_percent is not None:  # whatever it was worth when its owner told it
-            worth = part.standing
-        told_ms_ago = now.mono_ms - entry.told_ms
-        return View(state, position, *freshness(position.as_of_ms, now, worth, told_ms_ago), worth.rebuilt_percent)
+        if part.standing.rebuilt_percent is not None or part.standing.held is not None:
+            worth = part.standing  # whatever it was worth when its owner told it
+        fresh = freshness(position.as_of_ms, now, worth, now.mono_ms - entry.told_ms)
+        return View(state, position, *fresh, worth.rebuilt_percent, worth.held)
 
     # What the owners say
 
@@ -160,7 +160,7 @@ class Follow:
         if broken:
             part.first_number = pulse.number
         part.number, part.position = pulse.number, position
-        part.standing = standing(current=pulse.current, rebuilding=pulse.rebuilding)
+        part.standing = standing(current=pulse.current, rebuilding=pulse.rebuilding, held=pulse.held)
         part.heard_ms = now.mono_ms
         if part.ownerless:
             part.ownerless = False
@@ -194,7 +194,8 @@ class Follow:
         part = self._partitions[entry.partition]
         epoch = reply.state.epoch if isinstance(reply, wire.Found) else reply.epoch
         if isinstance(reply, wire.Refused):
-            self._heard_of(part, epoch, standing(current=reply.current, rebuilding=reply.rebuilding), now)
+            worth = standing(current=reply.current, rebuilding=reply.rebuilding, held=reply.held)
+            self._heard_of(part, epoch, worth, now)
         if epoch < part.epoch or (isinstance(reply, wire.Refused) and reply.code != "unknown_token"):
             self._failed(entry, part, now, ownerless=False)
         elif isinstance(reply, wire.Found):
@@ -393,7 +394,7 @@ class Follow:
         part = self._partitions[entry.partition]
         if state.epoch < part.epoch:
             return
-        worth = standing(current=state.current, rebuilding=state.rebuilding)
+        worth = standing(current=state.current, rebuilding=state.rebuilding, held=state.held)
         self._heard_of(part, state.epoch, worth, now)
         self._settle(entry, part, now)
         position = Position(state.epoch, state.as_of_ms, state.offset)

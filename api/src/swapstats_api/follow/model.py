@@ -38,20 +38,21 @@ NOWHERE = Position(-1, -1, -1)
 
 
 class Standing(NamedTuple):
-    """What a state is worth: whether its owner had read up to the end, and how many per cent of a lost state are
-    rebuilt (None: nothing was lost).
+    """What a state is worth: whether its owner had read up to the end, how many per cent of a lost state are rebuilt
+    (None: nothing was lost), and the record from the future that the owner waits before.
     """
 
     current: bool
     rebuilt_percent: int | None
+    held: wire.Held | None = None
 
 
 BEHIND = Standing(current=False, rebuilt_percent=None)
 
 
-def standing(*, current: bool, rebuilding: float | None) -> Standing:
+def standing(*, current: bool, rebuilding: float | None, held: wire.Held | None = None) -> Standing:
     """What an owner says, in per cent rounded down: 100 would be done."""
-    return Standing(current, None if rebuilding is None else int(100 * rebuilding))
+    return Standing(current, None if rebuilding is None else int(100 * rebuilding), held)
 
 
 class WatchPartition(NamedTuple):
@@ -115,7 +116,8 @@ class Full(Exception):  # noqa: N818 - a stated bound, not a fault
 class View(NamedTuple):
     """What can be said of a token now: ``state.windows`` are exact at ``position``.
 
-    ``rebuilt_percent``: the partition's owner rebuilds a lost state, and is so far; None: it doesn't.
+    ``rebuilt_percent``: the partition's owner rebuilds a lost state, and is so far; None: it doesn't. ``held``: see
+    `Standing`.
     """
 
     state: wire.TokenState
@@ -123,6 +125,7 @@ class View(NamedTuple):
     stale: bool
     lag_ms: int
     rebuilt_percent: int | None
+    held: wire.Held | None = None
 
 
 def freshness(as_of_ms: int, now: Now, worth: Standing, told_ms_ago: int = 0) -> tuple[bool, int]:

@@ -80,6 +80,11 @@ def _remark(member: MemberStatus) -> str:
     rebuilt = [f"{work.partition} ({work.rebuilding:.0%})" for work in member.partitions if work.rebuilding is not None]
     if rebuilt:
         remarks.append(f"rebuilds partitions {', '.join(rebuilt)}")
+    held = [
+        f"{work.partition} (before offset {work.held.offset})" for work in member.partitions if work.held is not None
+    ]
+    if held:
+        remarks.append(f"holds partitions {', '.join(held)}")
     return ", ".join([*remarks, *member.degraded])
 
 

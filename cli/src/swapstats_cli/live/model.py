@@ -95,4 +95,6 @@ def health(view: LiveView) -> str:
         return "no numbers yet"
     if view.reading.missing:
         return f"partitions {', '.join(map(str, view.reading.missing))} have no owner that answers"
+    if held := [str(p.partition) for p in view.reading.partitions if p.held is not None]:
+        return f"partitions {', '.join(held)} held"
     return "current" if all(p.current for p in view.reading.partitions) else "catching up"

@@ -27,6 +27,7 @@ class PartitionReading(msgspec.Struct, frozen=True):
     tokens: int
     current: bool
     snapshot_at_ms: int | None
+    held: str | None = None
 
     @property
     def lag(self) -> int:

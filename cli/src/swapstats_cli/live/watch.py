@@ -34,6 +34,7 @@ class Watch:
         self._reading: Reading | None = None
         self._problem: str | None = None
         self._first_number_after_s: float | None = None
+        self._held: set[str] = set()
 
     async def run(self) -> None:
         """Show until cancelled; then give the terminal back."""
@@ -64,9 +65,17 @@ class Watch:
         self._problem = None
         self._reading = outcome
         self._rate = self._meter.add(outcome)
+        self._say_what_is_held(outcome)
         if self._first_number_after_s is None and outcome.has_numbers:
             self._first_number_after_s = monotonic() - self._system.began_s
             self._journal.say(f"first live number after {seconds(self._first_number_after_s)}", Tone.GOOD)
+
+    def _say_what_is_held(self, reading: Reading) -> None:
+        """Once for each record that a partition waits before."""
+        held = {partition.held for partition in reading.partitions if partition.held is not None}
+        for why in sorted(held - self._held):
+            self._journal.say(why, Tone.WARNING)
+        self._held = held
 
     def _api_url(self) -> str:
         """The first API process that is ready, else the first."""

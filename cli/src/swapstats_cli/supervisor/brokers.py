@@ -33,7 +33,7 @@ def broker_part(
     """
     if kind is Broker.KAFKA:
         command = partial(servers.kafka, ports.kafka, ports.kafka_controller, data.store("kafka"))
-        return Part("kafka", ports.brokers, command, partial(_topics_kept, source), stop_within_s=KAFKA_STOP_S)
+        return Part("kafka", ports.brokers, command, partial(_topics_kept, source, say), stop_within_s=KAFKA_STOP_S)
     return _embedded(source, ports, say, hold_producer)
 
 
@@ -50,6 +50,7 @@ def _embedded(source: Source, ports: Ports, say: Journal, hold_producer: Callabl
     def command() -> list[str]:
         cluster_id = str(uuid4())
         say.say(f"kafka starts with no records, as cluster {cluster_id}")
+        say.say("this broker takes any record time: a swap from the future holds its partition up, and isn't refused")
         return servers.broker(ports.kafka, cluster_id)
 
     async def restarted() -> None:
@@ -74,13 +75,15 @@ async def _topics_exist(source: Source, say: Journal) -> bool:
     return True
 
 
-async def _topics_kept(source: Source) -> bool:
+async def _topics_kept(source: Source, say: Journal) -> bool:
     if not await probes.listens(source.brokers[0]):
         return False
     try:
-        await keep_topics(source, kafka_security(source))
+        loose = await keep_topics(source, kafka_security(source))
     except TopicMismatchError as error:
         raise StartFailedError(str(error)) from error
     except (KafkaError, OSError):
         return False
+    if loose is not None:
+        say.say(loose, Tone.WARNING)
     return True

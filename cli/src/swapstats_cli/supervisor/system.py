@@ -238,7 +238,7 @@ class System:
         served, lag_ms = status.partitions.split("/"), status.lag_ms
         if served[0] != served[1]:
             yield f"partitions ({status.partitions} are served)"
-        elif lag_ms is None or lag_ms > CURRENT_WITHIN_MS:
+        elif not _is_held(status) and (lag_ms is None or lag_ms > CURRENT_WITHIN_MS):
             yield _CATCHING_UP
 
     def _removed(self, port: int) -> None:
@@ -287,3 +287,8 @@ class System:
         self._setting.data.status.unlink(missing_ok=True)
         self._journal.say(f"stopped after {monotonic() - began_s:.1f} s", Tone.GOOD)
         return all_orderly
+
+
+def _is_held(status: Status) -> bool:
+    """Whether a partition waits before a record from the future: no start ends that."""
+    return any(work.held is not None for member in status.members for work in member.partitions)

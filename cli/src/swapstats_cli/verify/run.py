@@ -76,6 +76,7 @@ class Verification:
         self._with_clickhouse = with_clickhouse
         self._inlet = Inlet.of(target.spec)
         self._partitions = target.spec.source.topic.partitions
+        self._skip = frozenset((each.partition, each.offset) for each in target.spec.source.skip)
         self._now_ms = wall_ms()
         self._report = Report()
 
@@ -132,7 +133,7 @@ class Verification:
         async for records in topic.read(starts, targets, to_end=True):
             learnt.began_ms.setdefault(records[0].partition, records[0].timestamp)
             for record in records:
-                if (swap := swap_of(record, self._partitions, self._inlet)) is not None:
+                if (swap := swap_of(record, self._partitions, self._inlet, self._skip)) is not None:
                     learnt.tokens.add(swap.token)
             self._progress.advance(task, len(records))
         return learnt
@@ -216,7 +217,7 @@ class Verification:
         task = self._progress.add_task("recomputing", total=sum(targets[p] - starts[p] for p in starts))
         async for records in topic.read(starts, targets, to_end=False):
             for record in records:
-                swap = swap_of(record, self._partitions, self._inlet)
+                swap = swap_of(record, self._partitions, self._inlet, self._skip)
                 if clickhouse is not None:
                     clickhouse.take(record.partition, record.offset, record.timestamp, swap)
                 check = checks.get(record.partition)

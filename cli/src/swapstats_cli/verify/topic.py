@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
@@ -102,8 +102,14 @@ class Topic:
 home_of = lru_cache(maxsize=1 << 16)(partition_of)
 
 
-def swap_of(record: ConsumerRecord[Any, bytes | None], partitions: int, inlet: Inlet) -> RecordedSwap | None:
-    """The swap in a record, or None for one that belongs among the dead letters."""
+def swap_of(
+    record: ConsumerRecord[Any, bytes | None], partitions: int, inlet: Inlet, skip: Collection[tuple[int, int]] = ()
+) -> RecordedSwap | None:
+    """The swap in a record, or None for one that belongs among the dead letters. ``skip``: those (partition, offset)
+    that the resource passes over.
+    """
+    if (record.partition, record.offset) in skip:
+        return None
     try:
         swap = inlet.decode_recorded(record.value, record.timestamp)
     except Reject:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from swapstats_core.ownership import Assignment
 from swapstats_core.wire import rfc3339
-from swapstats_core.words import ranges, seconds
+from swapstats_core.words import held, ranges, seconds
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.status import Condition, ConditionType, MemberStatus, RolloutStatus
 
@@ -186,6 +186,16 @@ def _rebuilding(facts: Facts) -> Finding | None:
     )
 
 
+def _held(facts: Facts) -> Finding | None:
+    told = [
+        held(work.partition, work.held)
+        for member in facts.members
+        for work in member.partitions
+        if work.held is not None and work.role == "owner"
+    ]
+    return Finding("HeldByFutureRecord", ". ".join(told)) if told else None
+
+
 def _file(facts: Facts) -> Finding | None:
     return None if facts.file_problem is None else Finding("ResourceRefused", facts.file_problem)
 
@@ -195,6 +205,7 @@ CHAINS: dict[ConditionType, tuple[Judge, ...]] = {
     "Progressing": (_starting, _rolling, _scaling, _moving, _settling),
     "Degraded": (
         _digests,
+        _held,
         _rebuilding,
         _undecided,
         _unpublished,

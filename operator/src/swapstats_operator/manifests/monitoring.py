@@ -33,6 +33,14 @@ def prometheus_rule(base: Manifest, key: Key) -> Manifest:
             f"Two shards of {key} came to different states of a partition: compare with `swapstats verify`.",
         ),
         _alert(
+            "SwapStatsPartitionHeld",
+            f"partition_held{{{shards}}} == 1",
+            "0m",
+            "critical",
+            f"A partition of {key} waits before a record from the future and isn't current: see its status, and the "
+            "runbook's page about such records.",
+        ),
+        _alert(
             "SwapStatsShardDown",
             f"up{{{shards}}} == 0",
             "2m",
