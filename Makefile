@@ -35,6 +35,7 @@ test: install ## Run every test but those of chaos and reads
 
 chaos: install ## Kill and stop everything while swaps flow, on real servers and in 500 simulations (SWAPSTATS_SEED=N: again; 10 minutes)
 	@SWAPSTATS_SEEDS=500 $(BIN)/python -m pytest tests/simulation tests/chaos tests/reads
+	@SWAPSTATS_EXAMPLES=100 HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest tests/core/test_events.py tests/core/test_oracle.py tests/core/test_partition_against_oracle.py
 
 cluster: install ## Start a Kubernetes cluster of two nodes on this machine, without Docker (root, Go; prints its kubeconfig)
 	@$(BIN)/python -m e2e.cluster up

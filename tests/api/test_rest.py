@@ -14,6 +14,7 @@ from fastapi.requests import HTTPConnection
 from swapstats_core import wire
 from swapstats_core.fields import format_duration
 from swapstats_core.methodology import VERSION, methodology
+from swapstats_core.spec import Skip
 from tests.api.owner_model import Owner, trades_in, windows
 from tests.api.running import PARTITIONS, SPEC, Api, home, running_api
 from tests.api.sites import MemorySite, Site, mono_ms, tick, until, wall_ms
@@ -418,9 +419,10 @@ async def test_the_rules_are_told_with_what_the_resource_sets_of_them(api: Api) 
     assert all(part["rule"].endswith(".") for part in rules.values() if isinstance(part, dict))
     strict = SPEC.model_copy(
         update={
-            "source": SPEC.source.model_copy(update={"amounts": "refuse"}),
+            "source": SPEC.source.model_copy(update={"amounts": "refuse", "skip": [Skip(partition=1, offset=7)]}),
             "limits": SPEC.limits.model_copy(update={"max_trade_usd": 5_000_000}),
         }
     )
     assert methodology(strict)["amounts"]["most_usd"] == "5.000000"
     assert "set aside" in methodology(strict)["amounts"]["rule"]
+    assert methodology(strict)["time"]["passed_over"] == ["1:7"]

@@ -54,9 +54,11 @@ def methodology(spec: SwapStatsSpec) -> dict[str, Any]:
         "time": {
             "rule": (
                 "A swap counts in the minute of its event_time, which may be at most future ahead of the time at "
-                "which the broker took its record."
+                "which the broker took its record. The records in passed_over (partition:offset) are left out, because "
+                "their times are wrong."
             ),
             "future": format_duration(FUTURE_MS),
+            "passed_over": [f"{each.partition}:{each.offset}" for each in spec.source.skip],
         },
         "tokens": {
             "rule": (
