@@ -252,7 +252,9 @@ def _found(report: dict[str, Any]) -> list[object]:
     differences = [difference for partition in report.get("partitions", ()) for difference in partition["differences"]]
     rows = report.get("clickhouse") or {"findings": []}
     counts = {what: count for what, count in rows.items() if what != "findings"}
-    return [report["verdict"], *report["gaps"], *differences[:1], *rows["findings"][:1], counts, *differences[1:5]]
+    days = (report.get("clickhouse_days") or {}).get("differences", [])
+    first = [*differences[:1], *rows["findings"][:1], *days[:1]]
+    return [report["verdict"], *report["gaps"], *first, counts, *differences[1:5], *days[1:3]]
 
 
 @contextlib.asynccontextmanager

@@ -58,6 +58,7 @@ def live(failpoint: Failpoint | None = None) -> Sequence[Call]:
     """One run; what the subject has asked for. Raises Failed."""
     world, subject = World("failpoints", Make(), Weather(trip_s=0.03)), _Subject(failpoint)
     world.failpoint = subject.strike
+    world.fast_clocks = 0.0  # a partition that is held makes a life long, and no request that others don't make
     try:
         with logs_are_traced():
             world.loop.run(_live(world, subject))

@@ -97,7 +97,7 @@ class World:
         """Asked whenever a shard turns to a server: whether it dies of it."""
         self._stream = Stream(self.chance("stream"), PARTITIONS)
         self._ahead = self.chance("ahead")
-        self._fast_clocks = self._ahead.choice((0.0, 0.02, 0.1))
+        self.fast_clocks = self._ahead.choice((0.0, 0.02, 0.1))
         self._replica = _copy(self.store)
 
     def chance(self, what: str) -> random.Random:
@@ -131,7 +131,7 @@ class World:
         takes, so that partitions are held until the time comes.
         """
         now_ms = self.clocks.true_ms() - ago_ms
-        if self._ahead.random() < self._fast_clocks:
+        if self._ahead.random() < self.fast_clocks:
             now_ms += self._ahead.choice((59_000, 61_500, 63_000, 66_000))
         for sent in self._stream.records(now_ms):
             offset = self.topic.append(sent.partition, now_ms, b"key", sent.value)
