@@ -61,11 +61,15 @@ def played(sent: list[Transmission]) -> tuple[Oracle, list[Outcome]]:
     return oracle, [oracle.add(swap(transmission.event)) for transmission in sent]
 
 
-def survivors(sent: list[Transmission]) -> dict[str, Swap]:
+def survivors(sent: list[Transmission]) -> dict[tuple[str, str | int | None], Swap]:
     """What counts in the end, from the transmissions as a set: every add whose inclusion wasn't removed."""
-    removed = {swap(t.event).identity for t in sent if t.event.removed}
-    adds = {swap(t.event).identity: swap(t.event) for t in sent if not t.event.removed}
-    return {identity: add for identity, add in adds.items() if identity not in removed}
+    removed = {_inclusion(swap(t.event)) for t in sent if t.event.removed}
+    adds = {_inclusion(swap(t.event)): swap(t.event) for t in sent if not t.event.removed}
+    return {inclusion: add for inclusion, add in adds.items() if inclusion not in removed}
+
+
+def _inclusion(swap: Swap) -> tuple[str, str | int | None]:
+    return swap.event, swap.block_hash or swap.block_number
 
 
 def total(swaps: list[Swap]) -> WindowTotals:

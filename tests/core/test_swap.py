@@ -55,6 +55,11 @@ def decoded(**changes: object) -> RecordedSwap:
     return decode_recorded(json.dumps(VALID | changes).encode(), NOW_MS)
 
 
+def names(swap: RecordedSwap) -> tuple[str, str | int | None]:
+    """The event, and the block that it is in."""
+    return swap.event, swap.block_number if swap.block_hash is None else swap.block_hash
+
+
 def rejected(value: bytes | None, record_ms: int = NOW_MS) -> Reject:
     with pytest.raises(Reject) as caught:
         decode(value, record_ms)
@@ -66,7 +71,7 @@ def test_a_swap_in_all_its_parts() -> None:
     assert (swap.token, swap.event_ms, swap.usd_micros, swap.token_atto) == ("WETH", NOW_MS, 3_250_000, 15 * 10**17)
     assert (swap.is_buy, swap.removed) == (False, False)
     assert swap.event_id == "1:0xab:3"
-    assert swap.identity == "1:0xab:3 0xbeef WETH"
+    assert (swap.event, swap.block_hash) == ("1:0xab:3 WETH", "0xbeef")
     assert swap.record.block_number == 7
 
 
@@ -89,7 +94,7 @@ def test_a_swap_in_all_its_parts() -> None:
     ],
 )
 def test_identity(one: dict[str, object], other: dict[str, object], *, same: bool) -> None:
-    assert (decoded(**one).identity == decoded(**other).identity) is same
+    assert (names(decoded(**one)) == names(decoded(**other))) is same
 
 
 @given(
@@ -104,7 +109,7 @@ def test_identity(one: dict[str, object], other: dict[str, object], *, same: boo
 def test_different_events_have_different_identities(parts: list[tuple[int, str, str]]) -> None:
     one, other = (decoded(log_index=i, block_hash=block, token=token) for i, block, token in parts)
     said = [(index, canonical_hex(block), token) for index, block, token in parts]
-    assert (one.identity == other.identity) == (said[0] == said[1])
+    assert (names(one) == names(other)) == (said[0] == said[1])
 
 
 @pytest.mark.parametrize(
@@ -273,7 +278,7 @@ def raises_nothing_but_reject(value: bytes) -> None:
     assert FIRST_MS <= swap.event_ms <= min(NOW_MS + FUTURE_MS, END_MS - 1)
     assert len(swap.event) <= 19 + 1 + 128 + 1 + 10 + 1 + 128
     assert swap.block_hash is None or 0 < len(swap.block_hash) <= 128
-    decode_recorded(value, NOW_MS).identity.encode()
+    decode_recorded(value, NOW_MS).event.encode()
 
 
 NUMBERS = st.from_regex(r"\A-?[0-9]{1,60}(\.[0-9]{1,66})?([eE][+-]?[0-9]{1,2})?\Z").filter(

@@ -87,17 +87,6 @@ class Swap(msgspec.Struct, gc=False, frozen=True):
         """``<chain_id>:<tx_hash>:<log_index>``, the hash normalised."""
         return self.event.partition(" ")[0]
 
-    @property
-    def inclusion(self) -> str:
-        """Which block the event is in, as far as the producer tells: block hash, else block number, else empty."""
-        block = self.block_hash if self.block_hash is not None else self.block_number
-        return "" if block is None else str(block)
-
-    @property
-    def identity(self) -> str:
-        """Event id, inclusion and token, separated by blanks."""
-        return f"{self.event_id} {self.inclusion} {self.token}"
-
 
 class RecordedSwap(Swap, gc=False, frozen=True):
     """A swap together with all its record says, for who stores it."""
