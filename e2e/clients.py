@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import quantiles
@@ -42,6 +43,8 @@ class Clients:
     reconnects: int = -1
     failures: list[Failure] = field(default_factory=list)
     took_s: list[float] = field(default_factory=list)
+    seen: Callable[[dict[str, Any]], None] = lambda _: None
+    """Is shown each answer."""
     _tokens: list[str] = field(default_factory=list)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -90,6 +93,7 @@ class Clients:
                     self.answers += 1
                     self.stale += bool(body["stale"])
                     self.took_s.append(time.time() - began_s)
+                    self.seen(body)
                 else:
                     self.failures.append(Failure(began_s, f"{reply.status}: {body}"))
             except (aiohttp.ClientError, TimeoutError) as error:

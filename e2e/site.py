@@ -161,10 +161,14 @@ class Site:
 
     # -- what is brought in -------------------------------------------------------------------------------------------
 
+    def load_image(self, image: str, tag: str, context: Path = REPOSITORY) -> None:
+        """Build an image and give it to the nodes."""
+        self.cluster.load_image(build_image(image, tag, context))
+
     def load_images(self) -> None:
-        """Build the images and give them to the nodes: those of this version, of the next one, and a wrong one."""
+        """Those of this version, of the next one, and a wrong one."""
         for image, tag in (*((image, VERSION) for image in IMAGES), *((image, NEXT_VERSION) for image in IMAGES[:3])):
-            self.cluster.load_image(build_image(image, tag))
+            self.load_image(image, tag)
         with tempfile.TemporaryDirectory() as folder:
             context = Path(folder)
             for name in (*_MEMBERS, "requirements"):
@@ -172,7 +176,7 @@ class Site:
             shutil.copy(REPOSITORY / "Dockerfile", context)
             with (context / "aggregator/src/swapstats_aggregator/replica.py").open("a") as module:
                 module.write(_WRONG)
-            self.cluster.load_image(build_image("aggregator", WRONG_VERSION, context))
+            self.load_image("aggregator", WRONG_VERSION, context)
 
     def start_toolbox(self) -> None:
         self.apply(_pod(_TOOLBOX, _PAUSE, self.home))
@@ -204,10 +208,12 @@ class Site:
             if item["kind"] == "SwapStats" or item["metadata"].get("ownerReferences")
         }
 
-    def start_producer(self, rate: int) -> None:
-        """A stream of swaps with duplicates, late ones and reorganisations; each life of it has a seed of its own."""
+    def start_producer(self, rate: int, *noise: str) -> None:
+        """A stream of swaps, if not told otherwise with duplicates, late ones and reorganisations; each life of it has
+        a seed of its own.
+        """
         arguments = ["produce", "--brokers=devstack-kafka:9092", "--topic=raw-swaps", f"--partitions={PARTITIONS}"]
-        arguments += [f"--rate={rate}", "--noise", "--tokens=200"]
+        arguments += [f"--rate={rate}", "--tokens=200", *(noise or ("--noise",))]
         script = (
             "import os, secrets, sys; os.execvp('swapstats', [*sys.argv[1:], f'--seed={secrets.randbelow(2**31)}'])"
         )

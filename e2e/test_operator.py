@@ -198,7 +198,7 @@ def test_an_operator_that_is_ended_in_order_gives_its_lease_back(site: Site, fig
 
 
 def test_a_new_image_and_the_way_back(site: Site, clients: Clients, figure: Figure) -> None:
-    image, restart, _, back = page("runbook/roll.md")
+    image, restart, _, back, *_ = page("runbook/roll.md")
     with unnoticed(site, clients, figure, "new image, as the runbook says"):
         site.shell(image)
         site.settle()

@@ -9,14 +9,15 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import msgspec
+from aiokafka import ConsumerRecord
 
 from swapstats_cli.verify.compare import LateStats, Served, late_of, stats_of
 from swapstats_cli.verify.topic import Topic, swap_of
 from swapstats_core.oracle import MINUTE_MS, Oracle, WindowTotals
-from swapstats_core.spec import SwapStatsResource
+from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 from swapstats_core.swap import Inlet, Swap
 from swapstats_core.wire import WindowStats, rfc3339
-from tests.kit.running import PARTITIONS, TOPIC, System
+from tests.kit.running import TOPIC, System
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 Expected = tuple[str, dict[str, WindowStats], LateStats] | None
@@ -42,6 +43,7 @@ def served(body: Any) -> Served:  # noqa: ANN401 - JSON
     """A reply of the API."""
     as_of_ms = (datetime.fromisoformat(body["as_of"]) - _EPOCH) // timedelta(milliseconds=1)
     windows = msgspec.convert(body["windows"], dict[str, WindowStats])
+    late = body.get("late", {"count": 0, "newest": None})  # the release before `late` doesn't say
     return Served(
         body["token"],
         body["partition"],
@@ -50,7 +52,7 @@ def served(body: Any) -> Served:  # noqa: ANN401 - JSON
         body["watermark"],
         windows,
         body["stale"],
-        msgspec.convert(body["late"], LateStats),
+        msgspec.convert(late, LateStats),
     )
 
 
@@ -100,26 +102,45 @@ def _sum(one: WindowTotals, other: WindowTotals) -> WindowTotals:
     return WindowTotals(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))
 
 
+class Audit:
+    """All partitions: `take` every record of the topic, each partition's in order, then ask for the `faults`."""
+
+    def __init__(self, spec: SwapStatsSpec, replies: Sequence[Served], pasts: Mapping[int, Past] | None = None) -> None:
+        windows = dict(zip(spec.window_names, spec.window_minutes, strict=True))
+        by_partition: dict[int, list[Served]] = defaultdict(list)
+        for reply in replies:
+            by_partition[reply.partition].append(reply)
+        self._count = spec.source.topic.partitions
+        self._inlet = Inlet.of(spec)
+        self._audits = {
+            p: _PartitionAudit(Oracle.of(spec), windows, (pasts or {}).get(p), by_partition[p])
+            for p in range(self._count)
+        }
+
+    @property
+    def targets(self) -> dict[int, int]:
+        """Up to which offset of each partition records are needed."""
+        return {p: audit.target for p, audit in self._audits.items()}
+
+    def take(self, record: ConsumerRecord[Any, bytes | None]) -> None:
+        audit = self._audits[record.partition]
+        audit.reach(record.offset)
+        if (swap := swap_of(record, self._count, self._inlet)) is not None:
+            audit.oracle.add(swap)
+
+    def faults(self) -> list[Fault]:
+        for audit in self._audits.values():
+            audit.reach(audit.target)
+        return [fault for audit in self._audits.values() for fault in audit.faults]
+
+
 async def wrong(system: System, replies: Sequence[Served], pasts: Mapping[int, Past] | None = None) -> list[Fault]:
     """Replies that aren't what the topic's records, after a partition's past, say at their ``offset`` and ``as_of``."""
-    resource = SwapStatsResource.model_validate_json((system.data_dir / "spec.json").read_bytes())
-    spec, pasts = resource.spec, pasts or {}
-    windows = dict(zip(spec.window_names, spec.window_minutes, strict=True))
-    by_partition: dict[int, list[Served]] = defaultdict(list)
-    for reply in replies:
-        by_partition[reply.partition].append(reply)
-    audits = {p: _PartitionAudit(Oracle.of(spec), windows, pasts.get(p), by_partition[p]) for p in range(PARTITIONS)}
-    inlet = Inlet.of(spec)
-    targets = {p: audit.target for p, audit in audits.items()}
+    spec = SwapStatsResource.model_validate_json((system.data_dir / "spec.json").read_bytes()).spec
+    audit = Audit(spec, replies, pasts)
+    targets = audit.targets
     async with Topic(TOPIC, spec.source.max_bytes, {"bootstrap_servers": spec.source.brokers}) as topic:
-        async for records in topic.read(dict.fromkeys(audits, 0), targets, to_end=False):
-            audit = audits[records[0].partition]
+        async for records in topic.read(dict.fromkeys(targets, 0), targets, to_end=False):
             for record in records:
-                audit.reach(record.offset)
-                if (swap := swap_of(record, PARTITIONS, inlet)) is not None:
-                    audit.oracle.add(swap)
-    faults = []
-    for audit in audits.values():
-        audit.reach(audit.target)
-        faults += audit.faults
-    return faults
+                audit.take(record)
+    return audit.faults()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -24,6 +24,7 @@ from swapstats_operator.handlers import Operator
 from swapstats_operator.manifests.monitoring import KINDS as MONITORS
 from swapstats_operator.revision import Images
 from swapstats_operator.servers import Reached, Secrets, Site
+from swapstats_operator.status_truth import StatusTruth, stored
 from swapstats_settings.clock import SystemClock
 from tests.kit import monitoring as monitoring_kinds
 from tests.kit.api_server import ApiServer, serving
@@ -70,6 +71,7 @@ class World:
         self.town = Town()
         self.kubelet = Kubelet(admin, self.town)
         self.topics: list[str] = []
+        self.api = api
         self.cluster = KubernetesCluster(api)
         self._surface = Surface(self.cluster, self._reach, self._keep, SystemClock(), Images("aggregator:1", "api:1"))
 
@@ -371,6 +373,41 @@ async def test_an_old_status_goes_on_above_what_redis_has(world: World, away: bo
     assert after is not None
     assert after.revision > before.revision
     assert after.partitions == before.partitions, "nobody lost anything by it"
+
+
+class Unanswered(KubernetesCluster):
+    """An API server whose answers are lost on the way."""
+
+    done = False
+
+    async def swap_status(self, key: Key, operations: Sequence[Mapping[str, Any]]) -> bool:
+        self.done = await super().swap_status(key, operations)
+        return await asyncio.Future()
+
+
+async def test_what_was_stored_while_nobody_waited_any_more_is_ones_own(world: World) -> None:
+    """A decider that is ended in the middle of it mustn't take its own revision for another operator's."""
+    async with world.operator():
+        await world.create(SPEC)
+        await until(world.settled)
+    key = Key(NAMESPACE, INSTANCE)
+    resource = await world.get(RESOURCE)
+    before, uid = stored(resource), resource["metadata"]["uid"]
+    assert before is not None
+    deaf = Unanswered(world.api)
+    truth = StatusTruth(deaf, key, uid, before.revision)
+    next_one = msgspec.structs.replace(before, revision=before.revision + 1)
+    storing = asyncio.create_task(truth.store(next_one))
+
+    async def done() -> bool:
+        return deaf.done
+
+    await until(done)
+    storing.cancel()
+    assert not await truth.replaced()
+    other = StatusTruth(world.cluster, key, uid, next_one.revision)
+    await other.store(msgspec.structs.replace(before, revision=before.revision + 2))
+    assert await truth.replaced()
 
 
 @pytest.mark.parametrize("policy", ["Retain", "Delete"])

@@ -26,6 +26,8 @@ class StatusTruth:
         self._key = key
         self._uid = uid
         self._known = known
+        self._asked: Assignment | None = None
+        """What was to be stored last: it may be there, although whoever waited for the answer was cancelled."""
 
     async def store(self, assignment: Assignment) -> None:
         """See `deciding.ports.Truth`."""
@@ -36,6 +38,7 @@ class StatusTruth:
         else:
             operations.append({"op": "test", "path": f"{_PATH}/revision", "value": self._known})
         operations.append({"op": "add", "path": _PATH, "value": value})
+        self._asked = assignment
         if not await self._cluster.swap_status(self._key, operations):
             await self._look(assignment)
         self._known = assignment.revision
@@ -49,7 +52,7 @@ class StatusTruth:
         if resource is None or resource["metadata"]["uid"] != self._uid:
             return False
         found = stored(resource)
-        return found is None or found.revision != self._known
+        return found is None or (found.revision != self._known and found != self._asked)
 
     async def _look(self, wanted: Assignment) -> None:
         """A test failed: was it written after all, and only the answer lost?"""
