@@ -49,6 +49,7 @@ e2e: install ## Test on a real cluster: SWAPSTATS_E2E_KUBECONFIG's, or one that 
 soak: install ## The system tests with the times of real faults, and new examples for the property tests (about an hour)
 	@SWAPSTATS_LONG=1 $(BIN)/python -m pytest tests/system tests/aggregator/test_failpoints.py tests/simulation
 	@SWAPSTATS_LONG=1 $(BIN)/python -m pytest tests/chaos tests/reads
+	@SWAPSTATS_LONG=1 $(BIN)/python -m pytest e2e/test_upgrade.py --timeout 1200
 	@SWAPSTATS_EXAMPLES=3000 HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest tests/core --timeout 1200
 
 check: lint types layers pins crds-check ## Lint, format, types, layers, pins, CRD (make -k check: go on after a finding)
