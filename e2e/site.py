@@ -32,12 +32,16 @@ _NATS_TLS: Final = {"tlscert": "tls.crt", "tlskey": "tls.key", "tlscacert": "ca.
 _PAUSE: Final = ["python", "-c", "import signal; signal.pause()"]
 _MEMBERS: Final = ("core", "aggregator", "api", "operator", "cli")
 _WRONG: Final = """
-_right = decode
+_right = Replica._decode
 
 
-def decode(value: bytes | None, record_ms: int) -> Swap:
-    swap = _right(value, record_ms)
-    return msgspec.structs.replace(swap, usd_micros=swap.usd_micros + 1)
+def _wrong(self, *arguments):
+    decoded = _right(self, *arguments)
+    decoded.swaps = [msgspec.structs.replace(swap, usd_micros=swap.usd_micros + 1) for swap in decoded.swaps]
+    return decoded
+
+
+Replica._decode = _wrong
 """
 _RESTRICTED: Final = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 _POD: Final = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
@@ -236,7 +240,7 @@ class Site:
         }
         self.kubectl("delete", "job/verify", "--ignore-not-found")
         self.apply(job)
-        done = ("--for=jsonpath={.status.conditions[*].status}=True", "--timeout=240s")
+        done = ("--for=jsonpath={.status.conditions[*].status}=True", "--timeout=600s")
         self.kubectl("wait", "job/verify", *done)
         lines = self.kubectl("logs", "job/verify").splitlines()  # progress is on the other stream, and in the same log
         report: dict[str, Any] = json.loads(next(line for line in lines if line.startswith("{")))
