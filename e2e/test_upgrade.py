@@ -34,6 +34,8 @@ COUNTED_ALIKE: Final = ("--duplicates=0.05", "--late=0.05")
 """Noise that both releases count alike at every offset. The one before counts a swap that is mined again twice, until
 its first inclusion is taken back.
 """
+_JUDGED_EVERY: Final = 20
+"""One in so many answers is held against the oracle, which is slow for tokens that trade all the time."""
 _BEFORE_S: Final = 45
 """How long the former release serves: some snapshots, and more than a minute's rows."""
 _DUMP: Final = f"""
@@ -138,14 +140,15 @@ def test_no_answer_was_wrong(site: Site, clients: Clients, answers: list[dict[st
     spec = SwapStatsResource.model_validate(
         {key: site.get(f"sws/{NAME}")[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": {"name": NAME}}
     ).spec
-    audit = Audit(spec, [served(body) for body in answers])
+    judged = answers[::_JUDGED_EVERY]
+    audit = Audit(spec, [served(body) for body in judged])
     records = 0
     for line in site.exec("python", "-c", _DUMP).splitlines():
         audit.take(_record(*json.loads(line)))
         records += 1
     faults = [(is_, should) for is_, should in audit.faults() if should is None or is_.windows != should[1]]
-    epochs = len({(body["partition"], body["epoch"]) for body in answers})
-    figure(f"  {len(answers)} answers of {epochs} ownerships held against {records} records: {len(faults)} wrong")
+    epochs = len({(body["partition"], body["epoch"]) for body in judged})
+    figure(f"  {len(judged)} answers of {epochs} ownerships held against {records} records: {len(faults)} wrong")
     assert faults == []
 
 
