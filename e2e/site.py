@@ -32,12 +32,15 @@ _NATS_TLS: Final = {"tlscert": "tls.crt", "tlskey": "tls.key", "tlscacert": "ca.
 _PAUSE: Final = ["python", "-c", "import signal; signal.pause()"]
 _MEMBERS: Final = ("core", "aggregator", "api", "operator", "cli")
 _WRONG: Final = """
-_right = decode
+_right = Inlet.decode
 
 
-def decode(value: bytes | None, record_ms: int) -> Swap:
-    swap = _right(value, record_ms)
+def _wrong(inlet: Inlet, value: bytes | None, record_ms: int) -> Swap:
+    swap = _right(inlet, value, record_ms)
     return msgspec.structs.replace(swap, usd_micros=swap.usd_micros + 1)
+
+
+Inlet.decode = _wrong
 """
 _RESTRICTED: Final = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 _POD: Final = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
