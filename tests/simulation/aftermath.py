@@ -8,6 +8,7 @@ from collections.abc import Callable
 from swapstats_core.wire import PartitionStatus, StatusQuery, decode_reply, encode
 from tests.simulation.audit import Violation, must
 from tests.simulation.follower import Following
+from tests.simulation.reader import Reader
 from tests.simulation.world import PARTITIONS, World
 
 SETTLED_WITHIN_S = 60.0
@@ -33,6 +34,16 @@ async def settle_reader(following: Following) -> None:
                 await asyncio.sleep(_LOOK_S)
     except TimeoutError:
         raise Violation(f"{SETTLED_WITHIN_S} s after the storm {unsettled}") from None
+
+
+async def settle_answer(reader: Reader, token: str) -> None:
+    """Wait until somebody answers for a token: a partition that moves just now has no owner for a moment."""
+    try:
+        async with asyncio.timeout(SETTLED_WITHIN_S):
+            while not await reader.ask(token):
+                await asyncio.sleep(_LOOK_S)
+    except TimeoutError:
+        raise Violation(f"{SETTLED_WITHIN_S} s after the storm nobody answers for {token}") from None
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, fields
 
-from tests.simulation.aftermath import compare, settle, settle_reader, stop, until
+from tests.simulation.aftermath import compare, settle, settle_answer, settle_reader, stop, until
 from tests.simulation.audit import must
 from tests.simulation.reader import Reader
 from tests.simulation.storm import Servers, Storm
@@ -113,7 +113,7 @@ async def _play(world: World) -> Storm:
     loop.kill(following.process)
     loop.kill(world.decider.process)
     for token in TOKENS:
-        must(await reader.ask(token), f"nobody answers for {token}")
+        await settle_answer(reader, token)
     await stop(world)
     compare(world)
     return storm

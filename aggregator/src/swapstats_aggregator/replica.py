@@ -163,10 +163,14 @@ class Replica:
         """By which it has counted (`swapstats_core.digest.rules`)."""
         return rules(self.config, self.state.hashes.key, self._inlet.rules, self.skipped)
 
-    def own(self, epoch: int) -> None:
-        """Begin an ownership: its pulses are numbered from 1 again."""
+    def own(self, epoch: int, wall_ms: int) -> None:
+        """Begin an ownership: its pulses are numbered on from the time.
+
+        Two lives of a shard can have the same epoch, if Redis has lost the first one's claim. With numbers that both
+        begin at 1, a reader could take the second one's pulses for the first one's next.
+        """
         self.epoch = epoch
-        self._pulse = self._pulse_at_ms = 0
+        self._pulse, self._pulse_at_ms = wall_ms, 0
 
     # -- snapshots --------------------------------------------------------------------------------------------------
 

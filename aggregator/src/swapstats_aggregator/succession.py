@@ -268,7 +268,7 @@ class Succession:
 
     async def _serve(self, tenure: Tenure, held: Holding, snapshotter: Snapshotter) -> None:
         setup, partition, replica = self._setup, tenure.partition, held.replica
-        replica.own(tenure.epoch)
+        replica.own(tenure.epoch, setup.clock.now().wall_ms)
         unserve = await self._answering(partition, replica)
         interval, partitions = setup.spec.snapshots.interval, setup.spec.source.topic.partitions
         due_ms = setup.clock.monotonic_ms() + interval * (partition + 1) // partitions
