@@ -120,7 +120,8 @@ class Exactness:
         again, its windows are also those of all records.
 
         Dead letters are those that a reader of all records must send. After a rebuild, records that nobody had read may
-        lack theirs, and a removal may disagree with what the new state takes for its add.
+        lack theirs, and others may disagree with what the new state, or one that was carried over records that are
+        gone, takes for their event.
         """
         seen = sorted(self.seen.get(partition, []), key=lambda seen: (seen.first_offset, seen.offset))
         whole = _Told(self.config, self.partitions, partition, records, 0)
@@ -131,6 +132,10 @@ class Exactness:
                 self._compare(told.until(each.offset).oracle, each)
             dead = told.until(len(records)).dead
             required, allowed = required & dead, allowed | dead
+        for first in {each.first_offset for each in seen if each.carried_until_ms is not None}:
+            for end in range(1, first):  # what was carried over had been read up to there
+                dead = _Told(self.config, self.partitions, partition, records, 0).until(end).over(first).dead
+                required, allowed = required & dead, allowed | dead
         missing, surplus = required - stored_letters, stored_letters - allowed
         must(not missing, f"p{partition}: the dead letters of {sorted(missing)} are missing")
         must(not surplus, f"p{partition}: {sorted(surplus)} have dead letters")
@@ -196,6 +201,11 @@ class _Told:
                 self.dead.add(record.offset)
         self._position = offset
         return self
+
+    def over(self, first: int) -> Self:
+        """Tell it the records from ``first`` on, without those that are gone before it."""
+        self._position = first
+        return self.until(len(self._records))
 
     def _counts(self, record: MemoryRecord) -> bool:
         try:

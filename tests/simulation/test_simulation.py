@@ -22,9 +22,7 @@ FRESH = 0 if LONG else max(5, SEEDS // 25)
 ONE = os.environ.get("SWAPSTATS_SEED")
 FOUND_WITHIN = 60
 OPEN_FAULTS = {
-    161: "nobody answers for T1",
     279: "partition 0 isn't current",
-    360: "shown as current",
     443: "have dead letters",
 }
 """Seeds that fail for causes not found yet, and what they say. Whoever mends one takes it out."""
