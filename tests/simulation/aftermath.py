@@ -40,7 +40,7 @@ async def settle_answer(reader: Reader, token: str) -> None:
     """Wait until somebody answers for a token: a partition that moves just now has no owner for a moment."""
     try:
         async with asyncio.timeout(SETTLED_WITHIN_S):
-            while not await reader.ask(token):
+            while not await reader.ask(token):  # noqa: ASYNC110 - there is nothing to wait for
                 await asyncio.sleep(_LOOK_S)
     except TimeoutError:
         raise Violation(f"{SETTLED_WITHIN_S} s after the storm nobody answers for {token}") from None

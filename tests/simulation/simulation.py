@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import dataclass, fields
 
 from tests.simulation.aftermath import compare, settle, settle_answer, settle_reader, stop, until
-from tests.simulation.audit import must
 from tests.simulation.reader import Reader
 from tests.simulation.storm import Servers, Storm
 from tests.simulation.stream import TOKENS
