@@ -102,7 +102,9 @@ async def test_a_partition_waits_before_a_record_from_the_future_until_its_time_
         assert skipped_letters(world) == []
 
 
-async def test_while_the_time_is_not_known_it_waits_by_the_best_known_one_and_goes_on_when_it_is(world: World) -> None:
+async def test_while_the_time_is_not_known_it_waits_by_the_earliest_one_told_and_goes_on_when_it_is(
+    world: World,
+) -> None:
     """Its machine's clock is an hour slow, and one server's word against it isn't enough."""
     world.ahead_ms = -HOUR_MS
     clock = world.clock_of_a_shard(alone=False)
@@ -118,6 +120,26 @@ async def test_while_the_time_is_not_known_it_waits_by_the_best_known_one_and_go
         assert clock.now().known
         await world.until(world.is_current)
         assert world.owned(partition).held is None
+        world.assert_exact()
+
+
+async def test_a_machine_that_is_ahead_as_its_process_begins_lets_no_record_from_the_future_in(world: World) -> None:
+    """Redis says another time than the machine, and nobody can say which is right."""
+    world.ahead_ms = HOUR_MS
+    clock = world.clock_of_a_shard(alone=False)
+    clock.told("Redis", world.now_ms, world.now_ms)
+    clock.compare()
+    async with world.member("shard-0", clock=clock):
+        await world.assign(owned("shard-0", 1))
+        partition, offset = add_future(world, HOUR_MS // 2)
+        await world.until(lambda: (status := world.status(partition)) is not None and status.held is not None)
+        assert world.offset(partition) == offset
+        for server in ("Redis", "the broker"):
+            clock.told(server, world.now_ms, world.now_ms)
+        clock.compare()
+        assert clock.now().known
+        world.now_ms += HOUR_MS // 2
+        await world.until(world.is_current)
         world.assert_exact()
 
 

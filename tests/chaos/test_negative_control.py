@@ -28,7 +28,7 @@ async def test_a_weak_shard_is_found_out(tmp_path: Path, seed: int, say: Say, fi
     for line in report("negative control", seed, outcome):
         figure(line)
     assert outcome.before["verdict"] == "exact"
-    assert outcome.wrong.keys() == {"windows"}
+    assert {"windows"} <= outcome.wrong.keys() <= {"windows", "dead letters"}  # what it loses may call for a letter
     differences = [difference for partition in outcome.after["partitions"] for difference in partition["differences"]]
     trades = [difference for difference in differences if difference["field"] == "trades"]
     assert sum(int(each["served"]) < int(each["expected"]) for each in trades) > 0, "it must have lost events"

@@ -61,6 +61,17 @@ def test_nothing_is_known_before_a_server_has_said_it_too() -> None:
     assert machine.clock.now() == Now(TRUE_MS + machine.mono_ms, machine.mono_ms, known=True)
 
 
+@pytest.mark.parametrize("ahead_ms", [HOUR_MS, -HOUR_MS])
+def test_the_earliest_time_is_the_agreed_one_or_while_there_is_none_the_earliest_told(ahead_ms: int) -> None:
+    machine = Machine(ahead_ms=ahead_ms)
+    assert machine.clock.earliest_ms() - TRUE_MS - machine.mono_ms == ahead_ms, "nobody else has said anything"
+    machine.compare()
+    assert machine.clock.earliest_ms() - TRUE_MS - machine.mono_ms == min(0, ahead_ms)
+    machine.servers["the broker"] = 0
+    machine.compare()
+    assert machine.clock.earliest_ms() - TRUE_MS - machine.mono_ms == 0
+
+
 def test_alone_a_process_goes_by_the_time_at_which_it_began() -> None:
     machine = Machine()
     machine.clock = machine.start(alone=True)

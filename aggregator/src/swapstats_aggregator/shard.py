@@ -301,13 +301,13 @@ class Shard:
     async def _ingest(self, held: Holding) -> None:
         """Use what the holding's feed has, as far as it may be used."""
         feed, replica = held.feed, held.replica
-        while not replica.waits(self._clock.now().wall_ms) and (records := feed.take(_APPLY_AT_ONCE)):
+        while not replica.waits(self._clock.earliest_ms()) and (records := feed.take(_APPLY_AT_ONCE)):
             async with held.in_step:
                 if held.is_over:  # since the lock was waited for
                     break
                 started, before = time.perf_counter(), replica.records
                 # What its owner has read, a shadow needn't wait before; nor whoever takes over from it.
-                latest_ms = self._clock.now().wall_ms if feed.limit is None else None
+                latest_ms = self._clock.earliest_ms() if feed.limit is None else None
                 applied, letters, late = replica.apply(records, latest_ms)
                 self._metrics.apply_ms.observe((time.perf_counter() - started) * 1000)
                 noted = replica.take_noted()

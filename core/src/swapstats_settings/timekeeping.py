@@ -75,6 +75,13 @@ class Clock:
         mono_ms = self.monotonic_ms()
         return Now(mono_ms + self._agreed, mono_ms, self._known)
 
+    def earliest_ms(self) -> int:
+        """Unix milliseconds that nobody says lie ahead: the time or, as long as it isn't known, the earliest one told."""
+        now = self.now()
+        if now.known:
+            return now.wall_ms
+        return now.mono_ms + min(self._agreed, self._own(), *(offset for offset, _ in self._servers.values()))
+
     def offset_ms(self) -> int:
         """How far this machine's clock is ahead of the time; of what a server says as long as nothing is agreed."""
         told = [offset for offset, _ in self._servers.values()]
