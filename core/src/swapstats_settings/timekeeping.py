@@ -76,7 +76,7 @@ class Clock:
         return Now(mono_ms + self._agreed, mono_ms, self._known)
 
     def earliest_ms(self) -> int:
-        """Unix milliseconds that nobody says lie ahead: the time or, as long as it isn't known, the earliest one told."""
+        """Unix milliseconds: the time or, while it isn't known, the earliest that any clock says."""
         now = self.now()
         if now.known:
             return now.wall_ms
