@@ -180,13 +180,14 @@ def rows_checked(
     committed: int = 100,
     expired_before_ms: int = 0,
     every_record: bool = False,
+    kept_from: int = 0,
 ) -> RowsReport:
     check = RowsCheck({0: committed}, expired_before_ms, every_record=every_record)
     for offset, swap in enumerate(records):
         check.take(0, offset, 1_000 + offset, swap)
     for found in rows:
         check.compare(found)
-    return check.finish()
+    return check.finish({0: kept_from})
 
 
 def test_rows_that_are_as_they_must_be() -> None:
@@ -202,6 +203,15 @@ def test_a_repeat_is_a_record_but_no_row_of_an_event() -> None:
     assert rows_checked([FIRST, FIRST], rows, every_record=True).equal == 2
     report = rows_checked([FIRST, FIRST], rows[:1], every_record=True)
     assert [(f.kind, f.offset) for f in report.findings] == [("missing", 1)]
+
+
+def test_repeats_from_before_the_upgrade_have_no_rows() -> None:
+    records = [FIRST, SECOND, FIRST, FIRST]
+    rows = [row(FIRST, 0), row(FIRST, 3)]
+    report = rows_checked(records, rows, every_record=True, kept_from=3)
+    assert (report.equal, report.not_kept, report.missing) == (2, 1, 1)
+    assert [(f.kind, f.offset) for f in report.findings] == [("missing", 1)], "no repeat: the release before kept it"
+    assert rows_checked(records, rows, every_record=True, kept_from=2).missing == 2
 
 
 DAY = START_MS // DAY_MS

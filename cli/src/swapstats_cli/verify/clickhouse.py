@@ -44,6 +44,20 @@ async def rows(spec: ClickHouse, table: str) -> AsyncIterator[list[Row]]:
                 yield [_row(*values) for values in block]
 
 
+async def kept_from(spec: ClickHouse) -> dict[int, int]:
+    """Of each partition with rows that were carried over from the release before, which kept no row of a repeat: the
+    offset of the first row since. Raises CannotVerify.
+    """
+    since = "if(countIf(incarnation != '') = 0, 9223372036854775807, minIf(kafka_offset, incarnation != ''))"
+    query = (
+        f"SELECT kafka_partition, {since} FROM `{spec.database}`.swap_records "  # noqa: S608 - the resource's own name
+        "GROUP BY kafka_partition HAVING countIf(incarnation = '') > 0"
+    )
+    async with _connected(spec) as client:
+        found = await client.query(query)
+    return {int(partition): int(offset) for partition, offset in found.result_rows}
+
+
 class Days:
     """What ClickHouse counts by day. ``committed``: the recorder's next offset by partition."""
 

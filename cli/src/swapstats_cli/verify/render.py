@@ -85,7 +85,7 @@ def _partitions(partitions: list[PartitionReport]) -> Table:
 
 def _clickhouse(tables: dict[str, RowsReport]) -> Table:
     table = Table("table", title="rows in ClickHouse", title_justify="left")
-    columns = ("expected", "equal", "missing", "extra", "different", "expired", "other_topics")
+    columns = ("expected", "equal", "missing", "extra", "different", "expired", "not_kept", "other_topics")
     for column in columns:
         table.add_column(column.replace("_", " "), justify="right")
     for name, rows in tables.items():

@@ -83,6 +83,8 @@ class RowsReport:
     different: int = 0
     expired: int = 0
     """Rows that their age may have deleted."""
+    not_kept: int = 0
+    """Repeats from before the upgrade to this release, of which the one before kept no row."""
     other_topics: int = 0
     """Rows of an earlier topic of the same name; not compared."""
     findings: list[RowFinding] = field(default_factory=list)

@@ -51,6 +51,7 @@ class _Expected:
     is_buy: bool
     partition: int
     offset: int
+    is_repeat: bool
     seen: bool = False
 
     def __str__(self) -> str:
@@ -72,6 +73,7 @@ class RowsCheck:
         self._expected: dict[Key, _Expected] = {}
         self._timestamps = {partition: array("q") for partition in committed}
         self._first_offsets: dict[int, int] = {}
+        self._told: set[tuple[str, bool]] = set()
 
     def take(self, partition: int, offset: int, timestamp_ms: int, swap: RecordedSwap | None) -> None:
         """A record of the topic; None if it isn't a swap of this partition."""
@@ -85,7 +87,9 @@ class RowsCheck:
             key = self._key(swap.event, partition, offset, removed=swap.removed)
             if key not in self._expected:
                 values = (swap.event_ms, swap.usd_micros, swap.token_atto, swap.is_buy)
-                self._expected[key] = _Expected(*values, partition, offset)
+                is_repeat = (swap.event, swap.removed) in self._told
+                self._expected[key] = _Expected(*values, partition, offset, is_repeat)
+                self._told.add((swap.event, swap.removed))
 
     def compare(self, row: Row) -> None:
         """A row of the table, with FINAL."""
@@ -109,14 +113,19 @@ class RowsCheck:
         elif not self._is_beyond(row):
             self.report.other_topics += 1
 
-    def finish(self) -> RowsReport:
-        """All rows were compared: what is still missing?"""
+    def finish(self, kept_from: Mapping[int, int]) -> RowsReport:
+        """All rows were compared: what is still missing? ``kept_from``: the offset from which on repeats have rows, of
+        partitions with rows of the release before, which kept none.
+        """
         self.report.expected = len(self._expected)
         for (event, removed, _, _), expected in self._expected.items():
             if expected.seen:
                 continue
             if expected.event_ms < self._expired_before_ms:
                 self.report.expired += 1
+                continue
+            if expected.is_repeat and expected.offset < kept_from.get(expected.partition, 0):
+                self.report.not_kept += 1
                 continue
             self.report.missing += 1
             self.report.finds(

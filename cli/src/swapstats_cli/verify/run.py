@@ -17,7 +17,7 @@ from rich.progress import Progress
 from swapstats_aggregator.recorder.schema import OPEN_DAYS
 from swapstats_cli.kafka import BrokerFault, client_options
 from swapstats_cli.verify.api import Api, Replies
-from swapstats_cli.verify.clickhouse import Days, rows
+from swapstats_cli.verify.clickhouse import Days, kept_from, rows
 from swapstats_cli.verify.compare import PartitionCheck, Position, Served
 from swapstats_cli.verify.daily import DaysCheck
 from swapstats_cli.verify.report import CannotVerify, Report
@@ -236,12 +236,13 @@ class Verification:
                     for row in block:
                         check.compare(row)
                     self._progress.advance(task, len(block))
+            since = await kept_from(spec)
             await self._compare_days(clickhouse)
         except CannotVerify as fault:
             self._report.gaps.append(str(fault))
         else:
-            self._report.rows = clickhouse.events.finish()
-            self._report.records = clickhouse.records.finish()
+            self._report.rows = clickhouse.events.finish({})
+            self._report.records = clickhouse.records.finish(since)
             self._report.days = clickhouse.days.report
 
     async def _compare_days(self, clickhouse: _ClickHouse) -> None:
