@@ -64,6 +64,15 @@ def test_a_state_that_is_kept_does_so_too_since_its_offset_goes_back() -> None:
     assert (after.as_of_ms, after.offset) > (before.as_of_ms, before.offset)
 
 
+def test_a_second_life_of_an_epoch_is_not_taken_for_the_firsts_next_pulse() -> None:
+    """Redis may lose a claim, and give its epoch again."""
+    lives = [Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("topic", 0), Inlet()) for _ in "12"]
+    lives[0].own(1, START_MS)
+    told = [pulse(lives[0], START_MS + PULSE_INTERVAL_MS * n) for n in range(8)]
+    lives[1].own(1, START_MS + PULSE_INTERVAL_MS * 8)
+    assert pulse(lives[1], START_MS + PULSE_INTERVAL_MS * 8).number > told[-1].number + 1
+
+
 def swap(offset: int, token: str, event_ms: int) -> MemoryRecord:
     """A trade, recorded when it happened."""
     fields = {
