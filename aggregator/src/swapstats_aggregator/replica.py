@@ -189,13 +189,14 @@ class Replica:
         decoded = _Decoded(records_used=len(records))
         swaps, kept = decoded.swaps, decoded.records
         here, partitions, skip, decode = self.partition, self._partitions, self._skip, self._inlet.decode
+        at_home = self.state.token_numbers  # quicker than to compute it again
         latest_ms = _EVER_MS if wall_ms is None else wall_ms + FUTURE_MS
         for used, record in enumerate(records):
             try:
                 if skip and record.offset in skip:
                     raise _skipped()
                 swap = decode(record.value, record.timestamp)
-                if (home := partition_of(swap.token, partitions)) != here:
+                if swap.token not in at_home and (home := partition_of(swap.token, partitions)) != here:
                     raise _misplaced(swap, home)
             except Reject as reject:
                 decoded.letters.append(DeadLetter(self.partition, record, reject.reason, reject.detail))

@@ -99,8 +99,17 @@ def late_rows(count: int) -> Int64s:
 
 def add_by_token(totals: Int64s, tokens: Int32s, rows: Int64s, sign: int) -> None:
     """Add (``sign`` 1) or subtract (-1) rows to the rows of ``totals`` that their tokens index, in place."""
+    add_rows(totals, *by_token(tokens, rows), sign)
+
+
+def by_token(tokens: Int32s, rows: Int64s) -> tuple[Int32s, Int64s]:
+    """One row for each token."""
     order = np.argsort(tokens, kind="stable")
-    tokens, rows = _sum_groups(tokens[order], rows[order])
+    return _sum_groups(tokens[order], rows[order])
+
+
+def add_rows(totals: Int64s, tokens: Int32s, rows: Int64s, sign: int) -> None:
+    """`add_by_token`, where no token has two rows."""
     sums = totals[tokens] + sign * rows
     _carry(sums)
     totals[tokens] = sums

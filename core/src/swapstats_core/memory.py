@@ -132,14 +132,11 @@ class Memory:
                 for at, stored, mark in probe.hits(chunk.ids):
                     rows[begin + at].append((stored, mark))
         remembered: dict[int, Rows | Head] = {**rows}
-        heads = [head for head in self.frozen if head.generation >= oldest and head.recent]
-        if heads:
-            places: dict[bytes, list[int]] = defaultdict(list)
-            for at in range(begin, len(batch.swaps)):
-                places[batch.digests[at]].append(at)
-            for head in heads:  # oldest first: the last one knows best
-                for known in head.recent.keys() & places.keys():
-                    remembered.update(dict.fromkeys(places[known], head))
+        digests = batch.digests[begin:]
+        for head in self.frozen:  # oldest first: the last one knows best
+            if head.generation >= oldest:
+                recent = head.recent
+                remembered.update([(at, head) for at, digest in enumerate(digests, begin) if digest in recent])
         return remembered
 
     def mentioned_again(self, step: Step, at: int, remembered: Rows | Head | None, *, is_late: bool) -> Outcome:

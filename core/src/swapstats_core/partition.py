@@ -23,6 +23,8 @@ from swapstats_core.cells import (
     Int64s,
     Sums,
     add_by_token,
+    add_rows,
+    by_token,
     late_rows,
     rows_of,
     to_sums,
@@ -294,10 +296,11 @@ class PartitionState:
         """Add rows to the head and to the windows that they are in."""
         self._memory.head.cells.append(unordered(minutes, tokens, rows))
         now = self.now_ms // MINUTE_MS
+        summed = by_token(tokens, rows)  # nearly always, all are in all windows
         for totals, length in zip(self._totals, self.config.window_minutes, strict=True):
             inside = (minutes > now - length) & (minutes <= now)
             if inside.all():
-                add_by_token(totals, tokens, rows, 1)
+                add_rows(totals, *summed, 1)
             elif inside.any():
                 add_by_token(totals, tokens[inside], rows[inside], 1)
         self._changed[tokens] = True
@@ -392,6 +395,11 @@ class PartitionState:
     def replace(self, parts: Sequence[Part], compacted: Compacted) -> None:
         """Put what was compacted in the place of its parts, unless they have expired meanwhile."""
         self._memory.replace(parts, compacted)
+
+    @property
+    def token_numbers(self) -> Mapping[str, int]:
+        """The number of each token that it has had to do with."""
+        return self._index
 
     @property
     def token_names(self) -> Sequence[str]:
