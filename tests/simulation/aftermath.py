@@ -89,4 +89,4 @@ def compare(world: World) -> None:
         _, number, offset = dict(letter.headers)["origin"].decode().split(":")
         letters[int(number)].add(int(offset))
     for partition, records in enumerate(world.records):
-        world.exactness.compare(partition, records, letters[partition])
+        world.exactness.compare(partition, records, world.audit.begun[partition], letters[partition])

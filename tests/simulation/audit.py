@@ -31,6 +31,8 @@ class Audit:
     refused_flips: int = 0
     refused_claims: int = 0
     newest: dict[int, Manifest] = field(default_factory=dict)
+    begun: dict[int, set[int]] = field(default_factory=dict)
+    """By partition: where the reading of a stored state began."""
     store_has_forgotten: bool = False
     _claims: dict[tuple[int, int], str] = field(default_factory=dict)
     _highest: dict[int, tuple[int, str]] = field(default_factory=dict)
@@ -68,6 +70,7 @@ class Audit:
                 f"p{partition}: manifests go back: {_place(before)}, then {_place(manifest)}",
             )
         self.newest[partition] = manifest
+        self.begun.setdefault(partition, set()).add(manifest.first_offset)
         self._tell(partition, manifest.offset)
 
     def store_lost(self, store: MemoryStore, partitions: int) -> None:

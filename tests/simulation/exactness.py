@@ -115,27 +115,26 @@ class Exactness:
         seen = Seen(self.time(), life.id, token, offset, origin.first_offset, origin.carried_until_ms, state)
         self.seen.setdefault(partition, []).append(seen)
 
-    def compare(self, partition: int, records: Sequence[MemoryRecord], stored_letters: AbstractSet[int]) -> None:
+    def compare(
+        self,
+        partition: int,
+        records: Sequence[MemoryRecord],
+        begun: AbstractSet[int],
+        stored_letters: AbstractSet[int],
+    ) -> None:
         """What is served holds exactly the records of which it says so. When a state that was rebuilt is current
-        again, its windows are also those of all records.
+        again, its windows are also those of all records. ``begun``: where the reading of a state began, served or not.
 
         Dead letters are those that a reader of all records must send. After a rebuild, records that nobody had read may
         lack theirs, and others may disagree with what the new state, or one that was carried over records that are
         gone, takes for their event.
         """
         seen = sorted(self.seen.get(partition, []), key=lambda seen: (seen.first_offset, seen.offset))
-        whole = _Told(self.config, self.partitions, partition, records, 0)
-        required, allowed = set(whole.until(len(records)).dead), set(whole.dead)
+        required, allowed = self._letters(partition, records, begun | {0}, seen)
         for first, some in itertools.groupby(seen, key=lambda seen: seen.first_offset):
             told = _Told(self.config, self.partitions, partition, records, first)
             for each in some:
                 self._compare(told.until(each.offset).oracle, each)
-            dead = told.until(len(records)).dead
-            required, allowed = required & dead, allowed | dead
-        for first in {each.first_offset for each in seen if each.carried_until_ms is not None}:
-            for end in range(1, first):  # what was carried over had been read up to there
-                dead = _Told(self.config, self.partitions, partition, records, 0).until(end).over(first).dead
-                required, allowed = required & dead, allowed | dead
         missing, surplus = required - stored_letters, stored_letters - allowed
         must(not missing, f"p{partition}: the dead letters of {sorted(missing)} are missing")
         must(not surplus, f"p{partition}: {sorted(surplus)} have dead letters")
@@ -152,6 +151,24 @@ class Exactness:
                 continue  # it has become unknown meanwhile: there are no windows to compare
             served, wanted = json.loads(shown.windows), _windows(expected, self.config)
             must(served == wanted, f"{shown}: {served}, must be {wanted}")
+
+    def _letters(
+        self, partition: int, records: Sequence[MemoryRecord], begun: AbstractSet[int], seen: Sequence[Seen]
+    ) -> tuple[set[int], set[int]]:
+        """The dead letters that every reader must have sent, and those that one may have."""
+        firsts = {each.first_offset for each in seen if each.carried_until_ms is not None}
+        readers = [
+            _Told(self.config, self.partitions, partition, records, first).until(len(records))
+            for first in begun | {each.first_offset for each in seen}
+        ]
+        readers += [  # what was carried over had been read up to `end`
+            _Told(self.config, self.partitions, partition, records, begin).until(end).over(first)
+            for first in firsts
+            for begin in begun
+            for end in range(begin + 1, first)
+        ]
+        dead = [reader.dead for reader in readers]
+        return set.intersection(*dead), set.union(*dead)
 
     def _compare(self, oracle: Oracle, seen: Seen) -> None:
         """What a state has carried over from records before its reading began isn't compared here; see `compare`."""
