@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
 
 from swapstats_api import spellings
+from swapstats_api.spellings import Spelt
 from swapstats_core import wire
 from tests.api.owner_model import Owner
 from tests.api.running import PARTITIONS, Api, home, running_api
@@ -111,9 +113,9 @@ async def test_made_up_addresses_cost_few_messages() -> None:
 
     known = spellings.Spellings(ask_all, lambda: 0)
     made_up = [f"0x{number:040x}" for number in range(2_000)]
-    assert set(await asyncio.gather(*(known.look(token, 5.0) for token in made_up))) == {()}
+    assert set(await asyncio.gather(*(known.look(token, 5.0) for token in made_up))) == {Spelt(whole=True)}
     assert len(questions) <= 6
-    assert await known.look(CHECKSUMMED, 5.0) == (LOWER,)
+    assert await known.look(CHECKSUMMED, 5.0) == Spelt((LOWER,), whole=True)
 
 
 async def test_who_does_not_answer_may_still_know_a_spelling() -> None:
@@ -124,8 +126,28 @@ async def test_who_does_not_answer_may_still_know_a_spelling() -> None:
 
     known = spellings.Spellings(ask_all, lambda: now_ms)
     replies[:] = [wire.PartitionSpellings(0, 1, [LOWER]), wire.PartitionSpellings(1, 1, [])]
-    assert await known.look(LOWER, 5.0) == (LOWER,)
+    assert await known.look(LOWER, 5.0) == Spelt((LOWER,), whole=True)
     now_ms, replies[0] = spellings.FOUND_MS, None
-    assert await known.look(LOWER, 5.0) == (LOWER,)
+    assert await known.look(LOWER, 5.0) == Spelt((LOWER,), whole=False)
     now_ms, replies[0] = now_ms + spellings.NOT_FOUND_MS, wire.PartitionSpellings(0, 1, [])
-    assert await known.look(LOWER, 5.0) == ()
+    assert await known.look(LOWER, 5.0) == Spelt(whole=True)
+
+
+@pytest.mark.parametrize("refused", [{"current": False}, {"rebuilding": 0.3, "current": False}])
+async def test_while_its_own_partition_catches_up_no_other_spelling_stands_for_a_token(
+    api: Api, refused: dict[str, Any]
+) -> None:
+    found = await owners(api, LOWER)
+    for name, value in refused.items():
+        setattr(found[home(CHECKSUMMED)], name, value)
+    answer = await api.get(f"/api/tokens/{CHECKSUMMED}/stats")
+    assert answer.status == 404
+    assert "try again" in answer.body["detail"]
+    assert (await api.get(f"/api/tokens/{LOWER}/stats")).body["token"] == LOWER
+
+
+async def test_while_a_partition_does_not_answer_nobody_says_that_an_address_is_unknown(api: Api) -> None:
+    found = await owners(api, LOWER)
+    await api.site.stop(found[home(LOWER)])
+    answer = await api.get(f"/api/tokens/{CHECKSUMMED}/stats")
+    assert (answer.status, answer.body["code"]) == (503, "unavailable")

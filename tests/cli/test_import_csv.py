@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from swapstats_cli.event import Event
-from swapstats_cli.importers.fault import ImportFault
+from swapstats_cli.importers.fault import ImportFault, Rules
 from swapstats_cli.importers.imported import Imported
 from swapstats_cli.importers.pool import Layout
 from swapstats_cli.importers.uniswap_v3_pool_csv import parse
+from swapstats_core.swap import Inlet
 
 COLUMNS = (
     "block_number,block_timestamp,tx_type,transaction_hash,tx_index,log_index,sender,receipt,amount0,amount1,liquidity"
@@ -104,7 +105,11 @@ def test_digits_that_were_told_wrong_are_refused_too() -> None:
 
 
 def test_dust_tells_no_price() -> None:
-    assert len(read(HEADER + swap(-5, 7) + swap(1, 0) + swap(0, -WETH)).events) == 3
+    dust = swap(-5, 7) + swap(1, 0) + swap(0, -WETH)
+    assert len(read(HEADER + ROW + dust).events) == 4
+    assert read(HEADER + dust, Layout(1, 6, 18)).read_as == str(Layout(1, 6, 18))
+    with pytest.raises(ImportFault, match=r"no swap tells a price .*assumed: token 1 .*--token-side"):
+        read(HEADER + dust)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +117,7 @@ def test_dust_tells_no_price() -> None:
     [((1, 0), "buy"), ((-1, 0), "sell"), ((0, -WETH), "buy"), ((0, WETH), "sell"), ((5, -7), "buy"), ((-5, 7), "sell")],
 )
 def test_the_other_amounts_sign_tells_the_side_of_a_trade_of_nothing(amounts: tuple[int, int], side: str) -> None:
-    assert read(HEADER + swap(*amounts)).events[0].side == side
+    assert read(HEADER + swap(*amounts) + ROW).events[0].side == side
 
 
 def test_what_is_left_out_is_counted_by_reason() -> None:
@@ -199,4 +204,4 @@ def test_a_broken_csv_is_refused_with_its_place(text: str, message: str) -> None
 
 def test_a_swap_of_the_future_is_refused() -> None:
     with pytest.raises(ImportFault, match=r"line 2: event_time is .* ahead"):
-        parse(HEADER + ROW, token="WETH", chain_id=1, latest_ms=1_704_412_000_000)
+        parse(HEADER + ROW, token="WETH", chain_id=1, rules=Rules(Inlet(), 1_704_412_000_000))

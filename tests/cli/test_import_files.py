@@ -12,10 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swapstats_cli.importers.fault import ImportFault
+from swapstats_cli.importers.fault import ImportFault, Rules
 from swapstats_cli.options import Format, ImportOptions, NoiseOptions
 from swapstats_cli.stream import Stream, imported
-from swapstats_core.swap import decode
+from swapstats_core.swap import Inlet, decode
 from tests.cli.test_import_csv import COLUMNS, ROW
 from tests.cli.test_import_logs import USDC_WETH, log
 from tests.cli.test_importers import LINE
@@ -30,14 +30,40 @@ POOLS = (Format.UNISWAP_V3_POOL_CSV, Format.ETH_GETLOGS)
 BOM = b"\xef\xbb\xbf"
 
 
-def stream(file_format: Format, data: bytes, times: bytes = TIMES, *, noisy: bool = False, **options: object) -> Stream:
+def stream(
+    file_format: Format,
+    data: bytes,
+    times: bytes = TIMES,
+    *,
+    noisy: bool = False,
+    count: int = 0,
+    inlet: Inlet | None = None,
+    **options: object,
+) -> Stream:
     given: dict[str, Any] = ({"token": "WETH"} if file_format in POOLS else {}) | options
     what = ImportOptions(path=Path("file"), file_format=file_format, **given)
-    return imported(what, data, times, NoiseOptions(preset=noisy), 120_000, 1, 0, NOW_MS)
+    return imported(what, data, times, NoiseOptions(preset=noisy), 120_000, 1, count, Rules(inlet or Inlet(), NOW_MS))
 
 
 def values(made: Stream) -> list[bytes]:
     return [record.value for record in made.records]
+
+
+@pytest.mark.parametrize("file_format", Format)
+def test_what_the_resource_refuses_is_refused_before_it_is_sent(file_format: Format) -> None:
+    with pytest.raises(ImportFault, match=r"amount_usd: [0-9.]+ is above limits.maxTradeUsd, 0.000000"):
+        stream(file_format, GOOD[file_format], inlet=Inlet(most_usd_micros=0))
+
+
+def test_of_raw_lines_those_are_judged_that_are_sent() -> None:
+    lines = LINE + b"\n\n" + LINE + b"\n{\n{\n"
+    assert stream(Format.JSONL, lines, raw=True).what.endswith(
+        "2 of 4 lines will be dead letters: malformed_json: 2 (first: line 4)"
+    )
+    made = stream(Format.JSONL, lines, raw=True, count=2)
+    assert (made.total, made.what) == (2, "importing file")
+    strict = stream(Format.JSONL, lines, raw=True, count=2, inlet=Inlet(most_usd_micros=0))
+    assert "2 of 2 lines will be dead letters: trade_too_large: 2 (first: line 1)" in strict.what
 
 
 @pytest.mark.parametrize("file_format", Format)

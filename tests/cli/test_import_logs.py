@@ -12,9 +12,10 @@ from swapstats_cli.event import Event
 from swapstats_cli.importers import eth_getlogs
 from swapstats_cli.importers.block_times import parse_block_times
 from swapstats_cli.importers.eth_getlogs import SWAP_TOPIC, Wanted
-from swapstats_cli.importers.fault import ImportFault
+from swapstats_cli.importers.fault import ImportFault, Rules
 from swapstats_cli.importers.imported import Imported
 from swapstats_cli.importers.pool import Layout
+from swapstats_core.swap import Inlet
 
 USDC_WETH = "0x88e6a0c2ddd26feeb64f039a2c41296fcb3f5640"
 WETH_USDC_ARBITRUM = "0xc31e54c7a869b9fcbecc14363cf510d1c41fa443"
@@ -73,7 +74,7 @@ def test_the_other_side_of_a_pool_and_other_digits() -> None:
     ("amounts", "side"), [((1, 0), "buy"), ((0, -(10**18)), "buy"), ((-1, 0), "sell"), ((0, 1), "sell")]
 )
 def test_a_purchase_of_nothing_is_a_purchase(amounts: tuple[int, int], side: str) -> None:
-    assert read(log(data=data_of(*amounts))).events[0].side == side
+    assert read(log(data=data_of(*amounts)), wanted=Wanted("WETH", layout=Layout(1, 6, 18))).events[0].side == side
 
 
 def test_a_pool_that_is_not_like_usdc_and_weth_must_be_told() -> None:
@@ -147,7 +148,7 @@ def test_a_whole_json_rpc_reply_is_taken_too() -> None:
 def test_a_swap_of_the_future_is_refused() -> None:
     logs = json.dumps([log()])
     with pytest.raises(ImportFault, match=r"log 0: event_time is .* ahead"):
-        eth_getlogs.parse(logs, WETH, BLOCK_TIMES, latest_ms=1_704_412_000_000)
+        eth_getlogs.parse(logs, WETH, BLOCK_TIMES, Rules(Inlet(), 1_704_412_000_000))
 
 
 DEEP = "[" * 100_000

@@ -11,12 +11,12 @@ import pytest
 
 from swapstats_cli.event import Event, encode
 from swapstats_cli.importers import jsonl, uniswap_v3_pool_csv
-from swapstats_cli.importers.fault import ImportFault
+from swapstats_cli.importers.fault import ANY_TIME, ImportFault, Rules
 from swapstats_cli.importers.shift import shifted_to_now
 from swapstats_cli.noise import NOISE_OF_A_BAD_DAY, Noise, add_noise, blocks_of
 from swapstats_core.fields import DAY_MS
 from swapstats_core.oracle import Oracle, Outcome
-from swapstats_core.swap import decode, event_time_ms, format_token, format_usd
+from swapstats_core.swap import Inlet, decode, event_time_ms, format_token, format_usd
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 REAL_DAY = DATA / "uniswap-v3-usdc-weth-005-2024-01-05.csv"
@@ -81,7 +81,7 @@ LINE = (
 
 
 def test_json_lines_are_understood_and_kept_as_they_are() -> None:
-    (line,) = jsonl.parse(b"\n" + LINE + b"\r\n  \n", latest_ms=2**62)
+    (line,) = jsonl.parse(b"\n" + LINE + b"\r\n  \n", ANY_TIME)
     assert line.value == LINE + b"\r"
     assert line.event == Event(
         1,
@@ -110,10 +110,10 @@ def test_json_lines_are_understood_and_kept_as_they_are() -> None:
 )
 def test_a_bad_line_is_refused_with_its_number_unless_raw(bad: bytes, message: str) -> None:
     with pytest.raises(ImportFault, match=message):
-        jsonl.parse(LINE + b"\n" + bad, latest_ms=1_767_614_431_200)
-    assert jsonl.raw_lines(LINE + b"\n" + bad)[1][1] == bad
+        jsonl.parse(LINE + b"\n" + bad, Rules(Inlet(), 1_767_614_431_200))
+    assert jsonl.raw_lines(LINE + b"\n" + bad)[1].value == bad
 
 
 def test_raw_lines_have_a_key_where_they_name_a_token() -> None:
     lines = [LINE, b"\xff\xfe", b'{"token":7}', b'{"token":"\\ud800"}', b'{"token":"ok"}', b"[" * 100_000]
-    assert [token for token, _ in jsonl.raw_lines(b"\n".join(lines))] == ["W", None, None, None, "ok", None]
+    assert [line.token for line in jsonl.raw_lines(b"\n".join(lines))] == ["W", None, None, None, "ok", None]

@@ -179,6 +179,14 @@ def test_messages_of_others_change_nothing() -> None:
     assert followed.state is None
 
 
+def test_an_address_is_followed_as_its_producers_spell_it() -> None:
+    followed, spelt = Followed("0x" + "AB" * 20), "0x" + "ab" * 20
+    followed.hear(json.dumps({"type": "state", "token": spelt, "seq": "7", "state": {"token": spelt, "n": 1}}))
+    change = {"op": "replace", "path": "/n", "value": 2}
+    assert followed.hear(json.dumps({"type": "patch", "token": spelt, "seq": "8", "patch": [change]})) is Heard.CHANGED
+    assert followed.state == {"token": spelt, "n": 2}
+
+
 @pytest.mark.parametrize(
     "messages",
     [

@@ -78,6 +78,21 @@ def test_a_window_that_says_that_it_is_not_whole_may_lack_something_the_others_m
     assert (report.different, report.windows, report.not_comparable) == (0, 1, 1)
     wrong = served(2, {"5m": ONE, "1h": TWO})
     assert fields(checked([FIRST, SECOND], [replace(wrong, since_ms=since_ms)]))[0][0] == "5m"
+    too_much = served(2, {"5m": TWO, "1h": WindowStats("0.000000", "3.000000000000000000", 1, 1, 0)})
+    assert fields(checked([FIRST, SECOND], [replace(too_much, since_ms=since_ms)]))[0][0] == "1h"
+
+
+def test_a_state_that_says_from_when_on_it_is_whole_may_lack_late_swaps_and_tokens_from_before() -> None:
+    late = make_swap(event_ms=START_MS - GRACE_MS - 1, log_index=5)
+    told = replace(served(2), since_ms=START_MS - 30 * MINUTE_MS)
+    assert checked([FIRST, late], [served(2)]).different == 1
+    assert checked([FIRST, late], [told]).different == 0
+    assert checked([FIRST, late], [replace(told, late=LateStats(2, None))]).different == 1
+    lacking = replace(position(1), since_ms=START_MS + 1)
+    report = checked([FIRST], unknown=["WETH"], before=lacking, after=position(1))
+    assert (report.different, report.not_comparable) == (0, 1)
+    whole = replace(lacking, since_ms=START_MS)
+    assert checked([FIRST], unknown=["WETH"], before=whole, after=position(1)).different == 1
 
 
 def test_each_reply_is_compared_at_its_own_offset() -> None:

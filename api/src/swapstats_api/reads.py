@@ -17,6 +17,7 @@ from swapstats_api.ports import Owners, Unanswered
 from swapstats_api.spellings import Spellings
 from swapstats_api.view import Document, Marks, document, known_since, marks, seconds, select, troubles
 from swapstats_core import wire, words
+from swapstats_core.addresses import folded
 from swapstats_core.methodology import methodology
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_settings.timekeeping import Now
@@ -140,13 +141,21 @@ class Reads:
         return answer
 
     async def _otherwise_spelt(self, token: str, refused: wire.Refused) -> View:
-        """The token that has the same address, if there is one. Raises Refusal."""
-        for spelling in await self._spellings.look(token, FAN_OUT_TIMEOUT_S):
+        """The token with the same address, if there is one and this spelling is certainly none. Raises Refusal."""
+        if not refused.current:
+            raise _unknown(token, refused)
+        spelt = await self._spellings.look(token, FAN_OUT_TIMEOUT_S)
+        for spelling in spelt.spellings:
             if spelling != token:
                 with contextlib.suppress(Full):
                     answer = await self._follower.read(spelling)
                     if isinstance(answer, View):
                         return answer
+        if not spelt.whole:
+            raise Unavailable(
+                f"no swap of {token!r} so far, but not every partition has answered, and this address may be spelt "
+                "otherwise in one of them: try again"
+            )
         raise _unknown(token, refused)
 
     def peek(self, token: str) -> Document | None:
@@ -240,6 +249,8 @@ def _unknown(token: str, refused: wire.Refused) -> UnknownToken:
         )
     elif worth.held is not None:
         why = f"no swap of it so far, but {words.held(refused.partition, worth.held)}"
+    elif worth.current and folded(token) is not None:
+        why = "no swap of this address, in any spelling, in the longest window"
     elif worth.current:
         why = "no swap of it in the longest window: check the id's spelling, letter case included"
     else:

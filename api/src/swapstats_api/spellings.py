@@ -26,8 +26,19 @@ AskAll = Callable[[Query], Awaitable[list[Reply | None]]]
 
 
 @dataclass(frozen=True, slots=True)
+class Spelt:
+    """All known spellings of an address, sorted. ``whole``: there is no other; every partition has answered."""
+
+    spellings: tuple[str, ...] = ()
+    whole: bool = False
+
+
+NOT_ASKED = Spelt()
+
+
+@dataclass(frozen=True, slots=True)
 class _Known:
-    spellings: tuple[str, ...]
+    spelt: Spelt
     until_ms: int
 
 
@@ -45,22 +56,20 @@ class Spellings:
         """The other spellings of a token that are tokens of their own, as far as is known; never waits."""
         address = folded(token)
         known = None if address is None else self._known.get(address)
-        return () if known is None else tuple(spelling for spelling in known.spellings if spelling != token)
+        return () if known is None else tuple(spelling for spelling in known.spelt.spellings if spelling != token)
 
-    async def look(self, token: str, wait_s: float) -> tuple[str, ...]:
-        """All known spellings of the address that a token looks like, sorted; none if it looks like none. Waits so long
-        at most.
-        """
+    async def look(self, token: str, wait_s: float) -> Spelt:
+        """How the address that a token looks like is spelt; in no way if it looks like none. Waits so long at most."""
         address = folded(token)
         if address is None:
-            return ()
+            return Spelt(whole=True)
         known = self._known.get(address)
         if known is None or known.until_ms <= self._clock_ms():
             waiting = self._enqueue(address)
             if waiting is not None:
                 await asyncio.wait([waiting], timeout=wait_s)
             known = self._known.get(address)
-        return () if known is None else known.spellings
+        return NOT_ASKED if known is None else known.spelt
 
     def refresh(self, token: str) -> None:
         """Look a token's spellings up again, if what is known is old."""
@@ -96,10 +105,10 @@ class Spellings:
         whole, now_ms = len(answers) == len(replies), self._clock_ms()
         for address in addresses:
             before = self._known.get(address)
-            kept = () if whole or before is None else before.spellings  # who doesn't answer may know it still
+            kept = () if whole or before is None else before.spelt.spellings  # who doesn't answer may know it still
             spellings = tuple(sorted({*kept, *found.get(address, ())}))
             kept_ms = FOUND_MS if spellings and whole else NOT_FOUND_MS
-            self._known[address] = _Known(spellings, now_ms + kept_ms)
+            self._known[address] = _Known(Spelt(spellings, whole), now_ms + kept_ms)
             self._known.move_to_end(address)
         while len(self._known) > KEPT:
             self._known.popitem(last=False)

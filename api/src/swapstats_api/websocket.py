@@ -8,6 +8,7 @@
     {"ping":X}                         {"type":"pong","ping":X}
     anything wrong                     {"type":"error","code":...,"detail":...,"token":ID if it concerns one}
 
+An ID that is an address may be answered with the spelling that its producers use: that one is followed from then on.
 A seq is a decimal string that grows by one with each patch of a token; its beginning is arbitrary. A state may come at
 any time and replaces everything known of its token: a client that was too slow gets it instead of what it missed.
 """

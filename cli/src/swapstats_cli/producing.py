@@ -10,6 +10,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from swapstats_cli.importers.fault import Rules
 from swapstats_cli.importers.imported import ByReason
 from swapstats_cli.kafka import BrokerFault, client_options, partition_count, started_producer
 from swapstats_cli.options import GenerateOptions, ProduceOptions
@@ -32,7 +33,8 @@ def prepare(options: ProduceOptions) -> tuple[Target, Stream]:
         return target, generated(what, options.noise, grace_ms, options.seed, options.count, wall_ms)
     data = what.path.read_bytes()
     times = None if what.block_times is None else what.block_times.read_bytes()
-    return target, imported(what, data, times, options.noise, grace_ms, options.seed, options.count, wall_ms())
+    rules = Rules(target.inlet, wall_ms())
+    return target, imported(what, data, times, options.noise, grace_ms, options.seed, options.count, rules)
 
 
 async def run(options: ProduceOptions, target: Target, stream: Stream) -> Summary:

@@ -13,7 +13,7 @@ from operator import attrgetter
 from swapstats_cli.event import Event, encode
 from swapstats_cli.generate import GeneratorConfig, generate
 from swapstats_cli.importers import jsonl
-from swapstats_cli.importers.fault import ImportFault, checked
+from swapstats_cli.importers.fault import ImportFault, Rules, checked
 from swapstats_cli.importers.formats import check_options, imported_from, unpacked
 from swapstats_cli.importers.imported import ByReason
 from swapstats_cli.importers.shift import shifted_to_now
@@ -74,7 +74,7 @@ def imported(
     grace_ms: int,
     seed: int,
     count: int,
-    now_ms: int,
+    rules: Rules,
 ) -> Stream:
     """The stream of a file's content. Raises ImportFault, and ValueError naming the option that is out of range."""
     if options.speed is not None and not 0 < options.speed < math.inf:
@@ -88,26 +88,28 @@ def imported(
     check_options(options)
     left_out, read_as = ByReason(), None
     if options.raw:
-        records = [Outgoing(0, token, value) for token, value in jsonl.raw_lines(data)]
-        refused = jsonl.refused(data, now_ms)
+        raw = jsonl.raw_lines(data)[: count or None]
+        records = [Outgoing(0, line.token, line.value) for line in raw]
+        refused = jsonl.refused(raw, rules)
         if refused.counts:
             read_as = f"{sum(refused.counts.values())} of {len(records)} lines will be dead letters: {refused}"
     elif options.file_format is Format.JSONL and plain and options.speed is None:
-        lines = jsonl.parse(unpacked(data), latest_ms=now_ms)
+        lines = jsonl.parse(unpacked(data), rules)
         records = [Outgoing(0, line.event.token, line.value) for line in lines]
     else:
-        found = imported_from(data, options, block_times, sys.maxsize if options.shift_to_now else now_ms)
+        of_any_time = dataclasses.replace(rules, latest_ms=sys.maxsize)
+        found = imported_from(data, options, block_times, of_any_time if options.shift_to_now else rules)
         left_out, read_as = found.left_out, found.read_as
         events = found.events
         if options.shift_to_now and events:
-            events = shifted_to_now(events, now_ms)
-            checked(min(events, key=attrgetter("event_time")), "the oldest event, moved by --shift-to-now", now_ms)
+            events = shifted_to_now(events, rules.latest_ms)
+            checked(min(events, key=attrgetter("event_time")), "the oldest event, moved by --shift-to-now", rules)
         in_time = options.speed is not None
         records = [_outgoing(sent) for sent in _transmissions(events, noisy, grace_ms, seed, in_time=in_time)]
     records = records[: count or None]
     if not records:
         raise ImportFault(f"{options.path} holds no events: nothing to send (left out: {left_out})")
-    pace = Pace() if options.speed is None else Pace(records[0].at_ms, now_ms, options.speed)
+    pace = Pace() if options.speed is None else Pace(records[0].at_ms, rules.latest_ms, options.speed)
     what = f"importing {options.path.name}" + (f": {read_as}" if read_as else "")
     return Stream(what, iter(records), pace, len(records), left_out)
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_core.spec import Source, SwapStatsResource, SwapStatsSpec
+from swapstats_core.swap import Inlet
 from swapstats_settings.resource import load_resource
 
 DEFAULT_DATA_DIR = Path(".swapstats")
@@ -25,6 +26,7 @@ class Target:
     """A topic to produce to."""
 
     source: Source
+    inlet: Inlet
     grace_ms: int
     partitions: int | None
     """What the caller or the resource says; None: whatever the broker says."""
@@ -69,7 +71,7 @@ def kafka_target(
         update={"brokers": brokers.split(",") if brokers else source.brokers, "topic": topic_spec}
     )
     own_topic = known and topic in (None, spec.source.topic.name)
-    return Target(source, spec.grace, partitions or (source.topic.partitions if own_topic else None))
+    return Target(source, Inlet.of(spec), spec.grace, partitions or (source.topic.partitions if own_topic else None))
 
 
 def http_url(url: str | None, data_dir: Path | None) -> str:

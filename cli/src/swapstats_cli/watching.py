@@ -8,6 +8,8 @@ from typing import Any
 import jsonpatch
 import msgspec
 
+from swapstats_core.addresses import folded
+
 State = dict[str, Any]
 """The API's reply for a token, as JSON."""
 
@@ -65,6 +67,8 @@ class Followed:
             raise Interrupted(message.detail)
         if message.type == "error":
             raise Refusal(message.detail or "the server refuses without a reason")
+        if message.type == "state" and message.token is not None and _is_one_address(message.token, self.token):
+            self.token = message.token  # as its producers spell it
         if message.token != self.token:
             return Heard.NOTHING
         if message.type == "state" and message.state is not None:
@@ -77,3 +81,8 @@ class Followed:
             self._seq += 1
             return Heard.CHANGED
         return Heard.NOTHING
+
+
+def _is_one_address(one: str, other: str) -> bool:
+    address = folded(one)
+    return address is not None and address == folded(other)

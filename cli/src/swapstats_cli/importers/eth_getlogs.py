@@ -9,7 +9,6 @@ events are left out, and those of other pools than the one that is asked for: to
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import msgspec
 
 from swapstats_cli.event import Event
 from swapstats_cli.importers.block_times import NO_TIMES, time_ms
-from swapstats_cli.importers.fault import ImportFault, checked
+from swapstats_cli.importers.fault import ANY_TIME, ImportFault, Rules, checked
 from swapstats_cli.importers.imported import ByReason, Imported
 from swapstats_cli.importers.pool import Layout, Pool
 
@@ -83,12 +82,9 @@ class Wanted:
             raise ImportFault(f"--pool: {self.pool[:60]!r} is no address: write 0x and 40 hexadecimal digits")
 
 
-def parse(
-    text: str, wanted: Wanted, block_times_ms: Mapping[int, int] = NO_TIMES, latest_ms: int = sys.maxsize
-) -> Imported:
+def parse(text: str, wanted: Wanted, block_times_ms: Mapping[int, int] = NO_TIMES, rules: Rules = ANY_TIME) -> Imported:
     """The swaps in the order of the file. ``block_times_ms``: Unix ms by block number, for logs without a timestamp.
 
-    ``latest_ms``: an event more than 60 s after it is refused, as a shard does with the record's timestamp.
     Raises ImportFault.
     """
     logs, left_out = _logs(text), ByReason()
@@ -108,7 +104,7 @@ def parse(
         if event is None:
             left_out.count("swaps of 0 for 0", place)
         else:
-            events.append(checked(event, place, latest_ms))
+            events.append(checked(event, place, rules))
     return Imported(events, left_out, pool.read_as())
 
 

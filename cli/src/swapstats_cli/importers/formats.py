@@ -7,10 +7,11 @@ from typing import Final, assert_never
 from swapstats_cli.event import Event
 from swapstats_cli.importers import eth_getlogs, jsonl, uniswap_v3_pool_csv
 from swapstats_cli.importers.block_times import NO_TIMES, parse_block_times
-from swapstats_cli.importers.fault import ImportFault, checked
+from swapstats_cli.importers.fault import ImportFault, Rules, checked
 from swapstats_cli.importers.imported import Imported
 from swapstats_cli.importers.pool import Layout
 from swapstats_cli.options import Format, ImportOptions
+from swapstats_core.swap import Inlet
 
 _ONLY_FOR_POOLS = (Format.UNISWAP_V3_POOL_CSV, Format.ETH_GETLOGS)
 _APPLIES_TO: Final[dict[str, tuple[tuple[Format, ...], str]]] = {
@@ -34,26 +35,23 @@ _PACKED: Final = {
 }
 
 
-def imported_from(data: bytes, options: ImportOptions, block_times: bytes | None, latest_ms: int) -> Imported:
-    """The events in a file's content, in its order. Raises ImportFault.
-
-    ``latest_ms``: the time (Unix ms) after which, plus a minute, an event counts as one from the future.
-    """
+def imported_from(data: bytes, options: ImportOptions, block_times: bytes | None, rules: Rules) -> Imported:
+    """The events in a file's content, in its order. Raises ImportFault."""
     match options.file_format:
         case Format.JSONL:
-            return Imported([line.event for line in jsonl.parse(unpacked(data), latest_ms=latest_ms)])
+            return Imported([line.event for line in jsonl.parse(unpacked(data), rules)])
         case Format.UNISWAP_V3_POOL_CSV:
             return uniswap_v3_pool_csv.parse(
                 _text(unpacked(data)),
                 token=_token(options),
                 chain_id=_chain_id(options),
                 layout=_layout(options),
-                latest_ms=latest_ms,
+                rules=rules,
             )
         case Format.ETH_GETLOGS:
             wanted = eth_getlogs.Wanted(_token(options), _chain_id(options), _layout(options), options.pool)
             times = NO_TIMES if block_times is None else parse_block_times(unpacked(block_times))
-            return eth_getlogs.parse(_text(unpacked(data)), wanted, times, latest_ms)
+            return eth_getlogs.parse(_text(unpacked(data)), wanted, times, rules)
     assert_never(options.file_format)
 
 
@@ -78,7 +76,7 @@ def unpacked(data: bytes) -> bytes:
 def _token(options: ImportOptions) -> str:
     if options.token is None:
         raise ImportFault(f"{options.file_format} doesn't name its token: say which with --token, as in --token WETH")
-    checked(Event(1, "0x0", 0, options.token, "buy", "1", "1", _ANY_TIME_MS), "--token", _ANY_TIME_MS)
+    checked(Event(1, "0x0", 0, options.token, "buy", "1", "1", _ANY_TIME_MS), "--token", Rules(Inlet(), _ANY_TIME_MS))
     return options.token
 
 

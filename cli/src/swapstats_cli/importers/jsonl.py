@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import msgspec
 
 from swapstats_cli.event import Event
-from swapstats_cli.importers.fault import ImportFault
+from swapstats_cli.importers.fault import ImportFault, Rules
 from swapstats_cli.importers.imported import ByReason
-from swapstats_core.swap import RecordedSwap, Reject, decode, decode_recorded, format_token, format_usd
+from swapstats_core.swap import RecordedSwap, Reject, format_token, format_usd
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -19,17 +22,16 @@ class Line(msgspec.Struct, frozen=True):
     event: Event
 
 
-def parse(data: bytes, *, latest_ms: int) -> list[Line]:
+def parse(data: bytes, rules: Rules) -> list[Line]:
     """The lines of the file in its order; blank ones are skipped.
 
-    Raises ImportFault with the number of the first line that no shard would accept. ``latest_ms``: an event more than
-    60 s after it is refused, as a shard does with the record's timestamp.
+    Raises ImportFault with the number of the first line that no shard would accept.
     """
     lines = []
     for number, value in enumerate(data.split(b"\n"), start=1):
         if value.strip():
             try:
-                swap = decode_recorded(value, latest_ms)
+                swap = rules.inlet.decode_recorded(value, rules.latest_ms)
             except Reject as reject:
                 raise ImportFault(
                     f"line {number}: {reject.detail} (to send bad lines too, for example to see dead letters: --raw)"
@@ -38,20 +40,28 @@ def parse(data: bytes, *, latest_ms: int) -> list[Line]:
     return lines
 
 
-def raw_lines(data: bytes) -> list[tuple[str | None, bytes]]:
-    """Every line that isn't blank with its token, or None where it names no token; nothing is checked."""
-    return [(_token(value), value) for value in data.split(b"\n") if value.strip()]
+class RawLine(NamedTuple):
+    """A line as it stands, with its number, and its token if it names one."""
+
+    number: int
+    token: str | None
+    value: bytes
 
 
-def refused(data: bytes, latest_ms: int) -> ByReason:
+def raw_lines(data: bytes) -> list[RawLine]:
+    """Every line that isn't blank; nothing is checked."""
+    lines = enumerate(data.split(b"\n"), start=1)
+    return [RawLine(number, _token(value), value) for number, value in lines if value.strip()]
+
+
+def refused(lines: Iterable[RawLine], rules: Rules) -> ByReason:
     """The lines that shards will make dead letters of, by the reason of those."""
     found = ByReason()
-    for number, value in enumerate(data.split(b"\n"), start=1):
-        if value.strip():
-            try:
-                decode(value, latest_ms)
-            except Reject as reject:
-                found.count(reject.reason, f"line {number}")
+    for line in lines:
+        try:
+            rules.inlet.decode(line.value, rules.latest_ms)
+        except Reject as reject:
+            found.count(reject.reason, f"line {line.number}")
     return found
 
 

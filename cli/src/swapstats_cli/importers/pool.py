@@ -71,6 +71,7 @@ class Pool:
         self._layout = USDC_WETH if layout is None else layout
         self._usd_micros = 0
         self._token_atto = 0
+        self._trades = 0
 
     def trade(self, amount0: int, amount1: int, place: str) -> Trade | None:
         """The swap of these amounts, in their tokens' smallest units; None if both are 0: nothing says which side.
@@ -99,6 +100,7 @@ class Pool:
         if token and usd and max(abs(token), abs(usd)) >= _DUST:
             self._usd_micros += usd_micros
             self._token_atto += token_atto
+        self._trades += 1
         # Where none of the token moved, what was paid for it tells.
         side: Literal["buy", "sell"] = "buy" if token < 0 or (token == 0 and usd > 0) else "sell"
         return Trade(side, format_token(token_atto), format_usd(usd_micros))
@@ -106,6 +108,8 @@ class Pool:
     def read_as(self) -> str:
         """How the trades were understood, for people. Raises ImportFault if that was assumed and isn't believable."""
         if not self._usd_micros and not self._token_atto:
+            if self._assumed and self._trades:
+                raise ImportFault(f"no swap tells a price that would speak for it ({self._understood()}): {_REMEDY}")
             return self._understood()
         price = _price(self._usd_micros, self._token_atto)
         usd = self._usd_micros * 10 ** (TOKEN_DIGITS - USD_DIGITS)

@@ -8,13 +8,12 @@ isn't closed is found where it opens.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from swapstats_cli.event import Event
-from swapstats_cli.importers.fault import ImportFault, checked
+from swapstats_cli.importers.fault import ANY_TIME, ImportFault, Rules, checked
 from swapstats_cli.importers.imported import ByReason, Imported
 from swapstats_cli.importers.pool import Layout, Pool
 from swapstats_core.swap import Reject, event_time_ms
@@ -38,13 +37,10 @@ _COUNT = re.compile(r"[0-9]{1,19}")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(Z|[+-]\d{2}:\d{2})?", re.ASCII)
 
 
-def parse(
-    text: str, *, token: str, chain_id: int, layout: Layout | None = None, latest_ms: int = sys.maxsize
-) -> Imported:
+def parse(text: str, *, token: str, chain_id: int, layout: Layout | None = None, rules: Rules = ANY_TIME) -> Imported:
     """The swaps of the file; rows of other types, and lines that end before they tell their type, are left out.
 
-    ``layout`` None: it is assumed, see `pool.Pool`. ``latest_ms``: an event more than 60 s after it is refused, as a
-    shard does with the record's timestamp. Raises ImportFault.
+    ``layout`` None: it is assumed, see `pool.Pool`. Raises ImportFault.
     """
     pool, left_out = Pool(layout), ByReason()
     events: list[Event] = []
@@ -53,7 +49,7 @@ def parse(
         if event is None:
             left_out.count("swaps of 0 for 0", row.place)
         else:
-            events.append(checked(event, row.place, latest_ms))
+            events.append(checked(event, row.place, rules))
     return Imported(events, left_out, pool.read_as())
 
 

@@ -29,6 +29,7 @@ class _Partition(msgspec.Struct):
     offset: int
     incarnation: str
     carried_until_ms: int | None
+    known_since: str | None = None
     progress: float | None = None
     """Share read of what replaces a lost snapshot; None: nothing is lost."""
 
@@ -83,7 +84,9 @@ class Api:
         """Each answered partition's position, and the partitions for which nobody answers. Raises CannotVerify."""
         decoded = await self._partitions()
         return {
-            p.partition: Position(p.partition, p.first_offset, p.offset, p.incarnation, p.carried_until_ms)
+            p.partition: Position(
+                p.partition, p.first_offset, p.offset, p.incarnation, p.carried_until_ms, _since_ms(p.known_since)
+            )
             for p in decoded.partitions
         }, decoded.missing
 
@@ -124,7 +127,11 @@ class Api:
         elif reply.status_code in _TRY_AGAIN:
             replies.unanswered.append(token)
         elif reply.status_code == httpx.codes.OK:
-            replies.served.append(_served(self._decode(reply, _Stats)))
+            stats = self._decode(reply, _Stats)
+            if stats.token == token:
+                replies.served.append(_served(stats))
+            else:  # another spelling of the same address
+                replies.unknown.append(token)
         else:
             raise CannotVerify(f"{reply.url} answers {reply.status_code}: {reply.text[:200]}")
 
@@ -150,7 +157,6 @@ class Api:
 
 
 def _served(stats: _Stats) -> Served:
-    since_ms = 0 if stats.known_since is None else unix_ms(stats.known_since)
     return Served(
         stats.token,
         stats.partition,
@@ -160,5 +166,9 @@ def _served(stats: _Stats) -> Served:
         stats.windows,
         stats.stale,
         stats.late,
-        since_ms,
+        _since_ms(stats.known_since),
     )
+
+
+def _since_ms(known_since: str | None) -> int:
+    return 0 if known_since is None else unix_ms(known_since)

@@ -83,7 +83,10 @@ class Days:
 
     async def daily(self) -> dict[Day, DayTotals] | None:
         """Return ``daily``, computed again; None if the recorder is writing. Raises CannotVerify."""
-        beyond = f"SELECT count() FROM {self._records} WHERE NOT ({self._committed})"  # noqa: S608 - our names
+        beyond = (
+            f"SELECT count() FROM {self._records} "  # noqa: S608 - our names
+            f"WHERE {since_open_days(self._spec)} AND NOT ({self._committed})"
+        )
         if (await self._query(beyond))[0][0]:
             return None
         refresh = f"{self._database}.swaps_daily_refresh"

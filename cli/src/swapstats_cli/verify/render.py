@@ -39,6 +39,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "windows": report.windows,
         "different": report.different,
         "gaps": report.gaps,
+        "notes": report.notes,
         "partitions": [asdict(partition) for partition in report.partitions],
         "clickhouse": None if report.rows is None else asdict(report.rows),
         "clickhouse_records": None if report.records is None else asdict(report.records),
@@ -67,6 +68,8 @@ def _parts(report: Report) -> Iterator[RenderableType]:
         yield _day_differences(report.days.differences[:SHOWN])
     for gap in report.gaps:
         yield Text(f"not compared: {gap}", style="yellow")
+    for note in report.notes:
+        yield Text(f"not compared: {note}")
     yield _verdict(report)
 
 

@@ -136,7 +136,7 @@ class DaysReport:
 @dataclass(slots=True)
 class Report:
     """All findings. ``rows``: of ``raw_swaps``; ``records``: of ``swap_records``; ``days``: of ``daily``. ``gaps`` say
-    in a sentence each what could not be compared.
+    in a sentence each what could not be compared though it should be, ``notes`` what couldn't as the system is now.
     """
 
     partitions: list[PartitionReport] = field(default_factory=list)
@@ -144,6 +144,7 @@ class Report:
     records: RowsReport | None = None
     days: DaysReport | None = None
     gaps: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def different(self) -> int:

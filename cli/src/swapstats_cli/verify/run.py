@@ -93,7 +93,7 @@ class Verification:
             beginnings = await topic.beginnings(range(self._partitions))
             learnt = await self._learn(topic, before, beginnings)
             served = await self._ask(api, before, learnt.tokens)
-            clickhouse = await self._clickhouse(connection, beginnings) if self._with_clickhouse else None
+            clickhouse = await self._clickhouse(connection, beginnings, before) if self._with_clickhouse else None
             await self._recompute(topic, self._checks(served, beginnings, learnt.began_ms), beginnings, clickhouse)
         if clickhouse is not None:
             await self._compare_clickhouse(clickhouse)
@@ -177,7 +177,9 @@ class Verification:
     def _oracle(self) -> Oracle:
         return Oracle.of(self._spec)
 
-    async def _clickhouse(self, connection: Mapping[str, Any], beginnings: Mapping[int, int]) -> _ClickHouse | None:
+    async def _clickhouse(
+        self, connection: Mapping[str, Any], beginnings: Mapping[int, int], before: Mapping[int, Position]
+    ) -> _ClickHouse | None:
         """The checks of what the recorder has vouched for; None, and a gap, when there is nothing."""
         source = self._spec.source
         try:
@@ -190,6 +192,9 @@ class Verification:
         if not committed:
             self._report.gaps.append("ClickHouse: the recorder has committed nothing yet")
             return None
+        if lacking := [p for p, at in sorted(before.items()) if p not in committed and at.offset > beginnings[p]]:
+            which = ", ".join(map(str, lacking))
+            self._report.gaps.append(f"ClickHouse: the recorder has committed nothing of partition {which} yet")
         expired_before_ms = self._now_ms - self._spec.stores.clickhouse.delete_after
         # Not the oldest open day: at midnight it closes.
         first_day = max(self._now_ms // DAY_MS - OPEN_DAYS + 1, -(-expired_before_ms // DAY_MS))
@@ -251,5 +256,13 @@ class Verification:
         expected = check.expected()
         check.report.compared = check.compare("records", await days.counted(), expected)
         daily = await days.daily()
-        if daily is not None:
+        if daily is None:
+            self._report.notes.append(
+                "ClickHouse's view daily: the recorder is writing; what it is made of was compared"
+            )
+        else:
             check.report.daily_compared = check.compare("daily", daily, expected)
+        if expected and not check.report.compared:
+            self._report.notes.append(
+                "ClickHouse's days: the topic has no whole day, or its partitions had another topic"
+            )
