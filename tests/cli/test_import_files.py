@@ -51,18 +51,20 @@ def values(made: Stream) -> list[bytes]:
 
 @pytest.mark.parametrize("file_format", Format)
 def test_what_the_resource_refuses_is_refused_before_it_is_sent(file_format: Format) -> None:
-    with pytest.raises(ImportFault, match=r"amount_usd: [0-9.]+ is above limits.maxTradeUsd, 0.000000"):
-        stream(file_format, GOOD[file_format], inlet=Inlet(most_usd_micros=0))
+    data = GOOD[file_format].replace(b'"removed":true', b'"removed":false')
+    with pytest.raises(ImportFault, match=r"amount_usd: [0-9.]+ is above limits.maxTradeUsd, 0.000001"):
+        stream(file_format, data, inlet=Inlet(most_usd_micros=1))
 
 
 def test_of_raw_lines_those_are_judged_that_are_sent() -> None:
-    lines = LINE + b"\n\n" + LINE + b"\n{\n{\n"
+    line = LINE.replace(b'"removed":true', b'"removed":false')
+    lines = line + b"\n\n" + line + b"\n{\n{\n"
     assert stream(Format.JSONL, lines, raw=True).what.endswith(
         "2 of 4 lines will be dead letters: malformed_json: 2 (first: line 4)"
     )
     made = stream(Format.JSONL, lines, raw=True, count=2)
     assert (made.total, made.what) == (2, "importing file")
-    strict = stream(Format.JSONL, lines, raw=True, count=2, inlet=Inlet(most_usd_micros=0))
+    strict = stream(Format.JSONL, lines, raw=True, count=2, inlet=Inlet(most_usd_micros=1))
     assert "2 of 2 lines will be dead letters: trade_too_large: 2 (first: line 1)" in strict.what
 
 

@@ -141,13 +141,13 @@ class Shard:
             if (age_ms := replica.snapshot_age_ms(now)) is not None
         ]
         ahead = [
-            f"partition {partition}: a wrong clock or a record of the future has taken its time "
-            f"{(replica.state.now_ms - now.wall_ms) // 1000} s ahead; until then it isn't current"
+            f"partition {partition}: a wrong clock or a record of the future has taken its time ahead, to "
+            f"{rfc3339(replica.state.now_ms)}; before that it isn't current"
             for partition, replica in owned.items()
             if now.known and replica.state.now_ms > now.wall_ms + CURRENT_WITHIN_MS
         ]
         old = [
-            f"partition {partition}: no snapshot could be stored for {age_ms // 1000} s"
+            f"partition {partition}: no snapshot could be stored for {age_ms // 60_000} min"
             for partition, age_ms in ages
             if age_ms > old_ms
         ]

@@ -1,1 +1,1 @@
-"""HTTP and WebSocket in front of the shards: reads are served from followed tokens in RAM (DESIGN section 6)."""
+"""HTTP and WebSocket in front of the shards: reads are served from followed tokens in RAM."""

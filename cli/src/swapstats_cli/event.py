@@ -14,7 +14,7 @@ import msgspec
 class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One swap in one block. ``amount_usd`` and ``amount_token`` are decimal strings; ``event_time`` is Unix ms.
 
-    The fields are those of the topic's JSON (DESIGN section 3); absent optional ones aren't written.
+    The fields are those of the topic's JSON (``docs/events.md``); absent optional ones aren't written.
     """
 
     chain_id: int
