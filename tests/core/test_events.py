@@ -6,20 +6,34 @@ as told by several producers, each in its own words.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from swapstats_core.batch import Batch
+from swapstats_core.identities import Probe, halves
+from swapstats_core.keyed import KeyedHash
+from swapstats_core.memory import Memory
 from swapstats_core.oracle import Oracle, Outcome, WindowTotals
 from swapstats_core.partition import PartitionState
 from swapstats_core.swap import RecordedSwap, Swap
-from tests.core.test_partition_against_oracle import KEY, counts, engine_config, oracle_for, thorough, windows_of
+from tests.core.test_partition_against_oracle import (
+    KEY,
+    compact_fully,
+    counts,
+    engine_config,
+    oracle_for,
+    thorough,
+    windows_of,
+)
 from tests.kit.streams import HOUR_MS, MINUTE_MS, START_MS, Config, Names, again, make_swap, named
 
 CONFIG = Config((5, 60), 600_000, HOUR_MS, 30 * MINUTE_MS)
 """Everything comes within grace and horizon."""
+LOUD = Outcome.CONFLICTING_REMOVAL
 ADD = make_swap(block=7, block_hash="0xaa", usd_micros=100, token_atto=9)
 SIBLING = again(ADD, block_hash="0xbb", event_ms=START_MS + 1_000)
 HIGHER = again(ADD, block=8, block_hash="0xcc", event_ms=START_MS + 12_000)
@@ -184,12 +198,11 @@ def _told(inclusion: Inclusion, names: Names) -> RecordedSwap:
     return make_swap(event_ms=inclusion.event_ms, usd_micros=inclusion.number, **names)
 
 
-@thorough
-@given(st.lists(st.tuples(st.integers(1, 3), st.booleans(), namings), min_size=1, max_size=8), st.data())
-def test_with_revisions_the_last_word_counts_in_any_order(
-    said: list[tuple[int, bool, int]], data: st.DataObject
-) -> None:
-    """A node goes to and fro between blocks, and says so; nothing is ambiguous."""
+to_and_fro = st.lists(st.tuples(st.integers(1, 3), st.booleans(), namings), min_size=1, max_size=8)
+
+
+def with_revisions(said: list[tuple[int, bool, int]]) -> tuple[list[RecordedSwap], int]:
+    """What a node says that goes to and fro between blocks, and what counts in the end; nothing is ambiguous."""
     records: list[RecordedSwap] = []
     canonical = 0
     for revision, (chosen, is_removed, naming) in enumerate(said):
@@ -200,12 +213,115 @@ def test_with_revisions_the_last_word_counts_in_any_order(
         names = named(block, 0 if naming == 1 else naming)  # a number alone doesn't tell an orphan from its sibling
         swap = make_swap(event_ms=START_MS + 1_000 * block, usd_micros=block, revision=revision, **names)
         records.append(removed(swap) if is_removed else swap)
+    return records, canonical
+
+
+@thorough
+@given(to_and_fro, st.data())
+def test_with_revisions_the_last_word_counts_in_any_order(
+    said: list[tuple[int, bool, int]], data: st.DataObject
+) -> None:
+    records, canonical = with_revisions(said)
     repeated = records + data.draw(st.lists(st.sampled_from(records), max_size=4) if records else st.just([]))
     if not repeated:
         return
     totals, outcomes = told(list(data.draw(st.permutations(repeated))))
     assert not any(outcome.is_letter for outcome in outcomes)
     assert totals.usd_micros == canonical
+
+
+@thorough
+@given(to_and_fro)
+@example([(1, False, 0), (1, True, 0), (1, False, 0)])
+def test_what_was_said_with_revisions_may_be_said_again_behind_the_horizon(said: list[tuple[int, bool, int]]) -> None:
+    """As by a producer that starts again from an old checkpoint."""
+    records, canonical = with_revisions(said)
+    later = make_swap("USDC", START_MS + 40 * MINUTE_MS, log_index=9)
+    config = Config((5, 60), HOUR_MS, HOUR_MS, 30 * MINUTE_MS)
+    oracle, state = oracle_for(config), PartitionState(engine_config(config), KEY)
+    story: list[Swap] = [*records, later, *records]
+    outcomes = [oracle.add(swap) for swap in story]
+    assert [counts(state.apply([swap])) for swap in story] == [{outcome: 1} for outcome in outcomes]
+    assert oracle.window("WETH", 60, START_MS + 40 * MINUTE_MS).usd_micros == canonical
+
+
+def test_a_removal_behind_the_horizon_takes_back_what_was_said_with_a_revision_but_once() -> None:
+    config = Config((60,), 5 * MINUTE_MS, HOUR_MS, MINUTE_MS)
+    first, undone, back = again(ADD, revision=1), removed(ADD, revision=2), again(ADD, revision=3)
+    other = make_swap("USDC", START_MS + MINUTE_MS, log_index=1)
+    for story, last in (([first, other, undone], Outcome.REMOVED), ([first, undone, back, other, undone], LOUD)):
+        oracle, state = oracle_for(config), PartitionState(engine_config(config), KEY)
+        outcomes = [oracle.add(swap) for swap in story]
+        assert outcomes[-1] is last
+        assert [counts(state.apply([swap])) for swap in story] == [{outcome: 1} for outcome in outcomes]
+
+
+def test_blocks_of_an_open_event_are_told_apart_by_more_than_is_kept_of_a_closed_one() -> None:
+    """The same, however the records are batched."""
+    hashes, seen = KeyedHash(KEY), dict[int, str]()
+    for number in range(1 << 14):
+        block_hash = f"0x{number:x}"
+        kept, _ = hashes.name(hashes.block(block_hash), None)
+        if kept in seen:
+            break
+        seen[kept] = block_hash
+    one = again(ADD, block=None, block_hash=seen[kept])
+    other = again(ADD, block=None, block_hash=block_hash)
+    story = [one, other, removed(one)]
+    for sizes in ([3], [1, 2], [2, 1], [1, 1, 1]):
+        for compacted in (False, True):
+            state = PartitionState(engine_config(CONFIG), KEY)
+            begins = [sum(sizes[:at]) for at in range(len(sizes))]
+            found = Counter[str]()
+            for begin, size in zip(begins, sizes, strict=True):
+                found += counts(state.apply(story[begin : begin + size]))
+                if compacted:
+                    state.freeze()
+                    compact_fully(state)
+            assert found == {"applied": 1, "superseded": 1, "tombstone": 1}, (sizes, compacted)
+
+
+def test_an_event_that_changes_all_the_time_costs_little() -> None:
+    """Of its versions only the newest stays, and a batch asks once for an event, however often it mentions it."""
+    state = PartitionState(engine_config(CONFIG), KEY)
+    mentions = [again(ADD, block=number, block_hash=None) for number in range(24)]
+    for mention in mentions:
+        state.apply([mention])
+    assert len(state._memory.head) >= sum(range(2, 25)), "rows fill a head, too"
+    state.freeze()
+    compact_fully(state)
+    (chunk,) = state.chunks
+    assert len(chunk.ids) == len(mentions)
+    digests = state.hashes.events([ADD.event] * 1_000)
+    assert len(Probe(digests, *halves(digests)).hits(chunk.ids)) == len(mentions)
+    for mention in mentions[:3]:
+        assert counts(state.apply([mention] * 1_000)) == {"duplicate": 1_000}
+
+
+def test_each_hour_of_a_batch_looks_only_for_its_own_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    remembered = Memory.remembered
+
+    def counted(memory: Memory, batch: Batch, begin: int, end: int, oldest: int) -> object:
+        asked.append(end - begin)
+        return remembered(memory, batch, begin, end, oldest)
+
+    monkeypatch.setattr(Memory, "remembered", counted)
+    hours = [make_swap(event_ms=START_MS + number * HOUR_MS, log_index=number) for number in range(50)]
+    PartitionState(engine_config(CONFIG), KEY).apply(hours)
+    assert asked == [1] * 50
+
+
+def test_a_chain_that_can_matter_no_more_is_forgotten() -> None:
+    state = PartitionState(engine_config(CONFIG), KEY)
+    state.apply([make_swap(chain_id=chain) for chain in range(1, 500)])
+    state.freeze()
+    compact_fully(state)
+    state.apply([make_swap(event_ms=START_MS + 3 * HOUR_MS, chain_id=7, log_index=1)])
+    state.freeze()
+    (head,) = state.frozen
+    assert head.seen is not None
+    assert head.seen.chains.tolist() == [7]
 
 
 @thorough

@@ -56,8 +56,9 @@ _LETTERS: Final = {
         "once, under its own log_index, or a revision with what is said later"
     ),
     Outcome.CONFLICTING_REMOVAL: (
-        "removed: time, amounts or side differ from the event that it removes, which is too long ago to be told by its "
-        "name alone (source.reorgHorizon): send it as the add was"
+        "removed: the event is too long ago to be told by its name alone (source.reorgHorizon), and time, amounts or "
+        "side differ from what counts, or the removal may repeat one that an add has followed: send it as the add was, "
+        "and in time"
     ),
     Outcome.READDED: (
         "adds what was counted and removed before: whether it came back or is a late repeat can't be told: send a "

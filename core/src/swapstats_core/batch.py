@@ -31,6 +31,7 @@ class Batch:
         "revisions",
         "swaps",
         "times",
+        "token_numbers",
         "tokens",
         "words",
     )
@@ -38,6 +39,7 @@ class Batch:
     def __init__(self, swaps: Sequence[Swap], tokens: list[int], hashes: KeyedHash) -> None:
         self.swaps = swaps
         self.tokens = tokens
+        self.token_numbers = np.array(tokens, np.int32)
         self.chains = [swap.chain_id for swap in swaps]
         self.digests = hashes.events([swap.event for swap in swaps])
         self.times = [swap.event_ms for swap in swaps]

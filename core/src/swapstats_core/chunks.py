@@ -105,7 +105,8 @@ class Head:
     """Set on freezing, of the tokens touched."""
 
     def __len__(self) -> int:
-        return max(len(self.recent), sum(map(len, self.cells)), len(self.touched))
+        rows = self.next_number + sum(map(len, self.keys))
+        return max(len(self.recent), rows, sum(map(len, self.cells)), len(self.touched))
 
     @property
     def next_number(self) -> int:

@@ -1,4 +1,4 @@
-"""A digest of a partition's state: equal on two shards exactly if they would count everything alike from here on.
+"""A digest of a partition's state: equal on two shards if they have counted alike, and will from here on.
 
 It covers what the records decide (sums per minute and token that can still be seen, identities by generation, the
 mentions of open events, newest event times by chain, known tokens) and nothing else: not the clock, not how the records
@@ -21,11 +21,12 @@ from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest, xxh3_128_hexdigest
 from swapstats_core.cells import merge
 from swapstats_core.chunks import EMPTY_SEEN, Chunk, Head, Part, compact, seen_of
 from swapstats_core.fields import MINUTE_MS
+from swapstats_core.identities import Keys, superseded
 from swapstats_core.keyed import UInt64s
 from swapstats_core.ledger import Ledger, merged
 from swapstats_core.partition import Config
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 """Of the digest: raise it when the same state gets another one."""
 _MASK: Final = (1 << 64) - 1
 _FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)
@@ -109,14 +110,22 @@ def _sum_of_ledger(ledger: Ledger) -> int:
 
 
 def _sums_of_identities(chunks: Sequence[Chunk]) -> list[int]:
-    """Generation and sum of the rows, for each generation that has any, in order."""
-    sums: dict[int, int] = {}
+    """Generation and sum of the rows that hold within it, for each generation that has any, in order. Which others are
+    still there depends on what was compacted together.
+    """
+    runs: dict[int, list[Keys]] = {}
     for chunk in chunks:
         if len(chunk.ids):
-            keys = chunk.ids.keys
-            mixed = _mix(_mix(_mix(keys.high) + keys.low) + keys.mark)
-            sums[chunk.generation] = sums.get(chunk.generation, 0) + _total(mixed)
-    return [number for generation, total in sorted(sums.items()) for number in (generation, total)]
+            runs.setdefault(chunk.generation, []).append(chunk.ids.keys)
+    sums = []
+    for generation, keys in sorted(runs.items()):
+        dead = (rows for _, rows in superseded(keys))
+        sums += [generation, sum(map(_sum_of_rows, keys)) - sum(map(_sum_of_rows, dead))]
+    return sums
+
+
+def _sum_of_rows(keys: Keys) -> int:
+    return _total(_mix(_mix(_mix(keys.high) + keys.low) + keys.mark))
 
 
 def _mix(words: UInt64s) -> UInt64s:

@@ -257,12 +257,21 @@ def mentioned_later(
             return Outcome.READDED, None
         return (Outcome.CONFLICTING_EVENT if version >= MOST_CHANGES else Outcome.APPLIED), None
     if counting is not None and _may_be_one_block(counting, row):
-        if counting.contribution != row.contribution or full:
+        # Which of two revisions is the higher isn't known any more.
+        may_be_a_repeat = (
+            counting.revised and row.revised and any(_is_said(each, row) for each in rows if not each.counts)
+        )
+        if counting.contribution != row.contribution or may_be_a_repeat or full:
             return Outcome.CONFLICTING_REMOVAL, None
         return Outcome.REMOVED, (*(each._replace(counts=False) for each in rows), row)
-    if any(each[:3] == row[:3] for each in rows):
+    if any(_is_said(each, row) for each in rows):
         return Outcome.DUPLICATE, None
     return (Outcome.CONFLICTING_REMOVAL, None) if full else (Outcome.TOMBSTONE, (*rows, row))
+
+
+def _is_said(one: Row, other: Row) -> bool:
+    """Whether they have the same contribution and name the same block."""
+    return one[:3] == other[:3]
 
 
 def _may_be_one_block(one: Row, other: Row) -> bool:

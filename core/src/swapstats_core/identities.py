@@ -26,6 +26,8 @@ from swapstats_core.keyed import UInt64s
 
 _ID_BITS = np.uint64(0xFFFFFFFF_00000000)
 _FINGERPRINT_BITS = np.uint64(0xFFFFFFFF)
+_VERSION_BITS = np.uint64(0x3FF)
+_VERSION_SHIFT = np.uint64(2)
 _BLOOM_SHIFTS = (np.uint64(0), np.uint64(6), np.uint64(12), np.uint64(18))
 _KEYS_PER_WORD = 4
 
@@ -56,9 +58,14 @@ class Keys:
     def __len__(self) -> int:
         return len(self.high)
 
-    def take(self, where: npt.NDArray[np.intp]) -> Keys:
+    def take(self, where: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Keys:
         """The rows at these positions."""
         return Keys(self.high[where], self.low[where], self.mark[where])
+
+    @property
+    def versions(self) -> UInt64s:
+        """The version of its event that each row belongs to."""
+        return self.mark >> _VERSION_SHIFT & _VERSION_BITS
 
 
 NO_KEYS: Final = Keys(*(np.zeros(0, np.uint64) for _ in range(3)))
@@ -145,15 +152,44 @@ class IdRun:
 
 
 def run_of(parts: Iterable[Keys]) -> IdRun:
-    """One run of all the rows."""
-    kept = [part for part in parts if len(part)] or [NO_KEYS]
-    high = np.concatenate([part.high for part in kept])
-    low = np.concatenate([part.low for part in kept])
-    mark = np.concatenate([part.mark for part in kept])
-    order = np.argsort(high, kind="stable")
-    run = IdRun(Keys(high[order], low[order], mark[order]))
+    """One run of the rows that hold."""
+    keys = _joined(parts)
+    keys = keys.take(np.argsort(keys.high, kind="stable"))
+    ((dead, _),) = superseded([keys])
+    if len(dead):
+        keys = keys.take(np.delete(np.arange(len(keys)), dead))
+    run = IdRun(keys)
     run.index()
     return run
+
+
+def superseded(runs: Sequence[Keys]) -> list[tuple[npt.NDArray[np.intp], Keys]]:
+    """Of each sorted run, the rows (and where they are) that one of a higher version in any run takes the place of."""
+    highs = np.unique(np.concatenate([run.high[run.versions > 0] for run in runs] or [NO_KEYS.high]))
+    places = [_places(run.high, highs) for run in runs]
+    rows = _joined(run.take(where) for run, where in zip(runs, places, strict=True))
+    versions, events = rows.versions, rows.low & _ID_BITS
+    order = np.lexsort((versions, events, rows.high))
+    begins = (rows.high[order][1:] != rows.high[order][:-1]) | (events[order][1:] != events[order][:-1])
+    last = np.flatnonzero(np.append(begins, True)[: len(rows)])
+    newest = np.zeros(len(rows), np.uint64)
+    newest[order] = np.repeat(versions[order][last], np.diff(np.append(-1, last)))
+    dead = np.split(versions < newest, np.cumsum([len(where) for where in places])[:-1])
+    return [(where[is_dead], run.take(where[is_dead])) for run, where, is_dead in zip(runs, places, dead, strict=True)]
+
+
+def _places(sorted_high: UInt64s, highs: UInt64s) -> npt.NDArray[np.intp]:
+    """The positions of all rows with one of these values."""
+    begins = np.searchsorted(sorted_high, highs)
+    counts = np.searchsorted(sorted_high, highs, "right") - begins
+    first = np.cumsum(counts) - counts
+    where: npt.NDArray[np.intp] = np.arange(counts.sum()) + np.repeat(begins - first, counts)
+    return where
+
+
+def _joined(parts: Iterable[Keys]) -> Keys:
+    kept = [part for part in parts if len(part)] or [NO_KEYS]
+    return Keys(*(np.concatenate([getattr(part, column) for part in kept]) for column in ("high", "low", "mark")))
 
 
 def _bloom_of(high: UInt64s) -> UInt64s:
@@ -174,29 +210,32 @@ def _word(high: UInt64s, words: int) -> npt.NDArray[np.intp]:
 class Probe:
     """A batch's events, prepared to be looked for in many runs."""
 
-    def __init__(self, high: UInt64s, low: UInt64s) -> None:
+    def __init__(self, digests: Sequence[bytes], high: UInt64s, low: UInt64s) -> None:
+        self._digests = digests
         self._high = high
         self._low = low & _ID_BITS
         self._mask = _bloom_mask(high)
 
-    def hits(self, run: IdRun) -> list[tuple[int, int, int]]:
-        """``(position in the batch, low, mark)`` of every row in the run that is of an event of the batch; of ``low``,
-        the contribution's bits.
+    def hits(self, run: IdRun) -> list[tuple[bytes, int, int]]:
+        """``(digest, low, mark)`` of every row in the run that is of an event of the batch; of ``low``, the
+        contribution's bits.
         """
         if not len(run):
             return []
-        maybe = self._maybe(run.bloom)
-        found: list[tuple[int, int, int]] = []
+        events = {self._digests[at]: at for at in self._maybe(run.bloom).tolist()}  # however often it is in the batch
+        digests, maybe = list(events), np.fromiter(events.values(), np.intp, len(events))
+        places = np.arange(len(maybe))
+        found: list[tuple[bytes, int, int]] = []
         high, low = self._high[maybe], self._low[maybe]
         at = np.searchsorted(run.keys.high, high)
-        while len(maybe):  # once, and again for the next row of the same event, and for events that share 64 bits
+        while len(places):  # once, and again for the next row of the same event, and for events that share 64 bits
             candidate = at < len(run)
             candidate[candidate] = run.keys.high[at[candidate]] == high[candidate]
-            maybe, high, low, at = maybe[candidate], high[candidate], low[candidate], at[candidate]
+            places, high, low, at = places[candidate], high[candidate], low[candidate], at[candidate]
             stored = run.keys.low[at]
             equal = (stored & _ID_BITS) == low
             found += zip(
-                maybe[equal].tolist(),
+                [digests[place] for place in places[equal].tolist()],
                 (stored[equal] & _FINGERPRINT_BITS).tolist(),
                 run.keys.mark[at[equal]].tolist(),
                 strict=True,

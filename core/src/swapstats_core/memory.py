@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Literal
 
 import numpy as np
@@ -28,9 +29,7 @@ from swapstats_core.keyed import KeyedHash
 from swapstats_core.ledger import Ledger, of_adds, of_events
 from swapstats_core.swap import Swap
 
-_HALF: Final = 0xFFFFFFFF
-Rows = Sequence[tuple[int, int]]
-"""Rows of an event, of any version, as ``low`` and ``mark`` of `identities.Keys`."""
+_ROWS_KEPT: Final = 1 << 12
 
 
 @dataclass(slots=True)
@@ -66,6 +65,7 @@ class Memory:
         self.ledgers: list[Ledger] = []
         self._hashes = hashes
         self._horizon_ms = horizon_ms
+        self._row_of = lru_cache(maxsize=_ROWS_KEPT)(self._new_row)  # an event's mentions are written with each new one
 
     # -- pieces -----------------------------------------------------------------------------------------------------
 
@@ -120,39 +120,35 @@ class Memory:
 
     # -- events that are mentioned again ----------------------------------------------------------------------------
 
-    def remembered(self, batch: Batch, begin: int, oldest: int) -> dict[int, Rows | Head]:
-        """What frozen heads and chunks from ``oldest`` on know of the batch's events, by position: the head that knows
-        the event best, or the rows of the chunks.
+    def remembered(self, batch: Batch, begin: int, end: int, oldest: int) -> dict[int, Closed | Head]:
+        """What frozen heads and chunks from ``oldest`` on know of the events of a part of the batch, by position: the
+        head that knows the event best, or what the chunks keep of it.
         """
-        high, low = batch.high[begin:], batch.low[begin:]
-        probe = Probe(high, low)
-        rows: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        digests = batch.digests[begin:end]
+        probe = Probe(digests, batch.high[begin:end], batch.low[begin:end])
+        rows: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
         for chunk in self.chunks:
             if chunk.generation >= oldest:
-                for at, stored, mark in probe.hits(chunk.ids):
-                    rows[begin + at].append((stored, mark))
-        remembered: dict[int, Rows | Head] = {**rows}
-        digests = batch.digests[begin:]
+                for digest, stored, mark in probe.hits(chunk.ids):
+                    rows[digest].append((stored, mark))
+        remembered: dict[int, Closed | Head] = {}
+        if rows:
+            known = {digest: _newest_version(found) for digest, found in rows.items()}
+            remembered.update([(at, known[digest]) for at, digest in enumerate(digests, begin) if digest in known])
         for head in self.frozen:  # oldest first: the last one knows best
             if head.generation >= oldest:
                 recent = head.recent
                 remembered.update([(at, head) for at, digest in enumerate(digests, begin) if digest in recent])
         return remembered
 
-    def mentioned_again(self, step: Step, at: int, remembered: Rows | Head | None, *, is_late: bool) -> Outcome:
+    def mentioned_again(self, step: Step, at: int, remembered: Closed | Head | None, *, is_late: bool) -> Outcome:
         """What becomes of a removal, or of an add whose event is remembered."""
         batch, newest_ms = step.batch, step.newest_ms
         digest = batch.digests[at]
-        head = self.head if digest in self.head.recent else remembered
-        known: Event | Closed | None = None
-        if isinstance(head, Head):
-            if (found := self._in_head(head, step, at)) is Outcome.DUPLICATE:
-                return Outcome.DUPLICATE
-            known = found
-        elif head is not None:
-            if _is_repeat(batch, at, head):
-                return Outcome.DUPLICATE
-            known = _newest_version(head)
+        found = self.head if digest in self.head.recent else remembered
+        known = self._in_head(found, step, at) if isinstance(found, Head) else found
+        if known is Outcome.DUPLICATE:
+            return known
         if isinstance(known, Closed):
             known = self._open_event(digest, known, newest_ms) or known
         mention = batch.mention(at)
@@ -164,8 +160,9 @@ class Memory:
                 outcome, after = events.mentioned_again(known, mention, newest_ms, is_late=is_late)
                 return outcome if after is known else self._open(step, at, known, after, outcome)
             known = self._closed(known)
+        _, row = row_of(int(batch.keys.low[at]), int(batch.keys.mark[at]))
         outcome, rows = events.mentioned_later(
-            known.rows, self._row_of(mention), known.version, removed=mention.removed
+            known.rows, row._replace(counts=False), known.version, removed=mention.removed
         )
         if outcome is Outcome.APPLIED:
             if is_late:
@@ -188,10 +185,7 @@ class Memory:
             newest_ms = max(step.before_ms, int(batch.event_ms[: first + 1].max()))
             return events.first(batch.mention(first), newest_ms)
         adds, place = head.add(number)
-        row = (int(adds.keys.low[place]), int(adds.keys.mark[place]))
-        if _is_repeat(batch, at, [row]):
-            return Outcome.DUPLICATE
-        return adds.ledger.event([place])
+        return Outcome.DUPLICATE if _is_repeat(batch, at, adds, place) else adds.ledger.event([place])
 
     def _open_event(self, digest: bytes, closed: Closed, newest_ms: int) -> Event | None:
         """The event in the ledgers, if it is open."""
@@ -223,14 +217,16 @@ class Memory:
         head.recent[step.batch.digests[at]] = ~len(head.others)
         head.others.append(event)
 
-    def _row_of(self, mention: Mention, *, counts: bool = False) -> Row:
+    def _new_row(self, mention: Mention) -> Row:
         event_ms, usd_micros, token_atto, is_buy = mention.contribution
         contribution = self._hashes.contribution(event_ms, usd_micros, token_atto, is_buy=is_buy)
         names = self._hashes.name(mention.block, mention.number)
-        return Row(contribution, *names, counts, mention.revision is not None)
+        return Row(contribution, *names, False, mention.revision is not None)
 
     def _closed(self, event: Event) -> Closed:
-        rows = (self._row_of(mention, counts=at == event.counting) for at, mention in enumerate(event.mentions))
+        rows = [self._row_of(mention) for mention in event.mentions]
+        if event.counting is not None:
+            rows[event.counting] = rows[event.counting]._replace(counts=True)
         return Closed(tuple(rows), event.version)
 
     # -- writing down -----------------------------------------------------------------------------------------------
@@ -244,20 +240,26 @@ class Memory:
             ledger = of_adds(batch, where, newest_ms[where])
             head.adds.append(Adds(step.first_number, batch.keys.take(where), ledger))
         if step.opened or step.closed:
-            closed = [*((digest, self._closed(event)) for digest, event in step.opened), *step.closed]
+            opened = dict(step.opened)  # of each event, as it is in the end
+            closed = [*((digest, self._closed(event)) for digest, event in opened.items()), *step.closed]
             head.keys += [keys_of(digest, each.version, each.rows) for digest, each in closed]
-            head.ledgers.append(of_events(step.opened))
+            head.ledgers.append(of_events(list(opened.items())))
 
 
-def _is_repeat(batch: Batch, at: int, rows: Rows) -> bool:
+def _is_repeat(batch: Batch, at: int, adds: Adds, place: int) -> bool:
     """Whether a swap is an add without a revision that says what the only mention of its event does."""
-    if len(rows) > 1 or batch.swaps[at].removed or batch.swaps[at].revision is not None:
-        return False
-    low, mark = rows[0]
-    return mark == batch.keys.mark[at] and low & _HALF == int(batch.keys.low[at]) & _HALF
+    return bool(
+        adds.keys.mark[place] == batch.keys.mark[at]
+        and adds.keys.low[place] == batch.keys.low[at]
+        and adds.ledger.blocks[place] == batch.blocks[at]
+        and adds.ledger.numbers[place] == batch.numbers[at]
+        and not batch.swaps[at].removed
+        and batch.swaps[at].revision is None
+    )
 
 
-def _newest_version(rows: Rows) -> Closed:
+def _newest_version(rows: Sequence[tuple[int, int]]) -> Closed:
+    """What the rows of an event, of any versions, say of it; ``low`` and ``mark`` are those of `identities.Keys`."""
     said = [row_of(low, mark) for low, mark in rows]
     newest = max(version for version, _ in said)
     return Closed(tuple(row for version, row in said if version == newest), newest)

@@ -78,6 +78,11 @@ def _says(swap: Swap) -> tuple[object, ...]:
     return swap.removed, swap.block_hash, swap.block_number, swap.revision, *_contribution(swap)
 
 
+def _is_said(a: Swap, b: Swap) -> bool:
+    """Whether they name the same block and have the same contribution."""
+    return (a.block_hash, a.block_number, _contribution(a)) == (b.block_hash, b.block_number, _contribution(b))
+
+
 def _compatible(a: Swap, b: Swap) -> bool:
     if a.block_hash is not None and b.block_hash is not None:
         return a.block_hash == b.block_hash
@@ -297,12 +302,14 @@ class Oracle:
         if counts is not None and _compatible(counts, swap):
             if _contribution(counts) != _contribution(swap):
                 return Outcome.CONFLICTING_REMOVAL
+            revised = counts.revision is not None and swap.revision is not None
+            if revised and any(_is_said(m, swap) for m in event.mentions if m is not counts):
+                return Outcome.CONFLICTING_REMOVAL
             if event.is_full:
                 return Outcome.CONFLICTING_REMOVAL
             self._close(event, swap, None)
             return Outcome.REMOVED
-        names = (swap.block_hash, swap.block_number, *_contribution(swap))
-        if any((m.block_hash, m.block_number, *_contribution(m)) == names for m in event.mentions):
+        if any(_is_said(m, swap) for m in event.mentions):
             return Outcome.DUPLICATE
         if event.is_full:
             return Outcome.CONFLICTING_REMOVAL

@@ -168,7 +168,7 @@ class PartitionState:
         """Known tokens that were last seen in an expiring piece stay known: the head names them again."""
         seen = expiring.seen
         assert seen is not None, "only frozen pieces expire"
-        oldest = self.newest_ms // MINUTE_MS - 2 * self.config.longest_minutes
+        oldest = self._oldest_known_minute
         for token, chain, newest in zip(seen.tokens.tolist(), seen.chains.tolist(), seen.newest.tolist(), strict=True):
             if newest // MINUTE_MS > oldest and self._newest_of(token)[chain] == newest:
                 self._memory.head.touched.add(token)
@@ -180,7 +180,9 @@ class PartitionState:
         memory, newest_ms, grace_ms = self._memory, self.newest_ms, self.config.grace_ms
         head = memory.head
         end_ms = (head.generation + 1) * HOUR_MS
-        remembered = memory.remembered(batch, begin, head.generation - self.config.generations)
+        later = np.flatnonzero(batch.event_ms[begin:] >= end_ms)
+        end = begin + int(later[0]) if len(later) else len(batch.swaps)
+        remembered = memory.remembered(batch, begin, end, head.generation - self.config.generations)
         recent, number = head.recent, head.next_number
         token_newest, token_chain = self._newest, self._chain
         span_ms = (self.config.longest_minutes - 1) * MINUTE_MS
@@ -188,11 +190,9 @@ class PartitionState:
         digests, times, tokens, chains, swaps = batch.digests, batch.times, batch.tokens, batch.chains, batch.swaps
         step = Step(batch, number, newest_ms)
         added, late, moved = step.added, step.late, step.moved
-        outcomes, at = applied.outcomes, begin
-        for at in range(begin, len(swaps)):
+        outcomes = applied.outcomes
+        for at in range(begin, end):
             time_ms, token = times[at], tokens[at]
-            if time_ms >= end_ms:
-                break
             if time_ms > newest_ms:
                 newest_ms = time_ms
                 floor_ms = time_ms // MINUTE_MS * MINUTE_MS - span_ms
@@ -222,15 +222,13 @@ class PartitionState:
             outcomes[outcome] += 1
             if outcome in events.LETTERS:
                 applied.letters.append((start + at, outcome))
-        else:
-            at = len(swaps)
         self.newest_ms = newest_ms
-        head.touched.update(tokens[begin:at])
+        head.touched.update(tokens[begin:end])
         outcomes[Outcome.APPLIED] += len(added)
         outcomes[Outcome.LATE] += len(late)
         applied.late += [start + each for each in late]
         self._write_down(step)
-        return at
+        return end
 
     def _seen_on_another_chain(self, token: int, chain: int, time_ms: int) -> int:
         """The newest event time of a token on this chain, -1 if there was none; raises it to ``time_ms``. This isn't
@@ -264,7 +262,7 @@ class PartitionState:
             where = np.array(step.added, np.intp)
             signs = np.ones(len(where), np.int64)
             rows = rows_of(batch.words[where], batch.is_buy[where], signs)
-            self._count(batch.minutes[where], np.array(batch.tokens, np.int32)[where], rows)
+            self._count(batch.minutes[where], batch.token_numbers[where], rows)
         if step.signed:
             self._count_signed(step.signed)
         if step.late:
@@ -290,7 +288,7 @@ class PartitionState:
         for at in step.late:
             token = batch.tokens[at]
             late[token] = max(late.get(token, -1), batch.times[at])
-        self._count(batch.minutes[where], np.array(batch.tokens, np.int32)[where], late_rows(len(where)))
+        self._count(batch.minutes[where], batch.token_numbers[where], late_rows(len(where)))
 
     def _count(self, minutes: npt.NDArray[np.int32], tokens: npt.NDArray[np.int32], rows: Int64s) -> None:
         """Add rows to the head and to the windows that they are in."""
@@ -345,9 +343,19 @@ class PartitionState:
         memory, head = self._memory, self._memory.head
         memory.drop_closed(self.closed_ms)
         if len(head):
+            self._forget_chains(head.touched)
             head.seen = self._seen(sorted(head.touched))
             memory.frozen.append(head)
             memory.head = Head(head.generation)
+
+    def _forget_chains(self, tokens: Iterable[int]) -> None:
+        """Of chains on which a token wasn't seen for twice the longest window: what comes late there is late anyway."""
+        oldest = self._oldest_known_minute
+        for token in tokens:
+            if (newest := self._by_chain.get(token)) is not None:
+                kept = {chain: time_ms for chain, time_ms in newest.items() if time_ms // MINUTE_MS > oldest}
+                if kept:
+                    self._by_chain[token] = kept
 
     def _seen(self, tokens: Sequence[int]) -> Seen:
         rows = [
@@ -462,16 +470,19 @@ class PartitionState:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
+    @property
+    def _oldest_known_minute(self) -> int:
+        """What was seen in this minute and not since is no longer known."""
+        return self.newest_ms // MINUTE_MS - 2 * self.config.longest_minutes
+
     def _is_known(self, token: int) -> bool:
-        oldest = self.newest_ms // MINUTE_MS - 2 * self.config.longest_minutes
-        return self._newest[token] >= 0 and self._newest[token] // MINUTE_MS > oldest
+        return self._newest[token] >= 0 and self._newest[token] // MINUTE_MS > self._oldest_known_minute
 
     @property
     def known_tokens(self) -> int:
         """How many tokens are known; looks at all of them."""
         newest = np.array(self._newest, np.int64)
-        oldest = self.newest_ms // MINUTE_MS - 2 * self.config.longest_minutes
-        return int(np.count_nonzero((newest >= 0) & (newest // MINUTE_MS > oldest)))
+        return int(np.count_nonzero((newest >= 0) & (newest // MINUTE_MS > self._oldest_known_minute)))
 
     def read(self, token: str) -> TokenRead | None:
         """A token's windows at the clock, or None if it is unknown."""

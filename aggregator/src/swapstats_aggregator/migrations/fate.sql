@@ -4,6 +4,7 @@
              a.number = -1 OR b.number = -1 OR a.number = b.number) AS are_compatible,
 (a, b) -> a.removed = b.removed AND a.block = b.block AND a.number = b.number AND a.revision = b.revision
           AND a.said = b.said AS are_same,
+(a, b) -> a.block = b.block AND a.number = b.number AND a.said = b.said AS is_said,
 (x, a) -> NOT a.removed AND a.revision = x.revision AND a.said != x.said AND if(a.block != '' AND x.block != '',
           a.block = x.block, a.said.ms = x.said.ms AND are_compatible(a, x)) AS disagrees,
 (a, o) -> NOT o.removed AND a.block = '' AND o.block != '' AND o.said = a.said
@@ -60,9 +61,10 @@ e -> length(e.mentions) >= 24 OR e.changes >= 1000 AS is_full,
     e.counting != 0 OR arrayExists(m -> are_compatible(m, x.mention), e.mentions) OR e.changes >= 1000, e,
     begun(e, x, e.changes + 1)) AS added_later,
 (e, x) -> arrayMap(counts -> multiIf(
-    notEmpty(counts) AND (counts[1].said != x.mention.said OR is_full(e)), e,
-    empty(counts) AND (is_full(e) OR arrayExists(m -> m.block = x.mention.block AND m.number = x.mention.number
-                                                      AND m.said = x.mention.said, e.mentions)), e,
+    notEmpty(counts) AND (counts[1].said != x.mention.said OR is_full(e) OR (
+        counts[1].revision != -1 AND x.mention.revision != -1
+        AND arrayExists(m -> m.at != e.counting AND is_said(m, x.mention), e.mentions))), e,
+    empty(counts) AND (is_full(e) OR arrayExists(m -> is_said(m, x.mention), e.mentions)), e,
     event_of(arrayPushBack(e.mentions, x.mention), if(empty(counts), e.counting, toUInt32(0)), e.changed, x.newest,
              e.changes + 1, e.kept, e.late)
 ), [arrayFilter(m -> m.at = e.counting AND are_compatible(m, x.mention), e.mentions)])[1] AS removed_later,
