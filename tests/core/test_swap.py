@@ -100,7 +100,7 @@ def test_identity(one: dict[str, object], other: dict[str, object], *, same: boo
 @given(
     st.lists(
         st.tuples(
-            st.integers(0, 12), st.text("ab1-0xX", min_size=1, max_size=4), st.sampled_from(["W", "W1", "\u2003", "a"])
+            st.integers(0, 12), st.text("ab1-0xX", min_size=1, max_size=4), st.sampled_from(["W", "W1", "\u00fc", "a"])
         ),
         min_size=2,
         max_size=2,
@@ -490,3 +490,14 @@ def test_what_is_usual_and_what_is_read_slowly_agree() -> None:
         if record.label == "plain":
             usual, slowly = record.value, json.dumps(record.event | {"removed": None}).encode()
             assert decode(usual, NOW_MS) == decode(slowly, NOW_MS)
+
+
+@pytest.mark.parametrize("text", ["[" * 600, '\\"{' * 600, "\\" * 7 + "[" * 600])
+def test_brackets_in_a_text_are_no_reason_to_refuse_a_swap(text: str) -> None:
+    assert decoded(token_symbol=text).token == "WETH"
+    assert decoded(unknown=text).token == "WETH"
+
+
+def test_brackets_that_are_none_of_a_text_are() -> None:
+    nested = json.dumps(VALID | {"unknown": "["}).replace('"["', "[" * 513 + "]" * 513)
+    assert rejected(nested.encode()).reason is Reason.MALFORMED_JSON

@@ -46,7 +46,7 @@ def _second_ms(text: str) -> int:
 
 
 def _time_slowly(text: str) -> int:
-    if len(text) <= 20 and text.isascii() and text.isdigit():
+    if len(text) <= 20 and text.isascii() and text.isdigit() and text[0] != "0":
         return event_time_ms(int(text))
     match = _RFC3339.fullmatch(text) if len(text) <= 64 else None
     if match is None:

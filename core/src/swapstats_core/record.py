@@ -5,6 +5,7 @@ What is usual is read by one typed decoder; a record that it refuses is read aga
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
@@ -75,6 +76,7 @@ _REQUIRED: Final[Mapping[str, spelling.Read]] = MappingProxyType(
 )
 _ADDRESSES: Final = ("token_address", "pool_address", "trader")
 _DESCRIBING: Final = (*_ADDRESSES, "token_symbol")
+_TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _MOST_VERSION: Final = 2**16 - 1
 _OPTIONAL: Final[Mapping[str, spelling.Read]] = MappingProxyType(
     {
@@ -145,6 +147,10 @@ def _tidy_version(record: Record, noted: Noted) -> None:
 
 
 def check_nesting(value: bytes) -> None:
-    """Raises Reject for a record that is deeper than every Python version could read."""
-    if value.count(b"[") + value.count(b"{") > NESTING_LIMIT:
+    """Raises Reject for a record that may be deeper than every Python version could read."""
+    if _brackets(value) > NESTING_LIMIT and _brackets(_TEXT.sub(b"", value)) > NESTING_LIMIT:
         raise Reject(Reason.MALFORMED_JSON, f"more than {NESTING_LIMIT} brackets: send one flat object")
+
+
+def _brackets(value: bytes) -> int:
+    return value.count(b"[") + value.count(b"{")

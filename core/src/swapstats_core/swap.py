@@ -56,10 +56,10 @@ __all__ = [
 FUTURE_MS = 60_000
 """How far an event may be ahead of its record's timestamp."""
 
-_VERSION = 2
+_VERSION = 3
 """Of what is decided here: raise it when a record is decided otherwise than before."""
 _HEX_DIGITS = b"0123456789abcdef"
-_TOKEN = re.compile(r"[^\x00-\x20\x7f-\xa0\ud800-\udfff]{1,128}")
+_TOKEN = re.compile(r"[^\s\x00-\x20\x7f-\xa0\ud800-\udfff]{1,128}")
 
 
 class Swap(msgspec.Struct, gc=False, frozen=True):
