@@ -87,12 +87,11 @@ def _partitions(partitions: list[PartitionReport]) -> Table:
 
 
 def _clickhouse(tables: dict[str, RowsReport]) -> Table:
-    table = Table("table", title="rows in ClickHouse", title_justify="left")
-    columns = ("expected", "equal", "missing", "extra", "different", "expired", "not_kept", "other_topics")
-    for column in columns:
-        table.add_column(column.replace("_", " "), justify="right")
+    table = Table("rows", title="ClickHouse", title_justify="left")
     for name, rows in tables.items():
-        table.add_row(name, *(f"{getattr(rows, column):,}" for column in columns), style="red" if rows.wrong else None)
+        table.add_column(name, justify="right", style="red" if rows.wrong else None)
+    for count in ("expected", "equal", "missing", "extra", "different", "expired", "not_kept", "other_topics"):
+        table.add_row(count.replace("_", " "), *(f"{getattr(rows, count):,}" for rows in tables.values()))
     return table
 
 
