@@ -333,8 +333,9 @@ class PartitionState:
         for cells in self._memory.cells():
             for first, last, sign in moves:
                 _, tokens, rows = cells.between(first, last)
-                add_by_token(totals, tokens, rows, sign)
-                self._changed[tokens] = True
+                if len(tokens):
+                    add_by_token(totals, tokens, rows, sign)
+                    self._changed[tokens] = True
 
     # -- memory -----------------------------------------------------------------------------------------------------
 
