@@ -16,6 +16,7 @@ from tests.aggregator.moves import (
     Held,
     Stalling,
     all_are,
+    both_stored,
     both_warm,
     compared,
     handoffs,
@@ -175,6 +176,34 @@ async def test_dead_letters_that_the_former_owner_could_not_send_are_sent_by_the
         world.assert_exact()
     origins = {dict(letter.headers)["origin"] for letter in letters.stored}
     assert origins == {f"raw-swaps:{p}:{offset}".encode() for p, offset in zip(BOTH, bad, strict=True)}
+
+
+@pytest.mark.parametrize("why", ["recreated", "out_of_range"])
+async def test_dead_letters_are_sent_by_the_next_owner_where_places_are_counted_anew(world: World, why: str) -> None:
+    """The letters stored before were of records that lay higher: those of lower ones are still owed."""
+    world.letters = letters = Held("raw-swaps")
+    world.produce_noise(random.Random(6), 0, 200)  # noqa: S311 - no secret
+    async with world.member("shard-0") as former, world.member("shard-1"):
+        await both_warm(world)
+        if why == "recreated":
+            world.topic.recreate(PARTITIONS)
+        else:
+            for partition in BOTH:
+                world.topic.log(partition).records.clear()
+        await world.until(lambda: former.restarts(why) == PARTITIONS and world.is_current())
+        await both_stored(world, 1)
+        await world.until(
+            lambda: warm(world, "shard-1") and all(reports(world, "shard-1")[p].offset == world.offset(p) for p in BOTH)
+        )
+        letters.closed = True
+        bad = [world.append(partition, b"{") for partition in BOTH]
+        await world.until(lambda: any(world.offset(p) > bad[p] for p in BOTH))
+        await world.assign(owned("shard-1", 2))
+        await world.until(lambda: all_are(world, "shard-1", "owner"))
+        await former.crash()
+        letters.closed = False
+        owed = {f"raw-swaps:{p}:{offset}".encode() for p, offset in zip(BOTH, bad, strict=True)}
+        await world.until(lambda: owed <= {dict(letter.headers)["origin"] for letter in letters.stored})
 
 
 async def test_no_last_snapshot_covers_a_letter_that_is_still_owed(

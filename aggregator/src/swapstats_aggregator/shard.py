@@ -458,7 +458,11 @@ class Shard:
             )
             self._log.warning("restarted_reading", partition=partition, why=why, notice=start.notice)
             self._metrics.restarts.labels(why).inc()
-            replica.restart(start.origin, anew=start.anew)
+            async with held.in_step:  # what the former owner owed is stored before places are counted anew
+                if held.is_over:
+                    continue
+                replica.restart(start.origin, anew=start.anew)
+                held.letters_offset = replica.offset
             held.owned.snapshot_due_ms = self._clock.monotonic_ms()  # so that the new origin is durable soon
         self._snapshot_soon.set()
         self._position()
