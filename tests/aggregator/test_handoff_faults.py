@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
 
 from swapstats_aggregator import shard
-from swapstats_aggregator.adapters.memory import MemorySnapshots
+from swapstats_aggregator.adapters.memory import MemoryRecord, MemorySnapshots
+from swapstats_aggregator.holding import Unsent
+from swapstats_aggregator.ports import DeadLetter
 from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.rejects import Reason
 from tests.aggregator.moves import (
     BOTH,
     Deaf,
@@ -204,6 +208,15 @@ async def test_dead_letters_are_sent_by_the_next_owner_where_places_are_counted_
         letters.closed = False
         owed = {f"raw-swaps:{p}:{offset}".encode() for p, offset in zip(BOTH, bad, strict=True)}
         await world.until(lambda: owed <= {dict(letter.headers)["origin"] for letter in letters.stored})
+
+
+def test_letters_are_kept_for_a_takeover_as_long_as_their_keys_and_values_fit() -> None:
+    mebibyte = bytes(1024 * 1024)
+    for record in (MemoryRecord(0, 0, mebibyte, b""), MemoryRecord(0, 0, None, mebibyte)):
+        unsent = Unsent()
+        unsent.keep([DeadLetter(0, replace(record, offset=offset), Reason.EMPTY, "") for offset in range(20)])
+        assert unsent.since(4) is None
+        assert [letter.record.offset for letter in unsent.since(5) or ()] == list(range(5, 20))
 
 
 async def test_no_last_snapshot_covers_a_letter_that_is_still_owed(

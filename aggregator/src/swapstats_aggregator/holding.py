@@ -16,7 +16,7 @@ from swapstats_core.swap import Reason
 
 _BYTES_KEPT: Final = 16 * 1024 * 1024
 _BYTES_EACH: Final = 512
-"""Of a kept letter, beside its value."""
+"""Of a kept letter, beside its key and value."""
 
 
 class Unsent:
@@ -55,7 +55,7 @@ class Unsent:
 
 
 def _size(letter: DeadLetter) -> int:
-    return _BYTES_EACH + len(letter.record.value or b"")
+    return _BYTES_EACH + len(letter.record.key or b"") + len(letter.record.value or b"")
 
 
 @dataclass(slots=True, eq=False)
