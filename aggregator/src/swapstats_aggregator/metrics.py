@@ -67,7 +67,10 @@ class ShardMetrics:
             registry=registry,
         )
         self.snapshot_age = Gauge(
-            "snapshot_age_seconds", "Age of a partition's newest snapshot.", by_partition, registry=registry
+            "snapshot_age_seconds",
+            "Age of a partition's newest snapshot; of its ownership, as long as there is none.",
+            by_partition,
+            registry=registry,
         )
         self.rebuilding = Gauge(
             "rebuild_progress",

@@ -271,8 +271,9 @@ class Succession:
         replica.own(tenure.epoch, setup.clock.now().wall_ms)
         unserve = await self._answering(partition, replica)
         interval, partitions = setup.spec.snapshots.interval, setup.spec.source.topic.partitions
-        due_ms = setup.clock.monotonic_ms() + interval * (partition + 1) // partitions
-        held.owned = Ownership(snapshotter, unserve, due_ms)
+        began_ms = setup.clock.monotonic_ms()
+        due_ms = began_ms + interval * (partition + 1) // partitions
+        held.owned = Ownership(snapshotter, unserve, began_ms, due_ms)
         tenure.role = "owner"
         setup.metrics.epoch.labels(str(partition)).set(tenure.epoch)
         tokens = replica.state.known_tokens
