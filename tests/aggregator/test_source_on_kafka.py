@@ -137,6 +137,28 @@ async def test_only_committed_transactions_are_read(apache_kafka: ApacheKafka, s
         await producer.stop()
 
 
+async def test_nothing_waits_for_a_transaction_before_what_can_be_read_is(
+    apache_kafka: ApacheKafka, site: KafkaSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever catches up behind a producer of transactions is slow, and its remedy another one."""
+    monkeypatch.setattr(kafka, "_MAX_RECORDS", 2)
+    source, told = site.source, dict[int, int]()
+    await site.append(0, *[b"x"] * 10)
+    producer = AIOKafkaProducer(bootstrap_servers=apache_kafka.brokers, transactional_id=site.name)
+    await producer.start()
+    try:
+        async with producer.transaction():
+            await producer.send_and_wait(site.name, b"pending", partition=0)
+            source.assign({0: 0}, await source.incarnation())
+            while max(told.values(), default=0) == 0:
+                for fetched in (await source.poll([0], 100)).values():
+                    told[fetched.position] = fetched.in_transaction
+    finally:
+        await producer.stop()
+    assert told.keys() >= {2, 4, 6, 8, 10}
+    assert {position: hidden for position, hidden in told.items() if hidden} == {10: 1}
+
+
 async def test_transactions_that_follow_one_another_without_a_pause_do_not_hide_the_end(
     apache_kafka: ApacheKafka, site: KafkaSite
 ) -> None:

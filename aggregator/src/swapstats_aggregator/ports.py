@@ -63,7 +63,7 @@ class Fetched:
 
     The records (maybe none), the position after them, the end of the log as the broker last told, and
     ``confirmed_ms``: a monotonic time (ms) at which, certainly, no record existed beyond ``position``; None while
-    behind. ``in_transaction``: so many offsets before the end can't be read yet, since a transaction is open.
+    behind. ``in_transaction``: so many offsets, all that are left, can't be read yet, since a transaction is open.
     """
 
     records: Sequence[SourceRecord]
