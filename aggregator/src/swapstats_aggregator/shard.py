@@ -93,6 +93,7 @@ class Shard:
         self._ports = ports
         self._metrics = metrics
         self._clock = clock
+        self._new_key = new_key
         setup = Setup(self._owner, resource, ports, metrics, clock, new_key)
         self._tenancy = Tenancy(setup, answer=self._answer, bury=self._bury, wake=self._wake)
         self._holdings = self._tenancy.holdings
@@ -456,7 +457,7 @@ class Shard:
             async with held.in_step:  # what the former owner owed is stored before places are counted anew
                 if held.is_over:
                     continue
-                replica.restart(start.origin, anew=start.anew)
+                replica.restart(start.origin, self._new_key() if start.anew else None)
                 held.letters_offset = replica.offset
             held.owned.snapshot_due_ms = self._clock.monotonic_ms()  # so that the new origin is durable soon
         self._snapshot_soon.set()
