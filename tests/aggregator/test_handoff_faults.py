@@ -167,7 +167,7 @@ async def test_an_owner_that_a_flip_fences_says_where_it_stopped(world: World) -
 async def test_dead_letters_that_the_former_owner_could_not_send_are_sent_by_the_next(world: World) -> None:
     world.letters = letters = Held("raw-swaps")
     world.produce_noise(random.Random(6), 0, 40)  # noqa: S311 - no secret
-    async with world.member("shard-0") as former, world.member("shard-1"):
+    async with world.member("shard-0") as former, world.member("shard-1") as second:
         await both_warm(world)
         letters.closed = True
         bad = [world.append(partition, b"{") for partition in BOTH]
@@ -178,6 +178,9 @@ async def test_dead_letters_that_the_former_owner_could_not_send_are_sent_by_the
         letters.closed = False
         await world.until(lambda: len(letters.stored) >= PARTITIONS)
         world.assert_exact()
+        holdings = second.shard._holdings
+        await world.until(lambda: all(held.owed == () for held in holdings.values()))
+        assert [held.unsent.since(0) for held in holdings.values()] == [[]] * PARTITIONS, "they aren't kept for ever"
     origins = {dict(letter.headers)["origin"] for letter in letters.stored}
     assert origins == {f"raw-swaps:{p}:{offset}".encode() for p, offset in zip(BOTH, bad, strict=True)}
 

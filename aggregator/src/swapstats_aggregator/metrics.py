@@ -37,7 +37,7 @@ class ShardMetrics:
         self.duplicates = Counter("dedupe_hits", "Repeated events, not counted again.", registry=registry)
         self.restarts = Counter(
             "partition_restarts",
-            "Partitions read from the topic's beginning again, with their state kept.",
+            "Partitions read from another offset: with their state, or rebuilt if the topic has all that counts.",
             ("why",),
             registry=registry,
         )

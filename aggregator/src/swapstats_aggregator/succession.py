@@ -16,7 +16,7 @@ import structlog
 
 from swapstats_aggregator.feed import Feed
 from swapstats_aggregator.handoffs import Handoffs, within
-from swapstats_aggregator.holding import Holding, Ownership
+from swapstats_aggregator.holding import Holding, Ownership, Unsent
 from swapstats_aggregator.ports import DeadLetter, Unavailable
 from swapstats_aggregator.replica import Replica
 from swapstats_aggregator.restoring import Restored, restore_partition, topic_of
@@ -230,7 +230,7 @@ class Succession:
             self._handoffs.record(tenure, replica.offset, replica.records - before, exactly)
             held.owed = letters
             await self._bury(letters)
-            held.owed, held.letters_offset = (), replica.offset
+            held.owed, held.letters_offset, held.unsent = (), replica.offset, Unsent()
         self._wake()
         if exactly is not None:
             await self._handoffs.compare(tenure, frozen)
