@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 
 from swapstats_aggregator.adapters.memory import MemoryRecord, MemorySnapshots
+from swapstats_aggregator.ports import Unavailable, Verdict
 from swapstats_core.manifest import Manifest, decode_manifest, readable
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import CURRENT_WITHIN_MS, Found, TokenQuery
 from tests.aggregator.moves import (
     BOTH,
     all_are,
+    both_warm,
     compared,
     handoffs,
     manifests,
@@ -240,6 +242,39 @@ async def test_a_shadow_with_another_skip_counts_the_topic_itself_and_takes_over
             stored = readable(partition, world.store.of(partition).manifests)
             assert [type(each) for each in stored] == [Manifest] * len(stored), "its newest event is older, rightly"
         assert former.metric("handoff_digest_mismatches_total") == 0
+
+
+class Full(MemorySnapshots):
+    """Takes no snapshot."""
+
+    async def flip(
+        self, partition: int, epoch: int, seq: int, manifest: bytes, names: Collection[str], keep: int
+    ) -> Verdict:
+        raise Unavailable("full")
+
+
+async def test_an_owner_that_never_had_a_snapshot_says_for_how_long(world: World) -> None:
+    """It has counted the topic itself, as a shadow, since its owner's snapshots are of another `source.skip`."""
+    world.produce_noise(random.Random(5), 0, 40)  # noqa: S311 - no secret
+    full, resource = Full(world.store, "full"), skipping(*((p, 3) for p in BOTH))
+    async with world.member("shard-0"), world.member("shard-1", snapshots=full, resource=resource) as second:
+        await world.assign(owned("shard-0", 1))
+        await world.until(
+            lambda: (
+                all(world.store.of(p).manifests for p in BOTH)
+                and all(decode_manifest(each).offset > 3 for p in BOTH for each in world.store.of(p).manifests)
+            )
+        )
+        await both_warm(world)
+        await world.assign(owned("shard-1", 2))
+        await world.until(lambda: all_are(world, "shard-1", "owner"))
+        assert second.shard.report().degraded == []
+        world.now_ms += 600_000
+        assert second.shard.report().degraded == [
+            f"partition {p}: no snapshot could be stored for 10 min" for p in BOTH
+        ]
+        assert {each.snapshot_age_ms for each in reports(world, "shard-1").values()} == {None}
+        await world.until(lambda: all(second.metric("snapshot_age_seconds", partition=str(p)) >= 600 for p in BOTH))
 
 
 def _proofs(world: World) -> dict[int, str | None]:

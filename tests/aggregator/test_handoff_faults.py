@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
 
 from swapstats_aggregator import shard
-from swapstats_aggregator.adapters.memory import MemorySnapshots
+from swapstats_aggregator.adapters.memory import MemoryRecord, MemorySnapshots
+from swapstats_aggregator.holding import Unsent
+from swapstats_aggregator.ports import DeadLetter
 from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.rejects import Reason
 from tests.aggregator.moves import (
     BOTH,
     Deaf,
     Held,
     Stalling,
     all_are,
+    both_stored,
     both_warm,
     compared,
     handoffs,
@@ -162,7 +167,7 @@ async def test_an_owner_that_a_flip_fences_says_where_it_stopped(world: World) -
 async def test_dead_letters_that_the_former_owner_could_not_send_are_sent_by_the_next(world: World) -> None:
     world.letters = letters = Held("raw-swaps")
     world.produce_noise(random.Random(6), 0, 40)  # noqa: S311 - no secret
-    async with world.member("shard-0") as former, world.member("shard-1"):
+    async with world.member("shard-0") as former, world.member("shard-1") as second:
         await both_warm(world)
         letters.closed = True
         bad = [world.append(partition, b"{") for partition in BOTH]
@@ -173,8 +178,48 @@ async def test_dead_letters_that_the_former_owner_could_not_send_are_sent_by_the
         letters.closed = False
         await world.until(lambda: len(letters.stored) >= PARTITIONS)
         world.assert_exact()
+        holdings = second.shard._holdings
+        await world.until(lambda: all(held.owed == () for held in holdings.values()))
+        assert [held.unsent.since(0) for held in holdings.values()] == [[]] * PARTITIONS, "they aren't kept for ever"
     origins = {dict(letter.headers)["origin"] for letter in letters.stored}
     assert origins == {f"raw-swaps:{p}:{offset}".encode() for p, offset in zip(BOTH, bad, strict=True)}
+
+
+@pytest.mark.parametrize("why", ["recreated", "out_of_range"])
+async def test_dead_letters_are_sent_by_the_next_owner_where_places_are_counted_anew(world: World, why: str) -> None:
+    """The letters stored before were of records that lay higher: those of lower ones are still owed."""
+    world.letters = letters = Held("raw-swaps")
+    world.produce_noise(random.Random(6), 0, 200)  # noqa: S311 - no secret
+    async with world.member("shard-0") as former, world.member("shard-1"):
+        await both_warm(world)
+        if why == "recreated":
+            world.topic.recreate(PARTITIONS)
+        else:
+            for partition in BOTH:
+                world.topic.log(partition).records.clear()
+        await world.until(lambda: former.restarts(why) == PARTITIONS and world.is_current())
+        await both_stored(world, 1)
+        await world.until(
+            lambda: warm(world, "shard-1") and all(reports(world, "shard-1")[p].offset == world.offset(p) for p in BOTH)
+        )
+        letters.closed = True
+        bad = [world.append(partition, b"{") for partition in BOTH]
+        await world.until(lambda: any(world.offset(p) > bad[p] for p in BOTH))
+        await world.assign(owned("shard-1", 2))
+        await world.until(lambda: all_are(world, "shard-1", "owner"))
+        await former.crash()
+        letters.closed = False
+        owed = {f"raw-swaps:{p}:{offset}".encode() for p, offset in zip(BOTH, bad, strict=True)}
+        await world.until(lambda: owed <= {dict(letter.headers)["origin"] for letter in letters.stored})
+
+
+def test_letters_are_kept_for_a_takeover_as_long_as_their_keys_and_values_fit() -> None:
+    mebibyte = bytes(1024 * 1024)
+    for record in (MemoryRecord(0, 0, mebibyte, b""), MemoryRecord(0, 0, None, mebibyte)):
+        unsent = Unsent()
+        unsent.keep([DeadLetter(0, replace(record, offset=offset), Reason.EMPTY, "") for offset in range(20)])
+        assert unsent.since(4) is None
+        assert [letter.record.offset for letter in unsent.since(5) or ()] == list(range(5, 20))
 
 
 async def test_no_last_snapshot_covers_a_letter_that_is_still_owed(

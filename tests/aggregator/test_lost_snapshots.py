@@ -172,6 +172,37 @@ async def test_a_snapshot_older_than_the_brokers_first_record_is_rebuilt(world: 
         world.assert_exact()
 
 
+async def test_an_owner_whose_next_records_are_gone_rebuilds_with_another_key(world: World) -> None:
+    rng = random.Random(10)  # noqa: S311 - no secret
+    world.produce_noise(rng, 0, 60)
+    source = SteppedSource(world.topic, world.clock, max_records=10)
+    async with world.shard(source) as running:
+        await world.until(lambda: len(manifests(world)) == PARTITIONS)
+        before = {partition: manifest.key for partition, manifest in manifests(world).items()}
+        source.permits.release()
+        await world.until(lambda: all(world.offset(p) == 10 for p in BOTH))
+        gone = [world.topic.log(p).end for p in BOTH]
+        world.now_ms += 27 * 3_600_000
+        for partition in BOTH:
+            world.append(partition, b"{")  # too old to count, but still there
+            world.topic.trim(partition, gone[partition])
+        world.now_ms += 27 * 3_600_000
+        world.produce_noise(rng, 60, 60)
+
+        def is_current() -> bool:
+            source.permits.release()
+            return world.is_current()
+
+        await world.until(is_current)
+        assert running.restarts("out_of_range") == PARTITIONS
+        for partition in BOTH:
+            assert world.owned(partition).first_offset == gone[partition] + 1
+            world.history[partition] = world.history[partition][gone[partition] + 1 :]
+        world.assert_exact()
+        await both_stored(world, epoch=1)
+        assert all(manifest.key != before[partition] for partition, manifest in manifests(world).items())
+
+
 async def test_a_manifest_that_can_not_be_read_is_passed_over(world: World) -> None:
     world.produce_noise(random.Random(6), 0, 40)  # noqa: S311 - no secret
     async with world.member("shard-0") as running:

@@ -49,7 +49,7 @@ def test_a_state_that_begins_anew_leaves_out_a_pulse_and_goes_on_a_moment_later(
     replica.reached(Fetched((), 6, 6, START_MS), Now(START_MS, START_MS))
     before = pulse(replica, START_MS)
     assert (before.offset, before.as_of_ms, before.current) == (6, START_MS, True)
-    replica.restart(Origin("topic", 7, rebuild_until=9), anew=True)
+    replica.restart(Origin("topic", 7, rebuild_until=9), key=5)
     after = pulse(replica, START_MS + 1)
     assert (after.offset, after.as_of_ms, after.current) == (7, START_MS + 1, False)
     assert after.number == before.number + 2, "readers ask again after a gap"
@@ -58,7 +58,7 @@ def test_a_state_that_begins_anew_leaves_out_a_pulse_and_goes_on_a_moment_later(
 def test_a_state_that_is_kept_does_so_too_since_its_offset_goes_back() -> None:
     replica = Replica(0, 1, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("topic", 0), Inlet())
     before = pulse(replica, START_MS)
-    replica.restart(Origin("another", 0, START_MS), anew=False)
+    replica.restart(Origin("another", 0, START_MS))
     after = pulse(replica, START_MS + 1_000)
     assert after.number == before.number + 2
     assert (after.as_of_ms, after.offset) > (before.as_of_ms, before.offset)

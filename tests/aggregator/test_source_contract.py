@@ -303,9 +303,21 @@ async def test_of_a_dead_letter_that_is_too_large_an_excerpt_is_stored(site: Sit
     await site.dead_letters.send(letters)
     stored = {dict(letter.headers)["origin"].rpartition(b":")[2]: letter for letter in await site.letters()}
     assert stored[b"0"].value == large[:65_536]
-    assert stored[b"0"].headers[-1] == ("truncated", b"true")
+    assert stored[b"0"].headers[-1] == ("truncated", b"value")
     assert stored[b"1"].value == b"x"
     assert len(stored) == 2
+
+
+async def test_the_key_of_a_dead_letter_may_be_what_is_too_large(site: Site) -> None:
+    large = bytes(range(256)) * (MAX_BYTES // 64)
+    keys = [DeadLetter(0, MemoryRecord(0, 1, large, b"{"), Reason.MALFORMED_JSON, "")]
+    both = [DeadLetter(0, MemoryRecord(1, 1, large, large), Reason.MALFORMED_JSON, "")]
+    none = [DeadLetter(0, MemoryRecord(2, 1, large, None), Reason.EMPTY, "")]
+    await site.dead_letters.send([*keys, *both, *none])
+    stored = {dict(letter.headers)["origin"].rpartition(b":")[2]: letter for letter in await site.letters()}
+    kept = {offset: (letter.key, letter.value, dict(letter.headers)["truncated"]) for offset, letter in stored.items()}
+    cut = large[:65_536]
+    assert kept == {b"0": (cut, b"{", b"key"), b"1": (cut, cut, b"key, value"), b"2": (cut, None, b"key")}
 
 
 async def test_the_topic_in_memory_loses_old_records_and_can_be_away() -> None:

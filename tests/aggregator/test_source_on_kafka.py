@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import uuid
 from collections.abc import AsyncIterator
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import MessageSizeTooLargeError
 
 from swapstats_aggregator.adapters import kafka, kafka_client, kafka_stalls
+from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
 from swapstats_aggregator.adapters.kafka_stalls import Stalled
-from swapstats_aggregator.ports import OutOfRange, Recreated
+from swapstats_aggregator.adapters.memory import MemoryRecord
+from swapstats_aggregator.ports import DeadLetter, OutOfRange, Recreated
+from swapstats_core import spec
+from swapstats_core.rejects import Reason
+from swapstats_operator.topics import create, topics_of
 from swapstats_settings.clock import monotonic_ms
 from tests.aggregator.reading import Reading
-from tests.aggregator.topics import MAX_BYTES, KafkaSite, kafka_site
+from tests.aggregator.topics import MAX_BYTES, KafkaSite, kafka_site, stored_letters
 from tests.kit.kafka import ApacheKafka
 from tests.kit.running import wall_ms
 
@@ -128,6 +137,28 @@ async def test_only_committed_transactions_are_read(apache_kafka: ApacheKafka, s
         await producer.stop()
 
 
+async def test_nothing_waits_for_a_transaction_before_what_can_be_read_is(
+    apache_kafka: ApacheKafka, site: KafkaSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever catches up behind a producer of transactions is slow, and its remedy another one."""
+    monkeypatch.setattr(kafka, "_MAX_RECORDS", 2)
+    source, told = site.source, dict[int, int]()
+    await site.append(0, *[b"x"] * 10)
+    producer = AIOKafkaProducer(bootstrap_servers=apache_kafka.brokers, transactional_id=site.name)
+    await producer.start()
+    try:
+        async with producer.transaction():
+            await producer.send_and_wait(site.name, b"pending", partition=0)
+            source.assign({0: 0}, await source.incarnation())
+            while max(told.values(), default=0) == 0:
+                for fetched in (await source.poll([0], 100)).values():
+                    told[fetched.position] = fetched.in_transaction
+    finally:
+        await producer.stop()
+    assert told.keys() >= {2, 4, 6, 8, 10}
+    assert {position: hidden for position, hidden in told.items() if hidden} == {10: 1}
+
+
 async def test_transactions_that_follow_one_another_without_a_pause_do_not_hide_the_end(
     apache_kafka: ApacheKafka, site: KafkaSite
 ) -> None:
@@ -175,6 +206,43 @@ async def test_records_larger_than_a_fetch_are_read(site: KafkaSite) -> None:
     reading = Reading(site.source, 0)
     await reading.until_confirmed(monotonic_ms(), 0)
     assert reading.values == {0: [b"a", large, b"b"]}
+
+
+@pytest.mark.parametrize("most", [1_024, 100_000])
+async def test_of_a_dead_letter_is_kept_what_the_topic_takes(site: KafkaSite, most: int) -> None:
+    """Else its partition, and all others of the shard, would wait for ever: no `source.skip` helps."""
+    await site.limit_letters(most)
+    key, value = b"k" * MAX_BYTES, b"v" * MAX_BYTES
+    letter = DeadLetter(0, MemoryRecord(7, wall_ms(), key, value), Reason.MALFORMED_JSON, "not one JSON object")
+    await site.dead_letters.send([letter])
+    (stored,) = await site.letters()
+    assert stored.key == key[: len(stored.key or b"")]
+    assert stored.value == value[: len(stored.value or b"")]
+    assert (len(stored.key or b"") + len(stored.value or b"")) * 4 > most - 1_024, "half as much each time"
+    headers = dict(stored.headers)
+    assert (headers["truncated"], headers["origin"]) == (b"key, value", f"{site.name}:0:7".encode())
+
+
+async def test_managed_topics_take_the_largest_record_whole_as_a_dead_letter(apache_kafka: ApacheKafka) -> None:
+    """Also one that is as large as a broker takes by itself."""
+    topic, most = spec.Topic(name=f"t-{uuid.uuid4().hex}", partitions=1), 2**20
+    source = spec.Source(brokers=[apache_kafka.brokers], topic=topic, max_bytes=most)
+    admin = AIOKafkaAdminClient(bootstrap_servers=apache_kafka.brokers)
+    producer = AIOKafkaProducer(bootstrap_servers=apache_kafka.brokers, max_request_size=2 * most)
+    letters = KafkaDeadLetters(source, "test")
+    async with contextlib.AsyncExitStack() as stack:
+        for client, end in ((admin, admin.close), (producer, producer.stop), (letters, letters.stop)):
+            await client.start()
+            stack.push_async_callback(end)
+        await create(admin, topics_of(source, {}))
+        key = b"k" * (most - 100)
+        with pytest.raises(MessageSizeTooLargeError):
+            await producer.send_and_wait(topic.name, b"{", key + bytes(100), partition=0)
+        await producer.send_and_wait(topic.name, b"{", key, partition=0)
+        await letters.send([DeadLetter(0, MemoryRecord(0, wall_ms(), key, b"{"), Reason.MALFORMED_JSON, "x" * 2_000)])
+        (stored,) = await stored_letters(apache_kafka.brokers, source.dead_letters)
+        assert (stored.key, stored.value) == (key, b"{")
+        assert "truncated" not in dict(stored.headers)
 
 
 async def test_records_that_nobody_takes_do_not_hold_up_other_partitions(site: KafkaSite) -> None:

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import MessageSizeTooLargeError, TopicAlreadyExistsError, for_code
 
 from swapstats_aggregator.adapters.kafka import KafkaSource
 from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
@@ -145,19 +146,42 @@ class KafkaSite:
         return {partition: offset for partition, offset in found.items() if offset is not None}
 
     async def letters(self) -> list[MemoryLetter]:
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._brokers, max_partition_fetch_bytes=4 * MAX_BYTES)
-        await consumer.start()
+        return await stored_letters(self._brokers, self._settings.dead_letters)
+
+    async def limit_letters(self, most_bytes: int) -> None:
+        """Let the dead-letter topic take no larger records; the embedded broker can't."""
+        wanted = {"max.message.bytes": str(most_bytes)}
+        topic = ConfigResource(ConfigResourceType.TOPIC, self._settings.dead_letters, wanted)
+        await self._admin.alter_configs([topic])
+        producer = AIOKafkaProducer(bootstrap_servers=self._brokers)
+        await producer.start()
         try:
-            home = TopicPartition(self._settings.dead_letters, 0)
-            consumer.assign([home])
-            await consumer.seek_to_beginning(home)
-            return [
-                MemoryLetter(record.key, record.value, record.timestamp, record.headers)
-                for records in (await consumer.getmany(timeout_ms=2_000)).values()
-                for record in records
-            ]
+            async with asyncio.timeout(10):
+                while True:  # the new setting takes effect a little later
+                    await producer.send_and_wait(self._settings.dead_letters, bytes(most_bytes))
+        except MessageSizeTooLargeError:
+            await self._admin.delete_records(
+                {TopicPartition(self._settings.dead_letters, 0): RecordsToDelete(before_offset=-1)}
+            )
         finally:
-            await consumer.stop()
+            await producer.stop()
+
+
+async def stored_letters(brokers: str, topic: str) -> list[MemoryLetter]:
+    """All that is in a dead-letter topic."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=brokers, max_partition_fetch_bytes=16 * MAX_BYTES)
+    await consumer.start()
+    try:
+        home = TopicPartition(topic, 0)
+        consumer.assign([home])
+        await consumer.seek_to_beginning(home)
+        return [
+            MemoryLetter(record.key, record.value, record.timestamp, record.headers)
+            for records in (await consumer.getmany(timeout_ms=2_000)).values()
+            for record in records
+        ]
+    finally:
+        await consumer.stop()
 
 
 def embedded_site(broker: str, name: str | None = None) -> contextlib.AbstractAsyncContextManager[KafkaSite]:

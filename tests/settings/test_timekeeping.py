@@ -132,6 +132,20 @@ def test_two_clocks_that_are_set_together_are_believed_after_a_while_in_which_no
     assert machine.clock.problem() is None
 
 
+def test_silence_does_not_count_for_two_clocks_that_are_set_together() -> None:
+    machine = Machine()
+    machine.compare()
+    machine.ahead_ms = machine.servers["Redis"] = HOUR_MS
+    machine.compare()
+    machine.servers = {}
+    machine.compare(25)
+    machine.servers = {"Redis": HOUR_MS}
+    machine.compare(10)
+    assert (machine.off_ms(), machine.clock.now().known) == (0, False)
+    machine.compare()
+    assert (machine.off_ms(), machine.clock.now().known) == (HOUR_MS, True)
+
+
 def test_servers_of_one_mind_are_believed_after_a_while_and_not_the_machine() -> None:
     machine = Machine(ahead_ms=HOUR_MS, servers={"Redis": HOUR_MS, "the broker": HOUR_MS})
     machine.compare()

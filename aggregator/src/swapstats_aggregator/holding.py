@@ -13,10 +13,11 @@ from swapstats_aggregator.ports import DeadLetter
 from swapstats_aggregator.replica import Replica
 from swapstats_aggregator.snapshotting import Snapshotter, Stored
 from swapstats_core.swap import Reason
+from swapstats_settings.timekeeping import Now
 
 _BYTES_KEPT: Final = 16 * 1024 * 1024
 _BYTES_EACH: Final = 512
-"""Of a kept letter, beside its value."""
+"""Of a kept letter, beside its key and value."""
 
 
 class Unsent:
@@ -55,7 +56,7 @@ class Unsent:
 
 
 def _size(letter: DeadLetter) -> int:
-    return _BYTES_EACH + len(letter.record.value or b"")
+    return _BYTES_EACH + len(letter.record.key or b"") + len(letter.record.value or b"")
 
 
 @dataclass(slots=True, eq=False)
@@ -67,8 +68,9 @@ class Ownership:
 
     snapshotter: Snapshotter
     unserve: Callable[[], Awaitable[None]]
+    began_ms: int
+    """Monotonic, as what follows."""
     snapshot_due_ms: int
-    """Monotonic, as `ticked_at_ms`."""
     ticked_at_ms: int = 0
     proof_due: bool = False
 
@@ -101,6 +103,12 @@ class Holding:
     def is_as_far_as_possible(self) -> bool:
         """Whether it is current, or waits before a record that isn't to be counted yet."""
         return self.replica.current or self.replica.held is not None
+
+    def snapshot_age_ms(self, now: Now) -> int:
+        """How old the newest snapshot is or, as long as there is none, the ownership."""
+        assert self.owned is not None, "only an owner takes snapshots"
+        age_ms = self.replica.snapshot_age_ms(now)
+        return now.mono_ms - self.owned.began_ms if age_ms is None else age_ms
 
     def observe(self, mono_ms: int) -> None:
         """Measure the rate of records, smoothed over some ten calls."""

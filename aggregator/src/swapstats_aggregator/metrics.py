@@ -37,7 +37,7 @@ class ShardMetrics:
         self.duplicates = Counter("dedupe_hits", "Repeated events, not counted again.", registry=registry)
         self.restarts = Counter(
             "partition_restarts",
-            "Partitions read from the topic's beginning again, with their state kept.",
+            "Partitions read from another offset: with their state, or rebuilt if the topic has all that counts.",
             ("why",),
             registry=registry,
         )
@@ -67,7 +67,10 @@ class ShardMetrics:
             registry=registry,
         )
         self.snapshot_age = Gauge(
-            "snapshot_age_seconds", "Age of a partition's newest snapshot.", by_partition, registry=registry
+            "snapshot_age_seconds",
+            "Age of a partition's newest snapshot; of its ownership, as long as there is none.",
+            by_partition,
+            registry=registry,
         )
         self.rebuilding = Gauge(
             "rebuild_progress",

@@ -63,7 +63,7 @@ class Fetched:
 
     The records (maybe none), the position after them, the end of the log as the broker last told, and
     ``confirmed_ms``: a monotonic time (ms) at which, certainly, no record existed beyond ``position``; None while
-    behind. ``in_transaction``: so many offsets before the end can't be read yet, since a transaction is open.
+    behind. ``in_transaction``: so many offsets, all that are left, can't be read yet, since a transaction is open.
     """
 
     records: Sequence[SourceRecord]
@@ -83,17 +83,18 @@ class DeadLetter:
     detail: str
 
 
-_EXCERPT_BYTES: Final = 65_536
+EXCERPT_BYTES: Final = 65_536
+"""What is kept of a dead record's key, and of its value, if together they are too large for the dead-letter topic."""
 
 
-def excerpt(value: bytes | None) -> bytes:
-    """What is kept of a dead record that is too large for the dead-letter topic: its first 64 KiB."""
-    return (value or b"")[:_EXCERPT_BYTES]
+def excerpt(whole: bytes | None, most: int | None) -> bytes | None:
+    """The first ``most`` bytes of a key or a value; None: all of it."""
+    return whole if whole is None else whole[:most]
 
 
-def headers(letter: DeadLetter, topic: str, *, truncated: bool = False) -> list[tuple[str, bytes]]:
-    """A dead letter's headers: ``origin`` (``topic:partition:offset``), ``reason``, ``detail``, ``remedy`` and, for
-    an excerpt, ``truncated``.
+def headers(letter: DeadLetter, topic: str, most: int | None = None) -> list[tuple[str, bytes]]:
+    """A dead letter's headers: ``origin`` (``topic:partition:offset``), ``reason``, ``detail``, ``remedy`` and, if key
+    or value are longer than the ``most`` bytes that are kept of each, ``truncated``, which names them.
     """
     told = [
         ("origin", f"{topic}:{letter.partition}:{letter.record.offset}".encode()),
@@ -101,7 +102,9 @@ def headers(letter: DeadLetter, topic: str, *, truncated: bool = False) -> list[
         ("detail", letter.detail.encode(errors="replace")),
         ("remedy", REMEDIES[letter.reason].encode()),
     ]
-    return [*told, ("truncated", b"true")] if truncated else told
+    parts = {"key": letter.record.key, "value": letter.record.value}
+    cut = [name for name, whole in parts.items() if whole is not None and most is not None and len(whole) > most]
+    return [*told, ("truncated", ", ".join(cut).encode())] if cut else told
 
 
 class Source(Protocol):

@@ -292,8 +292,9 @@ class Replica:
         self._confirmed_ms = None
         self.current = False
 
-    def restart(self, origin: Origin, *, anew: bool) -> None:
-        """Go on at the beginning of ``origin``, with the state as it is or (``anew``) with an empty one.
+    def restart(self, origin: Origin, key: int | None = None) -> None:
+        """Go on at the beginning of ``origin``, with the state as it is or, given the ``key`` of its hashes, with an
+        empty one.
 
         Readers order what they hear by clock and offset, so the clock goes on by a moment where the offset goes back;
         and pulses leave out a number, so that whoever follows tokens asks again.
@@ -301,8 +302,8 @@ class Replica:
         self.doubt()
         self.held, self.in_transaction = None, 0
         now_ms = self.state.now_ms + 1
-        if anew:
-            self.state = PartitionState(self.config, self.state.hashes.key)
+        if key is not None:
+            self.state = PartitionState(self.config, key)
         self.state.advance(now_ms)
         self._pulse += 1
         self.origin = origin

@@ -93,6 +93,7 @@ class Shard:
         self._ports = ports
         self._metrics = metrics
         self._clock = clock
+        self._new_key = new_key
         setup = Setup(self._owner, resource, ports, metrics, clock, new_key)
         self._tenancy = Tenancy(setup, answer=self._answer, bury=self._bury, wake=self._wake)
         self._holdings = self._tenancy.holdings
@@ -134,22 +135,17 @@ class Shard:
 
     def _degraded(self) -> list[str]:
         old_ms, now = max(_OLD_SNAPSHOT_MS, 10 * self._spec.snapshots.interval), self._clock.now()
-        owned = {partition: held.replica for partition, held in self._holdings.items() if held.owned is not None}
-        ages = [
-            (partition, age_ms)
-            for partition, replica in owned.items()
-            if (age_ms := replica.snapshot_age_ms(now)) is not None
-        ]
+        owned = {partition: held for partition, held in self._holdings.items() if held.owned is not None}
         ahead = [
             f"partition {partition}: a wrong clock or a record of the future has taken its time ahead, to "
-            f"{rfc3339(replica.state.now_ms)}; before that it isn't current"
-            for partition, replica in owned.items()
-            if now.known and replica.state.now_ms > now.wall_ms + CURRENT_WITHIN_MS
+            f"{rfc3339(held.replica.state.now_ms)}; before that it isn't current"
+            for partition, held in owned.items()
+            if now.known and held.replica.state.now_ms > now.wall_ms + CURRENT_WITHIN_MS
         ]
         old = [
             f"partition {partition}: no snapshot could be stored for {age_ms // 60_000} min"
-            for partition, age_ms in ages
-            if age_ms > old_ms
+            for partition, held in owned.items()
+            if (age_ms := held.snapshot_age_ms(now)) > old_ms
         ]
         waiting = [words.in_transaction(p) for p, held in self._holdings.items() if _waits_for_transaction(held)]
         problem = self._clock.problem()
@@ -384,7 +380,7 @@ class Shard:
             if now.mono_ms - held.observed_at_ms >= _OBSERVE_MS:
                 held.observe(now.mono_ms)
                 if owned is not None:
-                    self._observe(replica, now)
+                    self._observe(held, now)
             if owned is None or now.mono_ms - owned.ticked_at_ms < (_TICK_MS if replica.current else _TICK_BEHIND_MS):
                 continue
             owned.ticked_at_ms = now.mono_ms
@@ -395,8 +391,9 @@ class Shard:
             for subject, payload in messages:
                 await self._ports.bus.publish(subject, payload)
 
-    def _observe(self, replica: Replica, now: Now) -> None:
-        metrics, label = self._metrics, str(replica.partition)
+    def _observe(self, held: Holding, now: Now) -> None:
+        metrics, replica = self._metrics, held.replica
+        label = str(replica.partition)
         lag_ms = 0 if replica.current else max(0, now.wall_ms - replica.state.now_ms)
         metrics.lag_seconds.labels(label).set(lag_ms / 1000)
         metrics.lag_records.labels(label).set(replica.end_offset - replica.offset)
@@ -411,8 +408,7 @@ class Shard:
         metrics.spelling_conflicts.labels(label).set(len(replica.spellings.conflicts))
         metrics.tokens.labels(label).set(replica.state.known_tokens)
         metrics.rebuilding.labels(label).set(1 if replica.rebuilding is None else replica.rebuilding)
-        if (age_ms := replica.snapshot_age_ms(now)) is not None:
-            metrics.snapshot_age.labels(label).set(age_ms / 1000)
+        metrics.snapshot_age.labels(label).set(held.snapshot_age_ms(now) / 1000)
 
     def _say_why(self, partition: int, why: str) -> None:
         """Log once why a partition waits, and that it doesn't any more."""
@@ -458,7 +454,11 @@ class Shard:
             )
             self._log.warning("restarted_reading", partition=partition, why=why, notice=start.notice)
             self._metrics.restarts.labels(why).inc()
-            replica.restart(start.origin, anew=start.anew)
+            async with held.in_step:  # what the former owner owed is stored before places are counted anew
+                if held.is_over:
+                    continue
+                replica.restart(start.origin, self._new_key() if start.anew else None)
+                held.letters_offset = replica.offset
             held.owned.snapshot_due_ms = self._clock.monotonic_ms()  # so that the new origin is durable soon
         self._snapshot_soon.set()
         self._position()

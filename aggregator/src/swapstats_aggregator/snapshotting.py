@@ -169,13 +169,15 @@ class Snapshotter:
         partition, epoch = self._replica.partition, self._replica.epoch
         parts = [piece for part in frozen.parts for piece in await self._compacted(part, frozen)]
         self._stored = {part: ref for part in parts if (ref := self._stored.get(part)) is not None}
+        # Before anything is uploaded: without a flip nobody collects it, and such a state is one again and again.
+        _check(self._manifest(frozen, [_unnamed(part) for part in parts], taken_at_ms), partition)
         for _ in range(_TRIES):
             await self._give_way(frozen)
             for part in parts:
                 if part not in self._stored:
                     self._stored[part] = await self._upload(part, frozen.names)
             manifest = self._manifest(frozen, [self._stored[part] for part in parts], taken_at_ms)
-            names, encoded = manifest.names(), _checked(manifest, partition)
+            names, encoded = manifest.names(), encode_manifest(manifest)
             verdict = await self._snapshots.flip(partition, epoch, manifest.seq, encoded, names, self._keep)
             if verdict.done:
                 return manifest
@@ -277,11 +279,14 @@ class Snapshotter:
             log.warning("nothing_collected", partition=partition, error=str(error))
 
 
-def _checked(manifest: Manifest, partition: int) -> bytes:
-    """As it is stored, if whoever reads it would use it. Raises Unavailable: the one before stays."""
-    encoded = encode_manifest(manifest)
+def _unnamed(part: Chunk | Ledger) -> ChunkRef | str:
+    """What a manifest says of a piece, but for the names under which it will be stored."""
+    return "" if isinstance(part, Ledger) else ChunkRef(part.generation, "", "")
+
+
+def _check(manifest: Manifest, partition: int) -> None:
+    """Raise Unavailable unless whoever reads it would use it: the one before stays."""
     try:
-        check(decode_manifest(encoded), partition)
+        check(decode_manifest(encode_manifest(manifest)), partition)
     except UnreadableSnapshot as error:
         raise Unavailable(f"partition {partition}: this state isn't stored: {error}") from error
-    return encoded

@@ -16,7 +16,7 @@ import structlog
 
 from swapstats_aggregator.feed import Feed
 from swapstats_aggregator.handoffs import Handoffs, within
-from swapstats_aggregator.holding import Holding, Ownership
+from swapstats_aggregator.holding import Holding, Ownership, Unsent
 from swapstats_aggregator.ports import DeadLetter, Unavailable
 from swapstats_aggregator.replica import Replica
 from swapstats_aggregator.restoring import Restored, restore_partition, topic_of
@@ -230,7 +230,7 @@ class Succession:
             self._handoffs.record(tenure, replica.offset, replica.records - before, exactly)
             held.owed = letters
             await self._bury(letters)
-            held.owed, held.letters_offset = (), replica.offset
+            held.owed, held.letters_offset, held.unsent = (), replica.offset, Unsent()
         self._wake()
         if exactly is not None:
             await self._handoffs.compare(tenure, frozen)
@@ -271,8 +271,9 @@ class Succession:
         replica.own(tenure.epoch, setup.clock.now().wall_ms)
         unserve = await self._answering(partition, replica)
         interval, partitions = setup.spec.snapshots.interval, setup.spec.source.topic.partitions
-        due_ms = setup.clock.monotonic_ms() + interval * (partition + 1) // partitions
-        held.owned = Ownership(snapshotter, unserve, due_ms)
+        began_ms = setup.clock.monotonic_ms()
+        due_ms = began_ms + interval * (partition + 1) // partitions
+        held.owned = Ownership(snapshotter, unserve, began_ms, due_ms)
         tenure.role = "owner"
         setup.metrics.epoch.labels(str(partition)).set(tenure.epoch)
         tokens = replica.state.known_tokens

@@ -1,7 +1,8 @@
 """Which partitions a shard has a state of: what the assignment wants, what others say, and how partitions are given up.
 
 One task for each partition, its *tenure*, from restoring to serving (``succession.py``); ``tenure.py`` has the rules.
-Nothing here waits for the reader or makes it wait: it sees only the finished holdings.
+Nothing here waits for the reader, which sees only the finished holdings. The reader waits where it has a shadow begin
+again, until other tenures have begun and ended.
 """
 
 from __future__ import annotations

@@ -112,9 +112,10 @@ class Clock:
     def compare(self) -> None:
         """Take in what the servers have told: once a second or so."""
         mono_ms, own = self.monotonic_ms(), self._own()
-        self._servers = {name: each for name, each in self._servers.items() if mono_ms - each[1] <= _FRESH_MS}
+        self._servers = {name: each for name, each in self._servers.items() if mono_ms - each[1] < _FRESH_MS}
         servers = [offset for offset, _ in self._servers.values()]
         if not servers:
+            self._rival = None  # who is silent doesn't go on saying so
             return  # nothing to compare with: the time is carried
         if self._compared and self._supported(self._agreed, own, servers):
             self._rival, self._known = None, True

@@ -20,6 +20,8 @@ from swapstats_core.spec import Source
 from swapstats_settings.record_times import BOUNDS, unbounded
 
 _REQUEST_TIMEOUT_MS = 10_000
+_LETTER_HEADERS_BYTES = 8_192
+"""More than a dead letter has beside its record: topic, reason, what is wrong and what to do."""
 
 
 class TopicMismatchError(Exception):
@@ -27,7 +29,9 @@ class TopicMismatchError(Exception):
 
 
 def topics_of(source: Source, times: Mapping[str, str]) -> list[NewTopic]:
-    """The raw topic, and one partition of dead letters kept as long. ``times``: what bounds the raw records' times."""
+    """The raw topic, and one partition of dead letters, kept as long and with room for the largest record. ``times``:
+    what bounds the raw records' times.
+    """
     topic = source.topic
     settings = {
         "retention.ms": str(topic.retention),
@@ -36,7 +40,11 @@ def topics_of(source: Source, times: Mapping[str, str]) -> list[NewTopic]:
         "max.message.bytes": str(source.max_bytes),
         **times,
     }
-    letters = {"retention.ms": str(topic.retention), "cleanup.policy": "delete"}
+    letters = {
+        "retention.ms": str(topic.retention),
+        "cleanup.policy": "delete",
+        "max.message.bytes": str(source.max_bytes + _LETTER_HEADERS_BYTES),
+    }
     return [
         NewTopic(topic.name, topic.partitions, topic.replication, topic_configs=settings),
         NewTopic(source.dead_letters, 1, topic.replication, topic_configs=letters),

@@ -238,7 +238,8 @@ class KafkaSource:
         if end is None:
             return Fetched(records, position, position, None)
         stable = consumer.last_stable_offset(at)  # what is beyond belongs to an open transaction, or waits behind it
-        in_transaction = 0 if stable is None or stable < 0 else max(0, end - max(stable, position))
+        waits = stable is not None and 0 <= stable <= position  # else there is more to read before it
+        in_transaction = max(0, end - position) if waits else 0
         progress = self._progress[at.partition]
         answered = consumer.last_poll_timestamp(at) or 0
         if answered != progress.answered:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError
 
 from swapstats_aggregator.adapters.kafka_client import Silence, abandon, reaching, started
-from swapstats_aggregator.ports import DeadLetter, excerpt, headers
+from swapstats_aggregator.ports import EXCERPT_BYTES, DeadLetter, excerpt, headers
 from swapstats_core import spec
 from swapstats_settings.kafka import kafka_security
 
 log = structlog.get_logger()
+
+_HEADERS_BYTES: Final = 8_192
+"""More than the headers of any letter: without key and value each can be sent."""
 
 
 class KafkaDeadLetters:
@@ -34,7 +38,7 @@ class KafkaDeadLetters:
             **kafka_security(self._source),
             client_id=self._client_id,
             acks="all",
-            max_request_size=2 * self._source.max_bytes,
+            max_request_size=2 * self._source.max_bytes + _HEADERS_BYTES,
             linger_ms=5,
         )
 
@@ -67,44 +71,44 @@ class KafkaDeadLetters:
 
     async def _send(self, letters: Sequence[DeadLetter]) -> None:
         async with reaching():
-            results = await asyncio.gather(
-                *[await self._enqueue(letter, letter.record.value) for letter in letters], return_exceptions=True
-            )
+            results = await asyncio.gather(*[await self._enqueue(letter) for letter in letters], return_exceptions=True)
             for letter, result in zip(letters, results, strict=True):
                 if isinstance(result, BaseException):
                     await self._send_again(letter, result)
 
     async def _send_again(self, letter: DeadLetter, fault: BaseException) -> None:
         """Without what the broker doesn't take: its length, or its time (which may be that of another in its batch).
-        Raises KafkaError.
+        Of a letter that is still too large, half as much is kept each time, down to its headers. Raises KafkaError.
         """
-        truncated = as_of_now = False
+        most: int | None = None
+        as_of_now = False
         while True:
-            if isinstance(fault, MessageSizeTooLargeError) and not truncated:
-                truncated = True
+            if isinstance(fault, MessageSizeTooLargeError) and most != 0:
+                most = EXCERPT_BYTES if most is None else most // 2
             elif isinstance(fault, InvalidTimestampError) and not as_of_now:
                 as_of_now = True
             else:
                 raise fault
-            value = excerpt(letter.record.value) if truncated else letter.record.value
             try:
-                await (await self._enqueue(letter, value, truncated=truncated, as_of_now=as_of_now))
+                await (await self._enqueue(letter, most, as_of_now=as_of_now))
             except (MessageSizeTooLargeError, InvalidTimestampError) as error:
                 fault = error
             else:
                 return
 
     async def _enqueue(
-        self, letter: DeadLetter, value: bytes | None, *, truncated: bool = False, as_of_now: bool = False
+        self, letter: DeadLetter, most: int | None = None, *, as_of_now: bool = False
     ) -> asyncio.Future[object]:
-        """A letter has its record's time; ``as_of_now``: the present one, since Kafka takes none that is far ahead."""
+        """A letter has its record's time; ``as_of_now``: the present one, since Kafka takes none that is far ahead.
+        ``most``: see `ports.headers`.
+        """
         record = letter.record
         try:
             future: asyncio.Future[object] = await self._producer.send(
                 self._topic,
-                value,
-                key=record.key,
-                headers=headers(letter, self._origin, truncated=truncated),
+                excerpt(record.value, most),
+                key=excerpt(record.key, most),
+                headers=headers(letter, self._origin, most),
                 timestamp_ms=None if as_of_now else max(record.timestamp, 0),
             )
         except MessageSizeTooLargeError as error:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from swapstats_aggregator.ports import (
+    EXCERPT_BYTES,
     DeadLetter,
     Fetched,
     Handler,
@@ -163,7 +164,9 @@ class MemoryLetter:
 
 
 class MemoryDeadLetters:
-    """`ports.DeadLetters` of records of ``topic``; values above ``max_bytes`` are stored as excerpts."""
+    """`ports.DeadLetters` of records of ``topic``; keys and values of more than ``max_bytes`` together are stored as
+    excerpts.
+    """
 
     def __init__(self, topic: str, max_bytes: int = 2_097_152) -> None:
         self.down = False
@@ -178,10 +181,13 @@ class MemoryDeadLetters:
 
     def _stored(self, letter: DeadLetter) -> MemoryLetter:
         record = letter.record
-        whole = len(record.value or b"") <= self._max_bytes
-        value = record.value if whole else excerpt(record.value)
+        size = len(record.key or b"") + len(record.value or b"")
+        most = None if size <= self._max_bytes else EXCERPT_BYTES
         return MemoryLetter(
-            record.key, value, max(record.timestamp, 0), headers(letter, self._topic, truncated=not whole)
+            excerpt(record.key, most),
+            excerpt(record.value, most),
+            max(record.timestamp, 0),
+            headers(letter, self._topic, most),
         )
 
 

@@ -1,6 +1,6 @@
 """Assignment, claims and snapshots in Redis.
 
-Two Lua scripts decide everything that concerns ownership, so each decision is atomic. All commands are idempotent or
+Three Lua scripts decide everything that concerns ownership, so each decision is atomic. All commands are idempotent or
 fenced, hence safe to be retried by the client.
 """
 
