@@ -163,28 +163,6 @@ RULES: Final = (
         "api.autoscaling.minReplicas must not exceed maxReplicas",
         ".minReplicas",
     ),
-    Rule(
-        "spec",
-        "!self.api.auth.jwt.mint || self.environment == 'dev'",
-        "api.auth.jwt.mint is allowed only with environment: dev. Remove it, and get tokens from your issuer",
-        ".api.auth.jwt.mint",
-    ),
-    Rule(
-        "spec.api.auth.jwt",
-        "!self.enabled || self.alg != 'HS256' || has(self.secretRef)",
-        "api.auth.jwt: HS256 needs secretRef. Name the Secret that holds at least 32 bytes",
-    ),
-    Rule(
-        "spec.api.auth.jwt",
-        "!self.enabled || self.alg != 'RS256' || has(self.publicKeyRef) || has(self.jwksUrl)",
-        "api.auth.jwt: RS256 needs publicKeyRef or jwksUrl",
-    ),
-    Rule(
-        "spec.api.auth.jwt",
-        "!self.mint || self.alg == 'HS256'",
-        "api.auth.jwt.mint works only with alg HS256. Remove mint, or use HS256 in a dev environment",
-        ".mint",
-    ),
     *_tls("spec.source"),
     *_tls("spec.stores.redis"),
     *_tls("spec.stores.clickhouse"),
