@@ -51,7 +51,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"source": {"topic": {"replication": 0}}},
         "spec.source.topic.replication in body should be greater than or equal",
     ),
-    ({"source": {"topic": {"cleanupPolicy": "keep"}}}, 'spec.source.topic.cleanupPolicy: Unsupported value: "keep"'),
+    (
+        {"source": {"topic": {"cleanupPolicy": "compact"}}},
+        'spec.source.topic.cleanupPolicy: Unsupported value: "compact"',
+    ),
+    (
+        {"stores": {"clickhouse": {"storagePolicy": "tiered", "deleteAfter": "7d"}}},
+        "stores.clickhouse.coldAfter must not exceed deleteAfter",
+    ),
     ({"source": {"brokers": []}}, "spec.source.brokers in body should have at least 1 items"),
     ({"source": {"brokers": ["kafka"]}}, 'spec.source.brokers[0]: Invalid value: "string": must be host:port'),
     ({"source": {"start": "middle"}}, 'spec.source.start: Unsupported value: "middle"'),
@@ -192,16 +199,21 @@ def test_absent_fields_get_the_models_defaults(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("topic", "said"),
+    ("path", "value", "said"),
     [
-        ({"name": "others"}, "source.topic.name can't change: offsets and state belong to the topic"),
-        ({"partitions": 24}, "source.topic.partitions can't change: every token's home follows from it"),
+        ("source.topic.name", "others", "source.topic.name can't change: offsets and state belong to the topic"),
+        ("source.topic.partitions", 24, "source.topic.partitions can't change: every token's home follows from it"),
+        ("stores.redis.prefix", "other:", "stores.redis.prefix can't change: the stored state is under the old one"),
     ],
 )
-def test_a_topic_keeps_its_name_and_partitions(client: httpx.Client, topic: dict[str, Any], said: str) -> None:
+def test_what_the_state_depends_on_can_not_change(client: httpx.Client, path: str, value: object, said: str) -> None:
     client.post(_RESOURCES, json=_resource("lasting", {}))
     changed = deepcopy(client.get(f"{_RESOURCES}/lasting").json())
-    changed["spec"]["source"]["topic"] |= topic
+    *sections, key = path.split(".")
+    holder = changed["spec"]
+    for section in sections:
+        holder = holder[section]
+    holder[key] = value
     refused = client.put(f"{_RESOURCES}/lasting", json=changed)
     assert refused.status_code == httpx.codes.UNPROCESSABLE_ENTITY
     assert said in refused.json()["message"]

@@ -84,8 +84,8 @@ class Topic(Section):
     """How long the broker keeps records; at least the longest window plus grace, so that state can be rebuilt."""
     segment: Duration = HOUR_MS
     """Time after which the broker rolls a log segment."""
-    cleanup_policy: Literal["delete", "compact", "compact,delete"] = "delete"
-    """The broker's cleanup policy."""
+    cleanup_policy: Literal["delete"] = "delete"
+    """The broker's cleanup policy. Compaction would take away records that a rebuild must read."""
     manage: bool = True
     """Create the topic and keep its settings; false: it is somebody else's and only checked."""
 
@@ -352,6 +352,8 @@ class ClickHouse(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self.tls.check_scheme(self.url, "https://")
+        if self.storage_policy is not None and self.cold_after > self.delete_after:
+            raise ValueError("coldAfter: must not exceed deleteAfter, or no row ever moves to the cold volume")
         return self
 
 

@@ -108,6 +108,18 @@ RULES: Final = (
         ".partitions",
     ),
     Rule(
+        "spec.stores.redis",
+        "self.prefix == oldSelf.prefix",
+        "stores.redis.prefix can't change: the stored state is under the old one. Create another SwapStats",
+        ".prefix",
+    ),
+    Rule(
+        "spec.stores.clickhouse",
+        f"!has(self.storagePolicy) || {_ms('self.coldAfter')} <= {_ms('self.deleteAfter')}",
+        "stores.clickhouse.coldAfter must not exceed deleteAfter, or no row ever moves to the cold volume",
+        ".coldAfter",
+    ),
+    Rule(
         "spec.source",
         "self.skip.all(s, s.partition < self.topic.partitions)",
         "source.skip names a partition that the topic doesn't have. They are numbered from 0: correct it, or remove it",
