@@ -59,14 +59,15 @@ async def keep_topics(source: Source, access: Mapping[str, Any]) -> str | None:
         loose = await unbounded(client, source.topic.name) if source.topic.name in existing else None
     finally:
         await client.close()
-    for topic in topics_of(source, {}):
-        if (found := existing.get(topic.name)) is None:
-            raise UnknownTopicOrPartitionError(topic.name)  # a new topic is told of some milliseconds later
-        if found != topic.num_partitions:
-            raise TopicMismatchError(
-                f"topic {topic.name} has {found} partitions and the resource says {topic.num_partitions}: a token's "
-                "partition follows from their number, so it can't change. Restore it, or start anew under another name"
-            )
+    for name in (source.topic.name, source.dead_letters):
+        if name not in existing:
+            raise UnknownTopicOrPartitionError(name)  # a new topic is told of some milliseconds later
+    if (found := existing[source.topic.name]) != source.topic.partitions:
+        raise TopicMismatchError(
+            f"topic {source.topic.name} has {found} partitions and the resource says {source.topic.partitions}: a "
+            "token's partition follows from their number, so it can't change. Restore it, or start anew under another "
+            "name"
+        )
     return loose
 
 
