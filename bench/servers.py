@@ -32,7 +32,6 @@ class Running:
             {
                 "metadata": {"name": "bench"},
                 "spec": {
-                    "environment": "dev",
                     "source": {
                         "brokers": [self.kafka],
                         "start": "earliest",

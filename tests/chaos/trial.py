@@ -36,7 +36,6 @@ apiVersion: swapstats.io/v1alpha1
 kind: SwapStats
 metadata: {name: chaos}
 spec:
-  environment: dev
   source: {topic: {partitions: 6}, start: earliest, sessionTimeout: 6s}
   windows: [1m, 5m, 1h, 24h]
   grace: 20s

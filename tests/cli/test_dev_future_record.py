@@ -39,7 +39,6 @@ async def system(folder: Path, broker: str) -> AsyncIterator[System]:
         "kind": "SwapStats",
         "metadata": {"name": "ahead"},
         "spec": {
-            "environment": "dev",
             "source": {"topic": {"partitions": PARTITIONS}, "start": "earliest", "sessionTimeout": "6s"},
             "windows": ["5m", "1h"],
             "snapshots": {"interval": "1s"},

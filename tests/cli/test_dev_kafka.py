@@ -30,7 +30,6 @@ apiVersion: swapstats.io/v1alpha1
 kind: SwapStats
 metadata: {name: kept}
 spec:
-  environment: dev
   source: {topic: {partitions: 4}, start: earliest, sessionTimeout: 6s}
   windows: [5m, 24h]
   snapshots: {interval: 1s}

@@ -198,9 +198,9 @@ async def test_a_broker_tells_clients_where_it_is_advertised(tmp_path: Path, por
 
 
 def test_topics_follow_the_resource() -> None:
-    raw, letters = topics_of(Source(topic=Topic(name="swaps", partitions=5, cleanup_policy="compact")), {"a": "b"})
+    raw, letters = topics_of(Source(topic=Topic(name="swaps", partitions=5)), {"a": "b"})
     assert (raw.name, raw.num_partitions) == ("swaps", 5)
-    assert raw.topic_configs["cleanup.policy"] == "compact"
+    assert raw.topic_configs["cleanup.policy"] == "delete"
     assert raw.topic_configs["retention.ms"] == "604800000"
     assert raw.topic_configs["a"] == "b"
     assert (letters.name, letters.num_partitions) == ("swaps.dead-letters", 1)

@@ -18,7 +18,6 @@ apiVersion: swapstats.io/v1alpha1
 kind: SwapStats
 metadata: {name: longer}
 spec:
-  environment: dev
   source: {topic: {partitions: 6}, start: earliest, sessionTimeout: 6s}
   windows: [1m, 2m]
   grace: 30s

@@ -16,6 +16,7 @@ from aiokafka.errors import InvalidConfigurationError, KafkaError, PolicyViolati
 
 from swapstats_core.spec import Source, Topic
 from swapstats_operator import topics
+from swapstats_operator.topic_settings import IncrementalAlterConfigs
 from swapstats_operator.topics import keep_topics
 from swapstats_settings.kafka import kafka_security
 from swapstats_settings.record_times import unbounded
@@ -54,7 +55,7 @@ async def test_somebody_elses_topic_is_only_judged(
     apache_kafka: ApacheKafka, admin: AIOKafkaAdminClient, settings: dict[str, str], *, is_bounded: bool
 ) -> None:
     name = f"theirs-{'-'.join(settings.values()).lower() or 'any'}"
-    letters = NewTopic(f"{name}.dead-letters", 1, 1)
+    letters = NewTopic(f"{name}.dead-letters", 3, 1)  # theirs may have more than ours would
     await admin.create_topics([NewTopic(name, 2, 1, topic_configs=settings), letters])
     source = Source(brokers=[apache_kafka.brokers], topic=Topic(name=name, partitions=2, manage=False))
     told = await kept(source)
@@ -66,15 +67,21 @@ async def test_somebody_elses_topic_is_only_judged(
         assert "Set message.timestamp.type=LogAppendTime on the topic" in told
 
 
-async def test_an_existing_topic_of_ours_gets_a_bound(apache_kafka: ApacheKafka, admin: AIOKafkaAdminClient) -> None:
-    await admin.create_topics([NewTopic("ours", 2, 1), NewTopic("ours.dead-letters", 1, 1)])
+async def test_an_existing_topic_of_ours_gets_a_bound_and_keeps_its_other_settings(
+    apache_kafka: ApacheKafka, admin: AIOKafkaAdminClient
+) -> None:
+    theirs = {"min.insync.replicas": "2", "compression.type": "zstd"}
+    letters = NewTopic("ours.dead-letters", 1, 1, topic_configs=theirs)
+    await admin.create_topics([NewTopic("ours", 2, 1, topic_configs=theirs), letters])
     assert await unbounded(admin, "ours") is not None
     await kept(Source(brokers=[apache_kafka.brokers], topic=Topic(name="ours", partitions=2)))
     async with asyncio.timeout(10):
         while await unbounded(admin, "ours") is not None:  # noqa: ASYNC110 - a broker has no event
             await asyncio.sleep(0.05)
-    (reply,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, "ours")])
-    assert {name: value for name, value, *_ in reply.resources[0][4]}["message.timestamp.type"] == "LogAppendTime"
+    expected = {"ours": theirs | {"message.timestamp.type": "LogAppendTime"}, letters.name: theirs}
+    for name, settings in expected.items():
+        (reply,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+        assert settings.items() <= {name: value for name, value, *_ in reply.resources[0][4]}.items()
 
 
 @dataclass
@@ -93,8 +100,8 @@ class Choosy:
     async def create_topics(self, wanted: Sequence[NewTopic]) -> Reply:
         return Reply([(topic.name, self._set(topic.topic_configs)) for topic in wanted])
 
-    async def alter_configs(self, wanted: Sequence[ConfigResource]) -> list[Reply]:
-        return [Reply(resources=[(self._set(each.configs), "", 2, each.name) for each in wanted])]
+    async def _send_request(self, request: IncrementalAlterConfigs) -> Reply:
+        return Reply(resources=[(self._set(each), "", 2, topic) for topic, each in request.settings.items()])
 
     def _set(self, settings: Mapping[str, str]) -> int:
         if refused := [fault for name, fault in self.refuses.items() if name in settings]:

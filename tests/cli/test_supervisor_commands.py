@@ -19,7 +19,6 @@ from tests.cli.supervised import Dev, dev, is_gone
 RESOURCE = """
 metadata: {name: demo}
 spec:
-  environment: dev
   source: {topic: {partitions: 6}, start: earliest}
   shards: {replicas: 2, failoverAfter: 2s}
   api: {replicas: 1, http: {port: 0}}

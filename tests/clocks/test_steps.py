@@ -26,7 +26,6 @@ apiVersion: swapstats.io/v1alpha1
 kind: SwapStats
 metadata: {name: clocks}
 spec:
-  environment: dev
   source: {topic: {partitions: 6}, start: earliest, sessionTimeout: 6s}
   windows: [5m, 24h]
   snapshots: {interval: 1s}

@@ -80,7 +80,7 @@ def test_every_field_is_explained() -> None:
 def test_the_api_server_adds_the_models_defaults() -> None:
     assert SwapStatsSpec.model_validate(defaulted(SPEC, {})) == SwapStatsSpec()
     given = {
-        "api": {"rateLimit": {"byIp": {"refillPerSec": 1, "burst": 2}}},
+        "api": {"ws": {"coalesce": "1s"}},
         "windows": ["1m", "7d"],
         "dedupe": {"ttl": "7d"},
     }

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -27,9 +28,8 @@ GOLDEN = Path(__file__).parent / "manifests"
 KEY = Key("trading", "mainnet")
 OWNER = {"apiVersion": "swapstats.io/v1alpha1", "kind": "SwapStats", "name": "mainnet", "uid": "1"}
 IMAGES = Images("swapstats/aggregator:1", "swapstats/api:1")
-SECRETS = {"redis": {"password": b"x"}, "kafka": {"password": b"y"}, "keys": {"jwt": b"z"}, "clickhouse": None}
+SECRETS = {"redis": {"password": b"x"}, "kafka": {"password": b"y"}, "clickhouse": None}
 EVERYTHING: dict[str, Any] = {
-    "environment": "dev",
     "source": {"sasl": {"username": "u", "secretRef": {"name": "kafka", "key": "password"}}},
     "images": {"aggregator": "mine:2", "pullPolicy": "Always", "pullSecrets": ["registry"]},
     "shards": {"replicas": 5, "resources": {"requests": {"cpu": "2"}}},
@@ -37,7 +37,6 @@ EVERYTHING: dict[str, Any] = {
     "api": {
         "autoscaling": {"enabled": True},
         "http": {"port": 80},
-        "auth": {"jwt": {"enabled": True, "secretRef": {"name": "keys", "key": "jwt"}}},
     },
     "stores": {
         "redis": {"secretRef": {"name": "redis", "key": "password"}},
@@ -101,6 +100,14 @@ def test_the_processes_read_what_the_model_reads_and_the_revision_can_be_rendere
     assert read.spec.stores == resource(EVERYTHING).spec.stores
 
 
+def test_a_revision_of_a_release_with_more_keys_can_still_be_read() -> None:
+    revision = revision_of(resource(EVERYTHING), IMAGES, SECRETS, "")
+    spec = revision.resource["spec"]
+    api = spec["api"] | {"auth": {"jwt": {"enabled": False}}, "http": spec["api"]["http"] | {"trustedProxies": []}}
+    former = revision.resource | {"spec": spec | {"environment": "prod", "api": api}}
+    assert msgspec.structs.replace(revision, resource=former).parsed == revision.parsed
+
+
 @pytest.mark.parametrize(
     "live",
     [
@@ -144,7 +151,7 @@ def test_each_process_gets_only_the_secrets_that_it_needs() -> None:
     }
     assert found == {
         "mainnet-shard": {"kafka", "redis"},
-        "mainnet-api": {"redis", "keys"},
+        "mainnet-api": {"redis"},
         "mainnet-recorder": {"kafka", "clickhouse"},
     }
     referred = {ref.name for _, ref in secret_refs(resource(EVERYTHING).spec)}

@@ -34,7 +34,6 @@ apiVersion: swapstats.io/v1alpha1
 kind: SwapStats
 metadata: {name: day}
 spec:
-  environment: dev
   source: {topic: {partitions: 6}, start: earliest, sessionTimeout: 6s}
   windows: [5m, 1h, 24h]
   shards: {replicas: 3}

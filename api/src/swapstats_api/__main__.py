@@ -90,9 +90,7 @@ async def serve(resource: SwapStatsResource, listener: socket.socket) -> None:
         max_subscriptions=spec.api.ws.max_subscriptions,
     )
     follower.subscribe(hub.on_changed, hub.on_gone)
-    server = create_server(
-        create_app(reads, hub, metrics, cors_origins=spec.api.http.cors_origins), spec.api.http.trusted_proxies
-    )
+    server = create_server(create_app(reads, hub, metrics, cors_origins=spec.api.http.cors_origins))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 
 import uvicorn
 from fastapi import FastAPI
@@ -42,7 +42,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def create_server(app: FastAPI, trusted_proxies: Sequence[str] = ()) -> uvicorn.Server:
+def create_server(app: FastAPI) -> uvicorn.Server:
     """A server for `serve`."""
     return _Server(
         uvicorn.Config(
@@ -53,8 +53,7 @@ def create_server(app: FastAPI, trusted_proxies: Sequence[str] = ()) -> uvicorn.
             ws_per_message_deflate=False,
             ws_ping_interval=20,
             ws_ping_timeout=20,
-            proxy_headers=bool(trusted_proxies),
-            forwarded_allow_ips=list(trusted_proxies),
+            proxy_headers=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=GRACE_S,
             limit_concurrency=None,

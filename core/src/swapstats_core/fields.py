@@ -129,4 +129,3 @@ NatsUrl = Annotated[
         f"as in nats://nats:4222 (tls with TLS; several separated by commas, all alike), {_NO_PASSWORD}",
     ),
 ]
-WebUrl = Annotated[str, *written(r"https?://\S+", "an address that begins with http:// or https://")]

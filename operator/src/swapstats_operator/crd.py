@@ -108,6 +108,18 @@ RULES: Final = (
         ".partitions",
     ),
     Rule(
+        "spec.stores.redis",
+        "self.prefix == oldSelf.prefix",
+        "stores.redis.prefix can't change: the stored state is under the old one. Create another SwapStats",
+        ".prefix",
+    ),
+    Rule(
+        "spec.stores.clickhouse",
+        f"!has(self.storagePolicy) || {_ms('self.coldAfter')} <= {_ms('self.deleteAfter')}",
+        "stores.clickhouse.coldAfter must not exceed deleteAfter, or no row ever moves to the cold volume",
+        ".coldAfter",
+    ),
+    Rule(
         "spec.source",
         "self.skip.all(s, s.partition < self.topic.partitions)",
         "source.skip names a partition that the topic doesn't have. They are numbered from 0: correct it, or remove it",
@@ -162,28 +174,6 @@ RULES: Final = (
         "self.minReplicas <= self.maxReplicas",
         "api.autoscaling.minReplicas must not exceed maxReplicas",
         ".minReplicas",
-    ),
-    Rule(
-        "spec",
-        "!self.api.auth.jwt.mint || self.environment == 'dev'",
-        "api.auth.jwt.mint is allowed only with environment: dev. Remove it, and get tokens from your issuer",
-        ".api.auth.jwt.mint",
-    ),
-    Rule(
-        "spec.api.auth.jwt",
-        "!self.enabled || self.alg != 'HS256' || has(self.secretRef)",
-        "api.auth.jwt: HS256 needs secretRef. Name the Secret that holds at least 32 bytes",
-    ),
-    Rule(
-        "spec.api.auth.jwt",
-        "!self.enabled || self.alg != 'RS256' || has(self.publicKeyRef) || has(self.jwksUrl)",
-        "api.auth.jwt: RS256 needs publicKeyRef or jwksUrl",
-    ),
-    Rule(
-        "spec.api.auth.jwt",
-        "!self.mint || self.alg == 'HS256'",
-        "api.auth.jwt.mint works only with alg HS256. Remove mint, or use HS256 in a dev environment",
-        ".mint",
     ),
     *_tls("spec.source"),
     *_tls("spec.stores.redis"),

@@ -50,8 +50,8 @@ class Revision(msgspec.Struct, frozen=True):
 
     @property
     def parsed(self) -> SwapStatsResource:
-        """The resource, typed."""
-        return SwapStatsResource.model_validate(self.resource)
+        """The resource, typed. A revision of an earlier release may have keys that are gone."""
+        return SwapStatsResource.model_validate(_known(SwapStatsResource, self.resource))
 
 
 encode_revision = msgspec.json.Encoder(order="sorted").encode
@@ -100,6 +100,19 @@ def secret_refs(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Sec
             yield path, value
         elif isinstance(value, BaseModel):
             yield from secret_refs(value, f"{path}.")
+
+
+def _known(model: type[BaseModel], said: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model knows of an object's keys."""
+    known = {}
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        if key in said:
+            part: object = field.annotation
+            known[key] = (
+                _known(part, said[key]) if isinstance(part, type) and issubclass(part, BaseModel) else said[key]
+            )
+    return known
 
 
 def _digest(content: Mapping[str, bytes] | None) -> str:

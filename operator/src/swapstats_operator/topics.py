@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     InvalidConfigurationError,
     KafkaError,
@@ -17,6 +16,7 @@ from aiokafka.errors import (
 )
 
 from swapstats_core.spec import Source
+from swapstats_operator.topic_settings import set_topic_settings
 from swapstats_settings.record_times import BOUNDS, unbounded
 
 _REQUEST_TIMEOUT_MS = 10_000
@@ -52,9 +52,9 @@ def topics_of(source: Source, times: Mapping[str, str]) -> list[NewTopic]:
 
 
 async def keep_topics(source: Source, access: Mapping[str, Any]) -> str | None:
-    """On a broker that keeps its records: create the topics of ``source``; existing ones get its settings. Topics that
-    are somebody else's (``manage: false``) are only looked at. ``access``: see `kafka_security`. Returns what there is
-    to say about the times of the records (`record_times.unbounded`).
+    """On a broker that keeps its records: create the topics of ``source``; existing ones get its settings, and keep
+    their others. Topics that are somebody else's (``manage: false``) are only looked at. ``access``: see
+    `kafka_security`. Returns what there is to say about the times of the records (`record_times.unbounded`).
 
     Raises TopicMismatchError for a topic with another number of partitions, KafkaError.
     """
@@ -67,14 +67,15 @@ async def keep_topics(source: Source, access: Mapping[str, Any]) -> str | None:
         loose = await unbounded(client, source.topic.name) if source.topic.name in existing else None
     finally:
         await client.close()
-    for topic in topics_of(source, {}):
-        if (found := existing.get(topic.name)) is None:
-            raise UnknownTopicOrPartitionError(topic.name)  # a new topic is told of some milliseconds later
-        if found != topic.num_partitions:
-            raise TopicMismatchError(
-                f"topic {topic.name} has {found} partitions and the resource says {topic.num_partitions}: a token's "
-                "partition follows from their number, so it can't change. Restore it, or start anew under another name"
-            )
+    for name in (source.topic.name, source.dead_letters):
+        if name not in existing:
+            raise UnknownTopicOrPartitionError(name)  # a new topic is told of some milliseconds later
+    if (found := existing[source.topic.name]) != source.topic.partitions:
+        raise TopicMismatchError(
+            f"topic {source.topic.name} has {found} partitions and the resource says {source.topic.partitions}: a "
+            "token's partition follows from their number, so it can't change. Restore it, or start anew under another "
+            "name"
+        )
     return loose
 
 
@@ -86,7 +87,7 @@ async def _manage(client: AIOKafkaAdminClient, source: Source) -> None:
         topics = topics_of(source, times)
         try:
             await create(client, topics)
-            await _configure(client, topics)
+            await set_topic_settings(client, {topic.name: topic.topic_configs for topic in topics})
         except (InvalidConfigurationError, PolicyViolationError):
             if not times:
                 raise
@@ -101,14 +102,6 @@ async def create(client: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> Non
         error: type[KafkaError] = for_code(code)
         if code != 0 and error is not TopicAlreadyExistsError:
             raise error(f"topic {name} couldn't be created")
-
-
-async def _configure(client: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> None:
-    wanted = [ConfigResource(ConfigResourceType.TOPIC, topic.name, topic.topic_configs) for topic in topics]
-    for reply in await client.alter_configs(wanted):
-        for code, message, _, name in reply.resources:
-            if code != 0:
-                raise for_code(code)(f"topic {name} couldn't be configured: {message}")
 
 
 async def partition_counts(client: AIOKafkaAdminClient) -> dict[str, int]:
