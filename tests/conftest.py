@@ -39,6 +39,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     print_figures(terminalreporter)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def usual_terminal() -> Iterator[None]:
+    """Whatever the terminal is that the tests are started from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TERM", "xterm-256color")
+        for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "COLORTERM"):
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def kafka_is_installed(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Skips where Apache Kafka can't run, naming what is missing."""
