@@ -181,7 +181,10 @@ def test_raw_sends_bad_lines_too(broker: str, topic: str, tmp_path: Path) -> Non
 def test_an_import_is_shifted_and_noisy(broker: str, topic: str, tmp_path: Path) -> None:
     file = tmp_path / "pool.csv"
     header = "block_number,block_timestamp,tx_type,transaction_hash,log_index,receipt,amount0,amount1\n"
-    rows = (f"{i},2024-01-05 {i // 60:02d}:{i % 60:02d}:05,SWAP,0x{i:x},1,0x1,-22686110,10000000000000000\n" for i in range(1_000))
+    rows = (
+        f"{i},2024-01-05 {i // 60:02d}:{i % 60:02d}:05,SWAP,0x{i:x},1,0x1,-22686110,10000000000000000\n"
+        for i in range(1_000)
+    )
     file.write_text(header + "".join(rows))
     options = ("--format", "uniswap-v3-pool-csv", "--token", "WETH", "--shift-to-now", "--noise")
     summary, _ = run("--brokers", broker, "--topic", topic, "--from", str(file), *options)
