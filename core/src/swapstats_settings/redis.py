@@ -51,7 +51,7 @@ def redis_client(
         files = tls_files(settings.tls, folder)
         tls = dict(zip(("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), files, strict=True))
     if not settings.sentinel_master:
-        return Redis.from_url(settings.url, **limits, **login, **tls)
+        return _Client.from_url(settings.url, **limits, **login, **tls)
     arguments = limits | tls | {"ssl": bool(tls)}
     once = arguments | {"retry": Retry(NoBackoff(), 0)}  # who asks for the master repeats that already
     sentinel = _Sentinel(  # type: ignore[no-untyped-call] # untyped upstream
@@ -84,7 +84,25 @@ class _Sentinel(Sentinel):
         return found
 
 
-class _Master(Redis):
+class _Client(Redis):
+    """Keeps a cancellation that comes while a command is written.
+
+    redis-py writes by `asyncio.wait_for`, which in Python 3.11 drops it if all has just been written: then whoever has
+    cancelled the task, and waits for its end, waits for ever.
+    """
+
+    async def execute_command(self, *args: object, **options: object) -> object:
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine is run by a task"
+        before = task.cancelling()
+        try:
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # untyped upstream
+        finally:
+            if task.cancelling() > before:
+                raise asyncio.CancelledError
+
+
+class _Master(_Client):
     """Closes the connection to Sentinel too."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001 - theirs
