@@ -18,6 +18,7 @@ from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import RecordedSwap, decode_recorded
 from tests.recorder.events import encoded, event
+from tests.recorder.processes import until
 
 PARTITIONS = 4
 TIME_MS = 1_790_000_000_000
@@ -42,10 +43,15 @@ class FakeSource:
         self.commits_fail = False
         self.restart_at = -1
         self.after_restart: list[Record] = []
+        self.begins_again: frozenset[int] = frozenset()
+        """What the next poll says so of. Their records from the beginning on are the next ones of `records`."""
         self.changed = asyncio.Condition()
         self.drained = asyncio.Event()
 
     async def poll(self, max_records: int, timeout_ms: int, waiting: Collection[int] = ()) -> Polled:
+        if begins_again := self.begins_again:
+            self.begins_again = frozenset()
+            return Polled(self.generation, [], begins_again, "life")
         found = [each for each in self.left if each.partition not in waiting][:max_records]
         self.left = [each for each in self.left if each not in found]
         while len(found) < max_records and self.position < len(self.records):
@@ -57,7 +63,7 @@ class FakeSource:
             await asyncio.sleep(timeout_ms / 1000)
         if self.position == self.restart_at:
             self.position, self.records, self.restart_at = 0, self.after_restart, -1
-            return Polled(self.generation, found, restarted=True, incarnation="life")
+            return Polled(self.generation, found, restarted=frozenset(range(PARTITIONS)), incarnation="life")
         return Polled(self.generation, found, incarnation="life")
 
     async def commit(self, next_offsets: Mapping[int, int]) -> bool:
@@ -134,6 +140,12 @@ class Running:
         """After a commit it is so."""
         async with asyncio.timeout(10), self.source.changed:
             await self.source.changed.wait_for(condition)
+
+    async def has_kept(self, rows: int) -> None:
+        async def kept() -> bool:
+            return self.metric("recorder_deferred_rows") == rows
+
+        await until(kept, 10, f"{rows} rows are kept back")
 
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
@@ -308,6 +320,42 @@ async def test_who_reads_a_partition_anew_begins_at_the_row_that_was_kept_back()
         running.now_ms = TIME_MS + 3_600_000
         await running.until(lambda: committed_up_to(running.source) == ends)
     assert running.metric("recorder_rows_total") == 10 - len(behind) + 7, "those behind it once"
+
+
+async def test_a_partition_that_begins_again_takes_no_row_from_another_that_is_kept_back() -> None:
+    future = ahead_of_time(7)
+    records = [*(record(offset) for offset in range(7)), future, *(record(offset) for offset in range(8, 45))]
+    behind = [r for r in records if r.partition == future.partition and r.offset >= 7]
+    other = next(r.partition for r in records if r.partition != future.partition)
+    again = [r for r in records if r.partition == other]
+    ends = {r.partition: r.offset + 1 for r in records}
+    async with Running([*records]) as running:
+        await running.until(lambda: committed_up_to(running.source) == ends | {future.partition: 7})
+        kept = running.metric("recorder_deferred_rows")
+        seen = len(running.store.asked)
+        running.source.begins_again = frozenset([other])
+        running.source.records += again
+        await running.until(lambda: running.metric("recorder_rows_total") == len(records) - len(behind) + len(again))
+        assert running.metric("recorder_deferred_rows") == kept > 0
+        assert [partition for partition, _, _ in running.store.asked[seen:]] == [other]
+        running.now_ms = TIME_MS + 3_600_000
+        await running.until(lambda: committed_up_to(running.source) == ends)
+    assert running.metric("recorder_rows_total") == len(records) + len(again)
+    assert running.metric("recorder_deferred_rows") == 0
+
+
+async def test_kept_rows_of_a_partition_that_begins_again_are_read_again() -> None:
+    future = ahead_of_time(3)
+    records = [*(record(offset) for offset in range(3)), future]
+    async with Running([*records]) as running:
+        await running.has_kept(1)
+        running.source.begins_again = frozenset([future.partition])
+        await running.has_kept(0)
+        running.source.records += [r for r in records if r.partition == future.partition]
+        running.now_ms = TIME_MS + 3_600_000
+        await running.until(lambda: committed_up_to(running.source).get(future.partition) == 4)
+    again = sum(r.partition == future.partition for r in records[:3])
+    assert running.metric("recorder_rows_total") == 4 + again
 
 
 async def test_records_that_the_resource_passes_over_are_not_recorded() -> None:

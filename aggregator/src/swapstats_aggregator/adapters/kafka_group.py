@@ -188,7 +188,8 @@ class GroupSource:
             raise SourceLostError(f"{sorted(stalled)} have records, but none arrives: their fetcher has died")
 
     async def _restarted(self, partitions: Iterable[TopicPartition], why: str) -> Polled:
-        for partition in partitions:
+        restarted = frozenset(partitions)
+        for partition in restarted:
             self._metrics.restarts.labels(why).inc()
             self._positions.pop(partition, None)
             _log.info("reading a partition from its beginning", partition=partition.partition, why=why)
@@ -199,7 +200,7 @@ class GroupSource:
                 # It was revoked in between, or the broker is away: the client goes on trying, or the next poll
                 # finds out anew.
                 _log.info("could not seek yet", partition=partition.partition, error=repr(error))
-        return Polled(self._generation, [], restarted=True)
+        return Polled(self._generation, [], frozenset(each.partition for each in restarted))
 
     def _rebalanced(self) -> None:
         self._generation += 1

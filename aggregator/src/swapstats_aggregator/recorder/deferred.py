@@ -33,12 +33,14 @@ class Deferred:
     def under(self, generation: int) -> None:
         """What follows is read under this assignment; what an earlier one has left will be read again."""
         if generation != self.generation:
-            self.forget()
+            self._rows, self._reached = {}, {}
         self.generation = generation
 
-    def forget(self) -> None:
-        """It will be read again, by whoever reads its partition."""
-        self._rows, self._reached = {}, {}
+    def forget(self, partitions: Collection[int]) -> None:
+        """These are read from their beginning again. Of all others the kept rows will not come a second time."""
+        for partition in partitions:
+            self._rows.pop(partition, None)
+            self._reached.pop(partition, None)
 
     def split(self, rows: Sequence[Row], wall_ms: int) -> Sequence[Row]:
         """The rows that may be stored now; the others are kept. Of each partition they are in order."""

@@ -94,11 +94,11 @@ class Recorder:
                 await self._write(batch)
 
     async def _collect(self) -> Batch:
-        """The next batch: full, or as old as the interval, or what there is when a stop, a rebalance or a topic's new
-        beginning comes.
+        """The next batch: full, or as old as the interval, or what there is when a stop, a rebalance or a partition's
+        new beginning comes.
 
-        After the latter two its offsets aren't committed, but its rows are inserted: repeats are harmless, and they
-        may be the last trace of a topic that is gone.
+        After the latter two its offsets (of the partitions that begin again) aren't committed, but its rows are
+        inserted: repeats are harmless, and they may be the last trace of a topic that is gone.
         """
         polled = self._ahead or await self._poll(self._max_rows, self._interval_ms)
         self._ahead = None
@@ -115,12 +115,12 @@ class Recorder:
             polled = await self._poll(batch.room, left_ms)
             if polled.generation != batch.generation:
                 self._ahead = polled
-                batch.lose_its_place()
+                batch.lose_its_place(list(batch.next_offsets))
                 break
-        if polled.restarted:
-            batch.lose_its_place()
-            self._deferred.forget()
-            self._places.clear()
+        batch.lose_its_place(polled.restarted)
+        self._deferred.forget(polled.restarted)
+        for partition in polled.restarted:
+            self._places.pop(partition, None)
         self._metrics.deferred.set(len(self._deferred))
         self._max_rows = batch.next_max_rows(self._batch_rows)
         return batch
