@@ -13,6 +13,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from msgspec import structs
 
 from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
+from swapstats_aggregator.recorder import schema as schema_module
 from swapstats_aggregator.recorder.ports import Record, StoreUnavailableError
 from swapstats_aggregator.recorder.rows import Row, deduplication_token, encode
 from swapstats_aggregator.recorder.schema import load
@@ -312,7 +313,10 @@ def record(offset: int) -> Record:
     return Record(3, offset, NOW_MS, None)
 
 
-async def test_rows_from_before_the_migration_are_carried_over(clickhouse: ClickHouse, client: AsyncClient) -> None:
+async def test_rows_from_before_the_migration_are_carried_over(
+    clickhouse: ClickHouse, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema_module, "IN_FLIGHT_SECONDS", 0)
     database = clickhouse.database
     schema = load(spec_with(clickhouse))
     for statement in (*schema.ledger, *(each for migration in schema.migrations[:3] for each in migration.statements)):

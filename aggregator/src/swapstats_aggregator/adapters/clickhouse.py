@@ -12,7 +12,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from swapstats_aggregator.recorder.ports import Record, StoreUnavailableError
 from swapstats_aggregator.recorder.rows import COLUMNS
-from swapstats_aggregator.recorder.schema import Migration, load, pending, quoted_identifier
+from swapstats_aggregator.recorder.schema import RETENTION_VERSION, Migration, load, pending, quoted_identifier
 from swapstats_aggregator.recorder.stream_time import Seen
 from swapstats_core.fields import DAY_MS
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
@@ -25,6 +25,7 @@ _MIGRATION_SECONDS = 6 * 3600
 _ALREADY_RENAMED = (57, 60)
 """TABLE_ALREADY_EXISTS, UNKNOWN_TABLE: another recorder, or this one before a crash, has renamed the table."""
 _LOOKED_BACK_MS = 2 * DAY_MS
+_COMMENTS = "SELECT name, comment FROM system.tables WHERE database = {database:String}"
 INSERT_SETTINGS = {
     "async_insert": "0",  # with a deduplication token it has lost rows (ClickHouse/ClickHouse#111031)
     "insert_deduplicate": "1",
@@ -98,7 +99,10 @@ class ClickHouseStore:
             for statement in schema.ledger:
                 await client.command(statement)
             found = await client.query(f"SELECT version, checksum FROM {self._database}.schema_migrations FINAL")  # noqa: S608 - an identifier, quoted
-            due = pending(schema, {int(version): str(checksum) for version, checksum in found.result_rows})
+            ledger = {int(version): str(checksum) for version, checksum in found.result_rows}
+            of_database = {"database": spec.stores.clickhouse.database}
+            found = await client.query(_COMMENTS, parameters=of_database)
+            due = pending(schema, ledger, {str(name): str(comment) for name, comment in found.result_rows})
             await self._apply(client, due)
         except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
             raise _unavailable(error) from error
@@ -108,6 +112,9 @@ class ClickHouseStore:
 
     async def _apply(self, client: AsyncClient, migrations: Sequence[Migration]) -> None:
         for migration in migrations:
+            if migration.version == RETENTION_VERSION:
+                # A crash between its statements leaves neither these ages nor the former ones.
+                await self._note(client, migration, "")
             for statement in migration.statements:
                 try:
                     await client.command(statement)
@@ -115,9 +122,13 @@ class ClickHouseStore:
                     if not statement.startswith("RENAME ") or getattr(error, "code", None) not in _ALREADY_RENAMED:
                         raise
             # Last, so that a crash in between repeats the file, which every file allows.
+            await self._note(client, migration, migration.checksum)
+
+    async def _note(self, client: AsyncClient, migration: Migration, checksum: str) -> None:
+        if migration.version is not None:
             await client.insert(
                 f"{self._database}.schema_migrations",
-                [[migration.version, migration.name, migration.checksum]],
+                [[migration.version, migration.name, checksum]],
                 ["version", "name", "checksum"],
             )
 

@@ -3,7 +3,8 @@
 A file is ``NNNN_name.sql``: statements that end in ``;`` at a line's end, each of which may run twice and beside
 another recorder that runs it too (``IF NOT EXISTS`` …), because ClickHouse has no lock to take. ``${name}`` is replaced
 by one of `variables`. ``ledger.sql`` makes the table in which applied files are kept; ``retention.sql`` and
-``counting.sql`` are applied whenever what they say has changed. The rest, ``decided.sql`` and
+``counting.sql`` are applied whenever what they say has changed. What counting.sql makes says itself, by its comment,
+from what it was made: the ledger can't know what another recorder has replaced since. The rest, ``decided.sql`` and
 ``fate.sql``, are parts of statements.
 """
 
@@ -20,9 +21,12 @@ from swapstats_core.fields import HOUR_MS
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
 
 RETENTION_VERSION = 0
-COUNTING_VERSION = 2**32 - 1
+VIEWS = ("swaps", "daily", "swaps_daily_refresh")
+"""What counting.sql makes. Each has its checksum as comment."""
 OPEN_DAYS = 2
 """The days before today that are computed again."""
+IN_FLIGHT_SECONDS = 60
+"""How long recorders of all releases wait for an insert's answer."""
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _COMMENT = re.compile(r"^\s*--[^\n]*\n", re.MULTILINE)
@@ -62,9 +66,12 @@ class SchemaError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file: its statements with the variables put in, and the checksum that tells whether it was changed."""
+    """One file: its statements with the variables put in, and the checksum that tells whether it was changed.
 
-    version: int
+    ``version`` None: it isn't kept in the ledger.
+    """
+
+    version: int | None
     name: str
     checksum: str
     statements: tuple[str, ...]
@@ -76,7 +83,8 @@ class Schema:
 
     ledger: tuple[str, ...]
     migrations: tuple[Migration, ...]
-    following: tuple[Migration, ...]
+    retention: Migration
+    counting: Migration
 
 
 def quoted_identifier(name: str) -> str:
@@ -94,6 +102,7 @@ def variables(spec: ClickHouse) -> dict[str, str]:
         if policy is None
         else f"toDateTime(event_time) + toIntervalSecond({spec.cold_after // 1000}) TO VOLUME 'cold', ",
         "delete_after_seconds": str(spec.delete_after // 1000),
+        "in_flight_seconds": str(IN_FLIGHT_SECONDS),
     }
 
 
@@ -106,16 +115,19 @@ def load(spec: SwapStatsSpec) -> Schema:
         for name, text in sorted(texts.items())
         if (match := _FILE.fullmatch(name))
     )
-    assert [migration.version for migration in versioned] == list(range(1, len(versioned) + 1)), "versions have a gap"
+    assert [each.version for each in versioned] == list(range(1, len(versioned) + 1)), "versions have a gap"
     ledger = _statements(texts["ledger.sql"], values)
     retention = _statements(texts["retention.sql"], values)
-    counting = _statements(texts["counting.sql"], values | _decided_for_the_views(spec))
     # Of these it is the result that matters, not the file.
-    following = (
+    values |= _decided_for_the_views(spec)
+    checksum = _checksum(*_statements(texts["counting.sql"], values | {"checksum": ""}))
+    counting = _statements(texts["counting.sql"], values | {"checksum": checksum})
+    return Schema(
+        ledger,
+        versioned,
         Migration(RETENTION_VERSION, "retention", _checksum(*retention), retention),
-        Migration(COUNTING_VERSION, "counting", _checksum(*counting), counting),
+        Migration(None, "counting", checksum, counting),
     )
-    return Schema(ledger, versioned, following)
 
 
 def decided(spec: SwapStatsSpec, records_that_matter: str, details: str | None = None) -> str:
@@ -170,13 +182,15 @@ def _texts() -> dict[str, str]:
     return {item.name: item.read_text("utf-8") for item in folder.iterdir()}
 
 
-def pending(schema: Schema, applied: Mapping[int, str]) -> list[Migration]:
-    """Those not applied yet. ``applied``: checksum by version. Raises SchemaError for one that was changed since.
+def pending(schema: Schema, applied: Mapping[int, str], views: Mapping[str, str]) -> list[Migration]:
+    """Those not applied yet. ``applied``: checksum by version; ``views``: comment by name. Raises SchemaError for one
+    that was changed since.
 
     Versions that only the database knows are a newer release's, which may run beside this one during a rollout.
     """
     due = []
     for migration in schema.migrations:
+        assert migration.version is not None
         known = applied.get(migration.version)
         if known is None:
             due.append(migration)
@@ -185,7 +199,10 @@ def pending(schema: Schema, applied: Mapping[int, str]) -> list[Migration]:
                 f"migration {migration.version:04d}_{migration.name} was changed after it had been applied: "
                 "restore the file and put the change into a new one"
             )
-    return due + [each for each in schema.following if applied.get(each.version) != each.checksum]
+    ages = [schema.retention] if applied.get(RETENTION_VERSION) != schema.retention.checksum else []
+    # The files drop views that were there when this was asked.
+    is_gone = bool(due) or any(views.get(name) != schema.counting.checksum for name in VIEWS)
+    return [*due, *ages, schema.counting] if is_gone else [*due, *ages]
 
 
 def _migration(version: int, name: str, text: str, values: Mapping[str, str]) -> Migration:
