@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -354,6 +355,16 @@ async def test_rows_from_before_the_migration_are_carried_over(
         ("OLD", Decimal(3), 2),
         ("WETH", Decimal(5), 1),
     ]
+
+
+async def test_clickhouse_tells_its_time_also_during_other_requests_or_nothing(
+    store: ClickHouseStore, clickhouse: ClickHouse
+) -> None:
+    before_ms = time.time_ns() // 10**6
+    told = await asyncio.gather(*(store.time_ms() for _ in range(3)))
+    assert all(told_ms is not None and before_ms - 1 <= told_ms <= time.time_ns() // 10**6 for told_ms in told)
+    await store.close()
+    assert await store.time_ms() is None
 
 
 async def test_an_unreachable_or_refusing_store_says_so(store: ClickHouseStore, clickhouse: ClickHouse) -> None:

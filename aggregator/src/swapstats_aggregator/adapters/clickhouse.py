@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from swapstats_settings.clickhouse import clickhouse_access
 
 _CONNECT_SECONDS = 5
 _REPLY_SECONDS = 60
+_TIME_WITHIN_S = 1.0
 _MIGRATION_SECONDS = 6 * 3600
 """A migration may have to carry all rows over."""
 _ALREADY_RENAMED = (57, 60)
@@ -80,6 +82,15 @@ class ClickHouseStore:
         of_tokens = f"SELECT token, chain_id, max(toUnixTimestamp64Milli(event_time)) {before} GROUP BY token, chain_id"
         rows = await self._query(of_tokens, {**place, "since_ms": max(newest_ms - reach_ms, 0)})
         return Seen(newest_ms, {(token, chain_id): event_ms for token, chain_id, event_ms in rows})
+
+    async def time_ms(self) -> int | None:
+        """Unix milliseconds by ClickHouse's clock; None: it doesn't say."""
+        try:
+            async with asyncio.timeout(_TIME_WITHIN_S):
+                ((told_ms,),) = await self._query("SELECT toUnixTimestamp64Milli(now64(3))", {})
+        except (StoreUnavailableError, TimeoutError):
+            return None
+        return int(told_ms)
 
     async def _query(self, sql: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:
         try:
@@ -147,6 +158,7 @@ async def _connected(spec: ClickHouse, reply_seconds: int) -> AsyncClient:
             send_receive_timeout=reply_seconds,
             # Repeating is the recorder's decision, with a bound and a count.
             query_retries=0,
+            autogenerate_session_id=False,  # it would refuse to tell the time during an insert
         )
     except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
         raise _unavailable(error) from error

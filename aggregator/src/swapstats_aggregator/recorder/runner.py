@@ -27,12 +27,12 @@ from swapstats_core.fields import MINUTE_MS
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import Inlet, Reason, Reject
-from swapstats_settings.clock import wall_ms
 
 _POLL_RECORDS = 5_000
 """Records decoded, and rows encoded, without giving the loop a turn: some 25 ms."""
 _FIRST_BACKOFF_S = 0.1
 _MAX_BACKOFF_S = 5.0
+_SAY_AGAIN_S = 60.0
 
 T = TypeVar("T")
 _home = lru_cache(maxsize=65_536)(partition_of)
@@ -52,7 +52,9 @@ class _Place:
 
 
 class Recorder:
-    """Moves records from a source to a store until told to stop."""
+    """Moves records from a source to a store until told to stop. ``now_ms``: the earliest that it may be, Unix
+    milliseconds; what is ahead of it is kept back.
+    """
 
     def __init__(
         self,
@@ -60,7 +62,7 @@ class Recorder:
         source: Source,
         store: Store,
         metrics: RecorderMetrics,
-        clock: Callable[[], int] = wall_ms,
+        now_ms: Callable[[], int],
     ) -> None:
         self._topic = spec.source.topic
         self._inlet = Inlet.of(spec)
@@ -73,7 +75,8 @@ class Recorder:
         self._longest_minutes = spec.window_minutes[-1]
         self._grace_ms = spec.grace
         self._max_rows = self._batch_rows
-        self._clock = clock
+        self._now_ms = now_ms
+        self._said_at = -_SAY_AGAIN_S
         self._deferred = Deferred()
         self._places: dict[int, _Place] = {}
         self._places_of = 0
@@ -104,11 +107,11 @@ class Recorder:
         self._ahead = None
         self._deferred.under(polled.generation)
         batch = Batch(polled.generation, self._max_rows)
-        batch.add_due(*self._deferred.due(self._clock()))
+        batch.add_due(*self._deferred.due(self._now_ms()))
         deadline = time.monotonic() + self._interval_ms / 1000
         while True:
             if await self._find_places(polled):
-                batch.add(polled.records, self._deferred.split(self._rows(polled), self._clock()))
+                batch.add(polled.records, self._deferred.split(self._rows(polled), self._now_ms()))
             left_ms = int((deadline - time.monotonic()) * 1000)
             if batch.empty or batch.room == 0 or left_ms <= 0 or polled.restarted or self._stop.is_set():
                 break
@@ -122,8 +125,23 @@ class Recorder:
         for partition in polled.restarted:
             self._places.pop(partition, None)
         self._metrics.deferred.set(len(self._deferred))
+        self._say_what_is_kept()
         self._max_rows = batch.next_max_rows(self._batch_rows)
         return batch
+
+    def _say_what_is_kept(self) -> None:
+        if not len(self._deferred) or time.monotonic() - self._said_at < _SAY_AGAIN_S:
+            return
+        self._said_at = time.monotonic()
+        first, now_ms = self._deferred.first(), self._now_ms()
+        _log.warning(
+            "rows are kept back: an event is ahead of the time, and what is behind it waits for it or for source.skip",
+            rows=len(self._deferred),
+            partitions=sorted(self._deferred.partitions),
+            partition=first.partition,
+            offset=first.offset,
+            ahead_ms=first.swap.event_ms - now_ms,
+        )
 
     async def _poll(self, max_records: int, timeout_ms: int) -> Polled:
         """Poll, but give up waiting at a stop; and read nothing more of partitions of which rows are kept back."""
