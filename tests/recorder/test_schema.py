@@ -47,7 +47,7 @@ async def test_other_ages_change_the_tables_ttl(
 ) -> None:
     await stores[0].migrate(spec_with(clickhouse))
     shorter = clickhouse.model_copy(update={"delete_after": 7_200_000})
-    assert await stores[0].migrate(spec_with(shorter)) == ["retention"]
+    assert await stores[0].migrate(spec_with(shorter)) == ["retention", "counting"]
     for table in ("raw_swaps", "swap_records"):
         made = str(await client.command(f"SHOW CREATE TABLE {clickhouse.database}.{table}"))
         assert "toIntervalSecond(7200)" in made

@@ -97,7 +97,10 @@ CREATE TABLE IF NOT EXISTS ${database}.swap_records
     incarnation     LowCardinality(String) COMMENT 'Which life of the topic the offset belongs to',
     kafka_partition UInt32,
     kafka_offset    UInt64,
-    INDEX by_stream_time stream_time TYPE minmax
+    recorded_at     DateTime64(3, 'UTC')   DEFAULT now64(3, 'UTC') COMMENT 'When this row was inserted',
+    INDEX by_stream_time stream_time TYPE minmax,
+    INDEX by_recorded_at recorded_at TYPE minmax,
+    INDEX by_tx_hash tx_hash TYPE bloom_filter
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(event_date)
@@ -120,12 +123,13 @@ SETTINGS function_sleep_max_microseconds_per_block = 3600000000;
 INSERT INTO ${database}.swap_records
     (event_time, ingested_time, stream_time, late, chain_id, tx_hash, log_index, event_id, token, token_address,
      token_symbol, pool_address, trader, side, amount_token, amount_usd, block_number, block_hash, revision, removed,
-     schema_version, incarnation, kafka_partition, kafka_offset)
+     schema_version, incarnation, kafka_partition, kafka_offset, recorded_at)
 SELECT
     event_time, ingested_time, event_time, 0, chain_id, toStringCutToZero(tx_hash), log_index, event_id, token,
     toStringCutToZero(token_address), token_symbol, toStringCutToZero(pool_address), trader, side, amount_token,
     amount_usd, if(included_by = 'number' OR block_number != 0, block_number, NULL),
-    if(included_by = 'hash', block_hash, NULL), NULL, removed, schema_version, '', kafka_partition, kafka_offset
+    if(included_by = 'hash', block_hash, NULL), NULL, removed, schema_version, '', kafka_partition, kafka_offset,
+    ingested_time
 FROM ${database}.raw_swaps_until_0004
 SETTINGS throw_on_max_partitions_per_insert_block = 0;
 

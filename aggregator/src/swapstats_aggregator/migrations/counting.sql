@@ -24,7 +24,8 @@ COMMENT '${checksum}';
 
 DROP VIEW IF EXISTS ${database}.swaps_daily_refresh;
 
--- Computed again every minute from the records that can still change an open day, so that no repeat, reorganisation or
+-- Computed again every minute from the records that can still change an open day, or one that was still open for the
+-- records that were stored since it was last computed (after days without a recorder, or from a topic's beginning on), so that no repeat, reorganisation or
 -- retried insert can ever be added to a sum twice. A day stays in the result when nothing of it counts any more: a row of
 -- zeros has to replace the older one.
 CREATE MATERIALIZED VIEW IF NOT EXISTS ${database}.swaps_daily_refresh
@@ -42,7 +43,7 @@ SELECT
     sumIf(amount_usd, late) AS late_volume_usd,
     now64(3, 'UTC') AS computed_at
 FROM (${open_days_decided})
-WHERE event_date >= toDate(now('UTC')) - 2
+WHERE event_date >= ${oldest_day}
 GROUP BY event_date, chain_id, token
 SETTINGS max_bytes_before_external_group_by = 2000000000
 COMMENT '${checksum}';

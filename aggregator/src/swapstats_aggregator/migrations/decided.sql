@@ -45,15 +45,22 @@ ${fate}
                         kafka_offset,
                         incarnation
                     ))) AS records
-                FROM ${database}.swap_records AS record
-                WHERE ${records_that_matter} AND (chain_id, tx_hash, log_index, token) IN
+                FROM
                 (
-                    SELECT chain_id, tx_hash, log_index, token
-                    FROM ${database}.swap_records AS record
-                    WHERE ${records_that_matter}
-                    GROUP BY chain_id, tx_hash, log_index, token
-                    HAVING NOT ${say_the_same}
-                )
+                    SELECT * FROM ${database}.swap_records
+                    WHERE ${records_that_matter} AND (chain_id, tx_hash, log_index, token) IN (${disagreeing})
+                    UNION ALL
+                    -- Each mention renews the memory of its event, so a chain of them may begin at any time before.
+                    SELECT * FROM ${database}.swap_records
+                    WHERE ${earlier_records} AND (chain_id, tx_hash, log_index, token) IN
+                    (
+                        SELECT chain_id, tx_hash, log_index, token
+                        FROM ${database}.swap_records
+                        WHERE ${records_that_matter} AND (chain_id, tx_hash, log_index, token) IN (${disagreeing})
+                        GROUP BY chain_id, tx_hash, log_index, token
+                        HAVING ${reach_back}
+                    )
+                ) AS record
                 GROUP BY chain_id, tx_hash, log_index, token
             )
         )

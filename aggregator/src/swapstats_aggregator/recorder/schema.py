@@ -4,8 +4,8 @@ A file is ``NNNN_name.sql``: statements that end in ``;`` at a line's end, each 
 another recorder that runs it too (``IF NOT EXISTS`` …), because ClickHouse has no lock to take. ``${name}`` is replaced
 by one of `variables`. ``ledger.sql`` makes the table in which applied files are kept; ``retention.sql`` and
 ``counting.sql`` are applied whenever what they say has changed. What counting.sql makes says itself, by its comment,
-from what it was made: the ledger can't know what another recorder has replaced since. The rest, ``decided.sql`` and
-``fate.sql``, are parts of statements.
+from what it was made: the ledger can't know what another recorder has replaced since. The rest (``decided.sql``,
+``disagreeing.sql``, ``fate.sql``) are parts of statements.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ VIEWS = ("swaps", "daily", "swaps_daily_refresh")
 """What counting.sql makes. Each has its checksum as comment."""
 OPEN_DAYS = 2
 """The days before today that are computed again."""
+OLDEST_OPEN_DAY = f"toDate(now('UTC')) - {OPEN_DAYS}"
 IN_FLIGHT_SECONDS = 60
 """How long recorders of all releases wait for an insert's answer."""
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
@@ -130,12 +131,19 @@ def load(spec: SwapStatsSpec) -> Schema:
     )
 
 
-def decided(spec: SwapStatsSpec, records_that_matter: str, details: str | None = None) -> str:
-    """A SELECT of which records count, by event, of those that fulfil a condition; with an expression for ``details``.
+def decided(spec: SwapStatsSpec, oldest_day: str | None, details: str | None = None, only: str = "1") -> str:
+    """A SELECT of which records count, by event, right for all days from ``oldest_day`` on (None: for all); with an
+    expression for ``details``. Records for which ``only`` isn't true are left out of account.
 
     Columns: ``chain_id, tx_hash, log_index, token, event_date, amount_usd, amount_token, side, late, details, counts,
     stands``. Raises SchemaError.
     """
+    matter, earlier, reach_back = only, "0", "0"
+    if oldest_day is not None:
+        since = since_day(spec, oldest_day)
+        matter, earlier = f"{since} AND ({only})", f"NOT ({since}) AND ({only})"
+        # It was mentioned before the oldest day, when what was said earlier may still have been remembered.
+        reach_back = f"min(stream_time) < toDateTime64({oldest_day}, 3, 'UTC') AND max(event_date) >= {oldest_day}"
     texts = _texts()
     fate = {
         "mention": _MENTION,
@@ -143,24 +151,46 @@ def decided(spec: SwapStatsSpec, records_that_matter: str, details: str | None =
         "ttl_hours": str(_ttl_hours(spec)),
         "horizon_ms": str(spec.reorg_horizon),
     }
+    records = {
+        "database": quoted_identifier(spec.stores.clickhouse.database),
+        "records_that_matter": matter,
+        "say_the_same": f"(max(removed) = 0 AND {' AND '.join(f'min({c}) = max({c})' for c in _CONTRIBUTION)})",
+    }
     return _rendered(
         texts["decided.sql"],
-        {
-            "database": quoted_identifier(spec.stores.clickhouse.database),
-            "records_that_matter": records_that_matter,
+        records
+        | {
+            "disagreeing": _rendered(texts["disagreeing.sql"], records).strip(),
+            "earlier_records": earlier,
+            "reach_back": reach_back,
             "details": details or "0",
             "first_details": f"argMin({details}, (record.stream_time, record.kafka_offset))" if details else "0",
-            "say_the_same": f"(max(removed) = 0 AND {' AND '.join(f'min({c}) = max({c})' for c in _CONTRIBUTION)})",
             "record": _RECORD,
             "fate": _rendered(texts["fate.sql"], fate),
         },
     ).strip()
 
 
-def since_open_days(spec: SwapStatsSpec) -> str:
-    """The condition of records that can decide about an open day: events are remembered so long."""
-    oldest_day = f"toDateTime64(toDate(now('UTC')) - {OPEN_DAYS}, 3, 'UTC')"
-    return f"stream_time >= {oldest_day} - toIntervalHour({_ttl_hours(spec) + 2})"
+def since_day(spec: SwapStatsSpec, day: str) -> str:
+    """The condition of records that can decide about a day or a later one: an event is remembered so long after a
+    mention.
+    """
+    return f"stream_time >= toDateTime64({day}, 3, 'UTC') - toIntervalHour({_ttl_hours(spec) + 2})"
+
+
+def _oldest_day(spec: ClickHouse) -> str:
+    """The oldest open day, as it was for the records that were stored since days were last computed.
+
+    An hour more, for inserts and computations that took long. Days of which rows have expired aren't computed again.
+    """
+    database = quoted_identifier(spec.database)
+    computed = f"(SELECT max(computed_at) FROM {database}.swaps_daily)"  # noqa: S608 - an identifier, quoted
+    was_open = (
+        f"(SELECT ifNull(toDate(minOrNull(stream_time)), toDate(now('UTC'))) - {OPEN_DAYS} "  # noqa: S608 - likewise
+        f"FROM {database}.swap_records WHERE recorded_at >= {computed} - toIntervalHour(1))"
+    )
+    whole = f"toDate(now('UTC') - toIntervalSecond({spec.delete_after // 1000})) + 1"
+    return f"least({OLDEST_OPEN_DAY}, greatest({was_open}, {whole}))"
 
 
 def _decided_for_the_views(spec: SwapStatsSpec) -> dict[str, str]:
@@ -168,8 +198,9 @@ def _decided_for_the_views(spec: SwapStatsSpec) -> dict[str, str]:
     kinds = ", ".join(f"{name} {kind}" for name, kind in _DETAILS).replace("'", "\\'")
     details = f"CAST(({names}), 'Tuple({kinds})')"
     return {
-        "all_decided": decided(spec, "1", details),
-        "open_days_decided": decided(spec, since_open_days(spec)),
+        "all_decided": decided(spec, None, details),
+        "oldest_day": _oldest_day(spec.stores.clickhouse),
+        "open_days_decided": decided(spec, _oldest_day(spec.stores.clickhouse)),
     }
 
 
