@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from clickhouse_connect.driver.asyncclient import AsyncClient
+from msgspec import structs
 
 from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
 from swapstats_aggregator.recorder.rows import Row, deduplication_token, encode
@@ -220,6 +221,23 @@ async def test_what_was_said_long_before_an_open_day_decides_while_it_is_remembe
     assert await world.daily() == world.expected() == {}
     await world.rows_are_old()
     assert await world.daily() == {}, "also when only the open days are computed"
+
+
+async def test_of_two_lives_of_the_topic_the_first_one_comes_first(
+    store: ClickHouseStore, clickhouse: ClickHouse, client: AsyncClient
+) -> None:
+    """Its offsets are higher, and the stream's time is the same."""
+    spec = spec_with(clickhouse)
+    await store.migrate(spec)
+    world = World(spec, store, client)
+    world.tell(ADD.fields("T0"))
+    world.tell(replace(ADD, usd=8).fields("T0"))
+    (first, _), (second, outcome) = world.stories
+    assert outcome is Outcome.CONFLICTING_EVENT
+    await world.insert(structs.replace(first, offset=5_000))
+    await world.insert(structs.replace(second, offset=3, incarnation="cluster/topic2"))
+    assert await world.daily() == world.expected()
+    assert await world.query("SELECT amount_usd, counts FROM {db}.swaps") == [(7, True)]
 
 
 async def test_days_that_are_recorded_late_are_computed(
