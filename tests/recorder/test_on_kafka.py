@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.errors import KafkaError
 from clickhouse_connect.driver.asyncclient import AsyncClient
+from prometheus_client import CollectorRegistry
 
+from swapstats_aggregator.adapters.kafka_group import GroupSource
+from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import ClickHouse
+from swapstats_settings.kafka import kafka_security
 from tests.kit.kafka import ApacheKafka
 from tests.recorder.events import encoded, event
 from tests.recorder.processes import free_port, producer, recorder, until
@@ -83,6 +88,37 @@ async def test_what_the_broker_has_deleted_is_passed_over_and_said(
         with recorder(spec, tmp_path, http_port):
             await all_recorded(client, events[:100] + events[200:], clickhouse.database)
             assert await metric(http_port, 'recorder_partition_restarts_total{why="out_of_range"}') == PARTITIONS
+
+
+async def test_only_a_partition_without_an_offset_begins_again(
+    apache_kafka: ApacheKafka, admin: AIOKafkaAdminClient, clickhouse: ClickHouse
+) -> None:
+    spec = resource(apache_kafka.brokers, clickhouse).spec
+    group = f"{spec.source.group_id}-{uuid.uuid4().hex}"
+    source = spec.source.model_copy(update={"group_id": group})
+    events = [event(number, int(time.time() * 1000)) for number in range(300)]
+    homes = sorted({partition_of(fields["token"], PARTITIONS) for fields in events})
+    async with producer(apache_kafka.brokers) as sending:
+        await send(sending, events)
+    committed = {TopicPartition(TOPIC, each): 1 for each in range(PARTITIONS) if each != homes[0]}
+    before = AIOKafkaConsumer(bootstrap_servers=apache_kafka.brokers, group_id=f"{group}-recorder")
+    await before.start()
+    before.assign([*committed])
+    await before.commit(committed)
+    await before.stop()
+    reading = GroupSource(source, kafka_security(source), RecorderMetrics(CollectorRegistry()))
+    await reading.start()
+    restarted: list[frozenset[int]] = []
+    first: dict[int, int] = {}
+    async with asyncio.timeout(30):
+        while len(first) < len(homes):
+            polled = await reading.poll(100, 100)
+            restarted += [polled.restarted] if polled.restarted else []
+            for record in polled.records:
+                first.setdefault(record.partition, record.offset)
+    await reading.close()
+    assert restarted == [frozenset(homes[:1])]
+    assert first == {each: int(each != homes[0]) for each in homes}
 
 
 async def test_lag_is_said_while_every_partition_waits(
