@@ -29,6 +29,7 @@ from swapstats_aggregator.recorder.stream_time import Seen
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
 from swapstats_core.swap import decode_recorded
+from swapstats_settings.clock import wall_ms
 
 TIME_MS = 1_790_000_000_000
 TOKENS = 2_000
@@ -118,7 +119,7 @@ async def measure(count: int = 200_000) -> dict[str, float]:
 
 async def _whole(stream: list[Record], store: ClickHouseStore) -> float:
     source = MemorySource(stream)
-    recorder = Recorder(SwapStatsSpec(), source, store, RecorderMetrics(CollectorRegistry()))
+    recorder = Recorder(SwapStatsSpec(), source, store, RecorderMetrics(CollectorRegistry()), wall_ms)
     started = time.perf_counter()
     running = asyncio.create_task(recorder.run())
     await source.done.wait()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from clickhouse_connect.driver.asyncclient import AsyncClient
+from msgspec import structs
 
 from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
 from swapstats_aggregator.recorder.rows import Row, deduplication_token, encode
@@ -87,8 +88,15 @@ class World:
             )
         return found
 
+    async def rows_are_old(self) -> None:
+        """They were stored long before the days were last computed."""
+        table = f"{self.spec.stores.clickhouse.database}.swap_records"
+        aged = f"ALTER TABLE {table} UPDATE recorded_at = recorded_at - 7200 WHERE 1 SETTINGS mutations_sync = 1"
+        await self.client.command(aged)
+
     def expected(self) -> dict[Day, DayTotals]:
-        oldest = TODAY_MS // DAY_MS - 2
+        """Of the days that were open when the first record was told, and later ones."""
+        oldest = min(row.stream_ms for row, _ in self.stories) // DAY_MS - 2
         return {day: totals for day, totals in self.ledger.totals() if day.day >= oldest}
 
 
@@ -194,3 +202,61 @@ async def test_what_the_contract_was_written_for(
     assert sums == {name: usd for name, (_, usd) in FIXED.items()}
     await client.command(f"OPTIMIZE TABLE {clickhouse.database}.swap_records FINAL")
     assert await world.daily() == found
+
+
+async def test_what_was_said_long_before_an_open_day_decides_while_it_is_remembered(
+    store: ClickHouseStore, clickhouse: ClickHouse, client: AsyncClient
+) -> None:
+    """Each removal renews the memory of those before."""
+    spec = spec_with(clickhouse, **RULES[0])
+    await store.migrate(spec)
+    world = World(spec, store, client)
+    day_ms = TODAY_MS - 2 * DAY_MS
+    removals = [(4 * HOUR_MS, 4), (156 * MINUTE_MS, 6), (72 * MINUTE_MS, 8), (30 * MINUTE_MS, 5)]
+    for before_ms, block in removals:
+        world.tell(Telling(1, day_ms - before_ms, 7, True, block, HASH, removed=True).fields("T0"))
+    world.tell(Telling(1, day_ms + 30 * MINUTE_MS, 9, True, 4, HASH).fields("T0"))
+    assert world.stories[-1][1] is Outcome.READDED
+    await world.insert()
+    assert await world.daily() == world.expected() == {}
+    await world.rows_are_old()
+    assert await world.daily() == {}, "also when only the open days are computed"
+
+
+async def test_of_two_lives_of_the_topic_the_first_one_comes_first(
+    store: ClickHouseStore, clickhouse: ClickHouse, client: AsyncClient
+) -> None:
+    """Its offsets are higher, and the stream's time is the same."""
+    spec = spec_with(clickhouse)
+    await store.migrate(spec)
+    world = World(spec, store, client)
+    world.tell(ADD.fields("T0"))
+    world.tell(replace(ADD, usd=8).fields("T0"))
+    (first, _), (second, outcome) = world.stories
+    assert outcome is Outcome.CONFLICTING_EVENT
+    await world.insert(structs.replace(first, offset=5_000))
+    await world.insert(structs.replace(second, offset=3, incarnation="cluster/topic2"))
+    assert await world.daily() == world.expected()
+    assert await world.query("SELECT amount_usd, counts FROM {db}.swaps") == [(7, True)]
+
+
+async def test_days_that_are_recorded_late_are_computed(
+    store: ClickHouseStore, clickhouse: ClickHouse, client: AsyncClient
+) -> None:
+    """As after a week without a recorder, or from the beginning of a topic on."""
+    spec = spec_with(clickhouse)
+    await store.migrate(spec)
+    world = World(spec, store, client)
+    for days in (9, 8, 7, 0):
+        world.tell(replace(ADD, number=days, event_ms=TODAY_MS - days * DAY_MS).fields("T0"))
+    rows = [row for row, _ in world.stories]
+    await world.insert(rows[-1])
+    assert len(await world.daily()) == 1
+    await world.insert(*rows[:-1])
+    assert await world.daily() == dict(world.ledger.totals())
+    assert len(await world.daily()) == 4
+    await world.rows_are_old()
+    of_closed_days = "SELECT max(computed_at) FROM {db}.swaps_daily WHERE event_date < toDate(now('UTC')) - 2"
+    computed = await world.query(of_closed_days)
+    await world.daily()
+    assert await world.query(of_closed_days) == computed, "days that are complete aren't computed for ever"

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.errors import KafkaError
 from clickhouse_connect.driver.asyncclient import AsyncClient
+from prometheus_client import CollectorRegistry
 
+from swapstats_aggregator.adapters.kafka_group import GroupSource
+from swapstats_aggregator.recorder.metrics import RecorderMetrics
+from swapstats_core.routing import partition_of
 from swapstats_core.spec import ClickHouse
+from swapstats_settings.kafka import kafka_security
 from tests.kit.kafka import ApacheKafka
-from tests.recorder.events import event
+from tests.recorder.events import encoded, event
 from tests.recorder.processes import free_port, producer, recorder, until
 from tests.recorder.recording import PARTITIONS, TOPIC, all_recorded, metric, recorded, resource, send, stream
 
@@ -82,6 +88,69 @@ async def test_what_the_broker_has_deleted_is_passed_over_and_said(
         with recorder(spec, tmp_path, http_port):
             await all_recorded(client, events[:100] + events[200:], clickhouse.database)
             assert await metric(http_port, 'recorder_partition_restarts_total{why="out_of_range"}') == PARTITIONS
+
+
+async def test_only_a_partition_without_an_offset_begins_again(
+    apache_kafka: ApacheKafka, admin: AIOKafkaAdminClient, clickhouse: ClickHouse
+) -> None:
+    spec = resource(apache_kafka.brokers, clickhouse).spec
+    group = f"{spec.source.group_id}-{uuid.uuid4().hex}"
+    source = spec.source.model_copy(update={"group_id": group})
+    events = [event(number, int(time.time() * 1000)) for number in range(300)]
+    homes = sorted({partition_of(fields["token"], PARTITIONS) for fields in events})
+    async with producer(apache_kafka.brokers) as sending:
+        await send(sending, events)
+    committed = {TopicPartition(TOPIC, each): 1 for each in range(PARTITIONS) if each != homes[0]}
+    before = AIOKafkaConsumer(bootstrap_servers=apache_kafka.brokers, group_id=f"{group}-recorder")
+    await before.start()
+    before.assign([*committed])
+    await before.commit(committed)
+    await before.stop()
+    reading = GroupSource(source, kafka_security(source), RecorderMetrics(CollectorRegistry()))
+    await reading.start()
+    restarted: list[frozenset[int]] = []
+    first: dict[int, int] = {}
+    async with asyncio.timeout(30):
+        while len(first) < len(homes):
+            polled = await reading.poll(100, 100)
+            restarted += [polled.restarted] if polled.restarted else []
+            for record in polled.records:
+                first.setdefault(record.partition, record.offset)
+    await reading.close()
+    assert restarted == [frozenset(homes[:1])]
+    assert first == {each: int(each != homes[0]) for each in homes}
+
+
+async def test_lag_is_said_while_every_partition_waits(
+    tmp_path: Path,
+    apache_kafka: ApacheKafka,
+    admin: AIOKafkaAdminClient,
+    clickhouse: ClickHouse,
+    client: AsyncClient,
+) -> None:
+    http_port, spec = free_port(), resource(apache_kafka.brokers, clickhouse)
+    now_ms = int(time.time() * 1000)
+    events = [event(number, now_ms) for number in range(300)]
+    homes = {partition_of(fields["token"], PARTITIONS): fields["token"] for fields in events}
+    ahead_ms = now_ms + 1_800_000
+    async with producer(apache_kafka.brokers) as sending:
+        for number, (partition, token) in enumerate(homes.items()):
+            future = encoded(event(1_000 + number, ahead_ms, token=token))
+            await sending.send_and_wait(TOPIC, future, partition=partition, timestamp_ms=ahead_ms)
+        with recorder(spec, tmp_path, http_port):
+
+            async def waits() -> bool:
+                return await metric(http_port, "recorder_deferred_rows") == len(homes)
+
+            await until(waits, 30, "every partition waits")
+            await send(sending, events)
+
+            async def is_behind() -> bool:
+                lags = [await metric(http_port, f'consumer_lag{{partition="{each}"}}') for each in homes]
+                return sum(lags) == len(events)
+
+            await until(is_behind, 30, "the lag is told")
+    assert "rows are kept back" in (tmp_path / "recorder.log").read_text()
 
 
 async def _forget_everything(admin: AIOKafkaAdminClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from msgspec import structs
 
 from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
+from swapstats_aggregator.recorder import schema as schema_module
 from swapstats_aggregator.recorder.ports import Record, StoreUnavailableError
 from swapstats_aggregator.recorder.rows import Row, deduplication_token, encode
 from swapstats_aggregator.recorder.schema import load
@@ -64,7 +66,7 @@ async def test_every_field_arrives_exactly(store: ClickHouseStore, client: Async
     read = Row(2**32 - 1, 2**63 - 1, NOW_MS, swap(fields), NOW_MS + 1, is_late=True, incarnation="cluster/topic")
     await put(store, read)
     now = datetime.fromtimestamp(NOW_MS // 1000, UTC).replace(microsecond=NOW_MS % 1000 * 1000)
-    found = await client.query(f"SELECT * FROM {database}.swap_records", tz_mode="aware")
+    found = await client.query(f"SELECT * EXCEPT recorded_at FROM {database}.swap_records", tz_mode="aware")
     record = {
         "event_date": moment.date(),
         "event_time": moment,
@@ -237,9 +239,10 @@ async def test_a_day_of_which_all_was_removed_is_empty_again(
 async def test_a_closed_day_keeps_what_was_computed_last(
     store: ClickHouseStore, client: AsyncClient, database: str
 ) -> None:
-    await put(store, row(0, event(1, NOW_MS - 3 * DAY_MS)))
+    """What is told of it behind the stream's newest event, two days later, opens it no more."""
+    await put(store, structs.replace(row(0, event(1, NOW_MS - 3 * DAY_MS)), stream_ms=NOW_MS))
     assert await daily(client, database) == []
-    await put(store, row(1, event(2, NOW_MS - 2 * DAY_MS)))
+    await put(store, structs.replace(row(1, event(2, NOW_MS - 2 * DAY_MS)), stream_ms=NOW_MS))
     assert len(await daily(client, database)) == 1
 
 
@@ -312,7 +315,10 @@ def record(offset: int) -> Record:
     return Record(3, offset, NOW_MS, None)
 
 
-async def test_rows_from_before_the_migration_are_carried_over(clickhouse: ClickHouse, client: AsyncClient) -> None:
+async def test_rows_from_before_the_migration_are_carried_over(
+    clickhouse: ClickHouse, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema_module, "IN_FLIGHT_SECONDS", 0)
     database = clickhouse.database
     schema = load(spec_with(clickhouse))
     for statement in (*schema.ledger, *(each for migration in schema.migrations[:3] for each in migration.statements)):
@@ -350,6 +356,16 @@ async def test_rows_from_before_the_migration_are_carried_over(clickhouse: Click
         ("OLD", Decimal(3), 2),
         ("WETH", Decimal(5), 1),
     ]
+
+
+async def test_clickhouse_tells_its_time_also_during_other_requests_or_nothing(
+    store: ClickHouseStore, clickhouse: ClickHouse
+) -> None:
+    before_ms = time.time_ns() // 10**6
+    told = await asyncio.gather(*(store.time_ms() for _ in range(3)))
+    assert all(told_ms is not None and before_ms - 1 <= told_ms <= time.time_ns() // 10**6 for told_ms in told)
+    await store.close()
+    assert await store.time_ms() is None
 
 
 async def test_an_unreachable_or_refusing_store_says_so(store: ClickHouseStore, clickhouse: ClickHouse) -> None:

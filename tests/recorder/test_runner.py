@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Self
 
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from swapstats_aggregator.recorder.batch import MAX_BYTES, MAX_ROWS, Batch
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
@@ -17,7 +18,9 @@ from swapstats_aggregator.recorder.stream_time import Seen
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import RecordedSwap, decode_recorded
+from swapstats_settings.timekeeping import Clock, look
 from tests.recorder.events import encoded, event
+from tests.recorder.processes import until
 
 PARTITIONS = 4
 TIME_MS = 1_790_000_000_000
@@ -37,15 +40,22 @@ class FakeSource:
         self.position = 0
         self.left: list[Record] = []
         """Those before the position that weren't wanted yet."""
+        self.polls = 0
         self.generation = 1
         self.committed: list[dict[int, int]] = []
         self.commits_fail = False
         self.restart_at = -1
         self.after_restart: list[Record] = []
+        self.begins_again: frozenset[int] = frozenset()
+        """What the next poll says so of. Their records from the beginning on are the next ones of `records`."""
         self.changed = asyncio.Condition()
         self.drained = asyncio.Event()
 
     async def poll(self, max_records: int, timeout_ms: int, waiting: Collection[int] = ()) -> Polled:
+        self.polls += 1
+        if begins_again := self.begins_again:
+            self.begins_again = frozenset()
+            return Polled(self.generation, [], begins_again, "life")
         found = [each for each in self.left if each.partition not in waiting][:max_records]
         self.left = [each for each in self.left if each not in found]
         while len(found) < max_records and self.position < len(self.records):
@@ -57,7 +67,7 @@ class FakeSource:
             await asyncio.sleep(timeout_ms / 1000)
         if self.position == self.restart_at:
             self.position, self.records, self.restart_at = 0, self.after_restart, -1
-            return Polled(self.generation, found, restarted=True, incarnation="life")
+            return Polled(self.generation, found, restarted=frozenset(range(PARTITIONS)), incarnation="life")
         return Polled(self.generation, found, incarnation="life")
 
     async def commit(self, next_offsets: Mapping[int, int]) -> bool:
@@ -103,7 +113,13 @@ class FakeStore:
 
 class Running:
     def __init__(
-        self, records: list[Record], *, rows: int = 10, interval: str = "20ms", skip: Sequence[Record] = ()
+        self,
+        records: list[Record],
+        *,
+        rows: int = 10,
+        interval: str = "20ms",
+        skip: Sequence[Record] = (),
+        now_ms: Callable[[], int] | None = None,
     ) -> None:
         skips = [{"partition": each.partition, "offset": each.offset} for each in skip]
         spec = SwapStatsSpec.model_validate(
@@ -117,7 +133,7 @@ class Running:
         self.store = FakeStore()
         self.now_ms = TIME_MS
         metrics = RecorderMetrics(self.registry)
-        self.recorder = Recorder(spec, self.source, self.store, metrics, lambda: self.now_ms)
+        self.recorder = Recorder(spec, self.source, self.store, metrics, now_ms or (lambda: self.now_ms))
         self.task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -134,6 +150,18 @@ class Running:
         """After a commit it is so."""
         async with asyncio.timeout(10), self.source.changed:
             await self.source.changed.wait_for(condition)
+
+    async def has_kept(self, rows: int) -> None:
+        async def kept() -> bool:
+            return self.metric("recorder_deferred_rows") == rows
+
+        await until(kept, 10, f"{rows} rows are kept back")
+
+    async def has_polled(self, times: int) -> None:
+        async def polled() -> bool:
+            return self.source.polls >= times
+
+        await until(polled, 10, f"{times} polls")
 
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
@@ -308,6 +336,68 @@ async def test_who_reads_a_partition_anew_begins_at_the_row_that_was_kept_back()
         running.now_ms = TIME_MS + 3_600_000
         await running.until(lambda: committed_up_to(running.source) == ends)
     assert running.metric("recorder_rows_total") == 10 - len(behind) + 7, "those behind it once"
+
+
+async def test_a_partition_that_begins_again_takes_no_row_from_another_that_is_kept_back() -> None:
+    future = ahead_of_time(7)
+    records = [*(record(offset) for offset in range(7)), future, *(record(offset) for offset in range(8, 45))]
+    behind = [r for r in records if r.partition == future.partition and r.offset >= 7]
+    other = next(r.partition for r in records if r.partition != future.partition)
+    again = [r for r in records if r.partition == other]
+    ends = {r.partition: r.offset + 1 for r in records}
+    async with Running([*records]) as running:
+        await running.until(lambda: committed_up_to(running.source) == ends | {future.partition: 7})
+        kept = running.metric("recorder_deferred_rows")
+        seen = len(running.store.asked)
+        running.source.begins_again = frozenset([other])
+        running.source.records += again
+        await running.until(lambda: running.metric("recorder_rows_total") == len(records) - len(behind) + len(again))
+        assert running.metric("recorder_deferred_rows") == kept > 0
+        assert [partition for partition, _, _ in running.store.asked[seen:]] == [other]
+        running.now_ms = TIME_MS + 3_600_000
+        await running.until(lambda: committed_up_to(running.source) == ends)
+    assert running.metric("recorder_rows_total") == len(records) + len(again)
+    assert running.metric("recorder_deferred_rows") == 0
+
+
+async def test_kept_rows_of_a_partition_that_begins_again_are_read_again() -> None:
+    future = ahead_of_time(3)
+    records = [*(record(offset) for offset in range(3)), future]
+    async with Running([*records]) as running:
+        await running.has_kept(1)
+        running.source.begins_again = frozenset([future.partition])
+        await running.has_kept(0)
+        running.source.records += [r for r in records if r.partition == future.partition]
+        running.now_ms = TIME_MS + 3_600_000
+        await running.until(lambda: committed_up_to(running.source).get(future.partition) == 4)
+    again = sum(r.partition == future.partition for r in records[:3])
+    assert running.metric("recorder_rows_total") == 4 + again
+
+
+async def test_a_machine_that_is_ahead_of_clickhouse_stores_nothing_from_the_future() -> None:
+    mono_ms = 5
+    clock = Clock(lambda: mono_ms, lambda: TIME_MS + 3_600_000 + mono_ms, alone=True)
+
+    async def clickhouse_time_ms() -> int:
+        return TIME_MS + mono_ms
+
+    await look(clock, clickhouse_time_ms, "ClickHouse")
+    async with Running([record(0), ahead_of_time(1)], now_ms=clock.earliest_ms) as running:
+        await running.has_kept(1)
+        await running.until(lambda: running.metric("recorder_rows_total") == 1)
+
+
+async def test_why_rows_are_kept_back_is_said_once_a_minute() -> None:
+    future = ahead_of_time(3)
+    with capture_logs() as logs:
+        async with Running([*(record(offset) for offset in range(3)), future], interval="10ms") as running:
+            await running.has_kept(1)
+            asked = running.source.polls
+            await running.has_polled(asked + 10)
+    said = [line for line in logs if line["event"].startswith("rows are kept back")]
+    assert [(line["partition"], line["offset"], line["ahead_ms"]) for line in said] == [
+        (future.partition, 3, 3_600_000)
+    ]
 
 
 async def test_records_that_the_resource_passes_over_are_not_recorded() -> None:

@@ -8,7 +8,7 @@ import pytest
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
 from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
-from swapstats_aggregator.recorder.schema import SchemaError, load, pending
+from swapstats_aggregator.recorder.schema import VIEWS, SchemaError, load, pending
 from swapstats_core.spec import ClickHouse
 from tests.recorder.events import spec_with
 
@@ -38,7 +38,7 @@ async def test_two_recorders_may_apply_them_at_once(
 ) -> None:
     await asyncio.gather(*(store.migrate(spec_with(clickhouse)) for store in stores))
     database = clickhouse.database
-    assert await client.command(f"SELECT count() FROM {database}.schema_migrations FINAL") == 6
+    assert await client.command(f"SELECT count() FROM {database}.schema_migrations FINAL") == 5
     assert await stores[0].migrate(spec_with(clickhouse)) == []
 
 
@@ -47,7 +47,7 @@ async def test_other_ages_change_the_tables_ttl(
 ) -> None:
     await stores[0].migrate(spec_with(clickhouse))
     shorter = clickhouse.model_copy(update={"delete_after": 7_200_000})
-    assert await stores[0].migrate(spec_with(shorter)) == ["retention"]
+    assert await stores[0].migrate(spec_with(shorter)) == ["retention", "counting"]
     for table in ("raw_swaps", "swap_records"):
         made = str(await client.command(f"SHOW CREATE TABLE {clickhouse.database}.{table}"))
         assert "toIntervalSecond(7200)" in made
@@ -55,23 +55,26 @@ async def test_other_ages_change_the_tables_ttl(
 
 def test_a_file_that_was_changed_after_its_application_is_an_error(clickhouse: ClickHouse) -> None:
     schema = load(spec_with(clickhouse))
-    applied = {migration.version: migration.checksum for migration in schema.migrations}
+    applied = {each.version: each.checksum for each in schema.migrations if each.version is not None}
     changed = replace(schema, migrations=(replace(schema.migrations[0], checksum="other"), *schema.migrations[1:]))
     with pytest.raises(SchemaError, match="0001_raw_swaps was changed"):
-        pending(changed, applied)
+        pending(changed, applied, {})
 
 
 def test_a_newer_releases_versions_are_left_alone(clickhouse: ClickHouse) -> None:
     schema = load(spec_with(clickhouse))
-    applied = {migration.version: migration.checksum for migration in (*schema.migrations, *schema.following)}
-    assert pending(schema, applied | {9_999: "newer"}) == []
+    applied = {
+        each.version: each.checksum for each in (*schema.migrations, schema.retention) if each.version is not None
+    }
+    views = dict.fromkeys(VIEWS, schema.counting.checksum)
+    assert pending(schema, applied | {9_999: "newer"}, views) == []
 
 
 def test_rows_move_to_the_cold_volume_only_under_a_policy(clickhouse: ClickHouse) -> None:
     plain = load(spec_with(clickhouse))
     tiered = load(spec_with(clickhouse.model_copy(update={"storage_policy": "hot_to_s3"})))
-    assert "VOLUME" not in plain.following[0].statements[0]
-    assert "toIntervalSecond(7776000) TO VOLUME 'cold'" in tiered.following[0].statements[0]
+    assert "VOLUME" not in plain.retention.statements[0]
+    assert "toIntervalSecond(7776000) TO VOLUME 'cold'" in tiered.retention.statements[0]
     assert "storage_policy = 'hot_to_s3'" in tiered.migrations[0].statements[0]
     assert plain.migrations[0].checksum == tiered.migrations[0].checksum
 

@@ -161,16 +161,22 @@ def _slewed(agreed: int, own: int, servers: Iterable[int]) -> int:
     return agreed + max(-_SLEW_MS, min(_SLEW_MS, near[0] - agreed))
 
 
-async def keep_time(clock: Clock, ask: Callable[[], Awaitable[int | None]]) -> None:
-    """Compare with Redis' clock once a second, for ever. ``ask``: its Unix milliseconds; None: it doesn't tell."""
+async def look(clock: Clock, ask: Callable[[], Awaitable[int | None]], server: str) -> None:
+    """Compare with a server's clock once. ``ask``: its Unix milliseconds; None: it doesn't tell."""
+    asked_ms = clock.monotonic_ms()
+    told_ms = await ask()
+    round_trip_ms = clock.monotonic_ms() - asked_ms
+    if told_ms is not None and round_trip_ms <= _ROUND_TRIP_MS:
+        clock.told(server, told_ms, asked_ms + round_trip_ms // 2)
+    clock.compare()
+
+
+async def keep_time(clock: Clock, ask: Callable[[], Awaitable[int | None]], server: str = "Redis") -> None:
+    """Compare with a server's clock once a second, for ever."""
     was_off, silent_until_ms = False, 0
     while True:
         asked_ms = clock.monotonic_ms()
-        told_ms = await ask()
-        round_trip_ms = clock.monotonic_ms() - asked_ms
-        if told_ms is not None and round_trip_ms <= _ROUND_TRIP_MS:
-            clock.told("Redis", told_ms, asked_ms + round_trip_ms // 2)
-        clock.compare()
+        await look(clock, ask, server)
         problem = clock.problem()
         if problem is not None and (not was_off or asked_ms >= silent_until_ms):
             silent_until_ms = asked_ms + _SAY_AGAIN_MS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from swapstats_aggregator.recorder.ports import Record, StoreUnavailableError
 from swapstats_aggregator.recorder.rows import COLUMNS
-from swapstats_aggregator.recorder.schema import Migration, load, pending, quoted_identifier
+from swapstats_aggregator.recorder.schema import RETENTION_VERSION, Migration, load, pending, quoted_identifier
 from swapstats_aggregator.recorder.stream_time import Seen
 from swapstats_core.fields import DAY_MS
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
@@ -20,11 +21,13 @@ from swapstats_settings.clickhouse import clickhouse_access
 
 _CONNECT_SECONDS = 5
 _REPLY_SECONDS = 60
+_TIME_WITHIN_S = 1.0
 _MIGRATION_SECONDS = 6 * 3600
 """A migration may have to carry all rows over."""
 _ALREADY_RENAMED = (57, 60)
 """TABLE_ALREADY_EXISTS, UNKNOWN_TABLE: another recorder, or this one before a crash, has renamed the table."""
 _LOOKED_BACK_MS = 2 * DAY_MS
+_COMMENTS = "SELECT name, comment FROM system.tables WHERE database = {database:String}"
 INSERT_SETTINGS = {
     "async_insert": "0",  # with a deduplication token it has lost rows (ClickHouse/ClickHouse#111031)
     "insert_deduplicate": "1",
@@ -80,6 +83,15 @@ class ClickHouseStore:
         rows = await self._query(of_tokens, {**place, "since_ms": max(newest_ms - reach_ms, 0)})
         return Seen(newest_ms, {(token, chain_id): event_ms for token, chain_id, event_ms in rows})
 
+    async def time_ms(self) -> int | None:
+        """Unix milliseconds by ClickHouse's clock; None: it doesn't say."""
+        try:
+            async with asyncio.timeout(_TIME_WITHIN_S):
+                ((told_ms,),) = await self._query("SELECT toUnixTimestamp64Milli(now64(3))", {})
+        except (StoreUnavailableError, TimeoutError):
+            return None
+        return int(told_ms)
+
     async def _query(self, sql: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:
         try:
             found = await self._client.query(sql, parameters=dict(parameters))
@@ -98,7 +110,10 @@ class ClickHouseStore:
             for statement in schema.ledger:
                 await client.command(statement)
             found = await client.query(f"SELECT version, checksum FROM {self._database}.schema_migrations FINAL")  # noqa: S608 - an identifier, quoted
-            due = pending(schema, {int(version): str(checksum) for version, checksum in found.result_rows})
+            ledger = {int(version): str(checksum) for version, checksum in found.result_rows}
+            of_database = {"database": spec.stores.clickhouse.database}
+            found = await client.query(_COMMENTS, parameters=of_database)
+            due = pending(schema, ledger, {str(name): str(comment) for name, comment in found.result_rows})
             await self._apply(client, due)
         except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
             raise _unavailable(error) from error
@@ -108,6 +123,9 @@ class ClickHouseStore:
 
     async def _apply(self, client: AsyncClient, migrations: Sequence[Migration]) -> None:
         for migration in migrations:
+            if migration.version == RETENTION_VERSION:
+                # A crash between its statements leaves neither these ages nor the former ones.
+                await self._note(client, migration, "")
             for statement in migration.statements:
                 try:
                     await client.command(statement)
@@ -115,9 +133,13 @@ class ClickHouseStore:
                     if not statement.startswith("RENAME ") or getattr(error, "code", None) not in _ALREADY_RENAMED:
                         raise
             # Last, so that a crash in between repeats the file, which every file allows.
+            await self._note(client, migration, migration.checksum)
+
+    async def _note(self, client: AsyncClient, migration: Migration, checksum: str) -> None:
+        if migration.version is not None:
             await client.insert(
                 f"{self._database}.schema_migrations",
-                [[migration.version, migration.name, migration.checksum]],
+                [[migration.version, migration.name, checksum]],
                 ["version", "name", "checksum"],
             )
 
@@ -136,6 +158,7 @@ async def _connected(spec: ClickHouse, reply_seconds: int) -> AsyncClient:
             send_receive_timeout=reply_seconds,
             # Repeating is the recorder's decision, with a bound and a count.
             query_retries=0,
+            autogenerate_session_id=False,  # it would refuse to tell the time during an insert
         )
     except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
         raise _unavailable(error) from error

@@ -28,6 +28,8 @@ _QUERY_SECONDS = 5.0
 _LEAVE_SECONDS = 5.0
 _SILENT_SECONDS = 15.0
 """How long the broker may be without an answer until this process ends, and its successor has a new client."""
+_ENDS_SECONDS = 5.0
+"""How often the ends of partitions that wait are asked for."""
 _NEVER_MS = 2**31 - 1
 _METADATA_MS = 30_000
 """A topic that is created after the start is seen within this time."""
@@ -61,6 +63,9 @@ class GroupSource:
         self._answered_at = time.monotonic()
         self._generation = 0
         self._positions: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}
+        """Those that were asked for, of partitions that wait."""
+        self._ends_at = 0.0
         self._stalls = Stalls()
 
     @property
@@ -111,6 +116,8 @@ class GroupSource:
 
     async def _read(self, max_records: int, timeout_ms: int, waiting: Collection[int]) -> Polled:
         began = time.monotonic()
+        if waiting:
+            await self._follow_ends(waiting)
         wanted = [at for at in self._consumer.assignment() if at.partition not in waiting] if waiting else []
         if waiting and not wanted:  # to ask for none would be to ask for all
             await asyncio.sleep(timeout_ms / 1000)
@@ -173,9 +180,27 @@ class GroupSource:
     async def _follow_positions(self) -> None:
         """Not by the records alone: the markers of transactions take offsets, too."""
         for partition in self._consumer.assignment() & self._positions.keys():
-            self._positions[partition] = position = await self._consumer.position(partition)
-            lag = (self._consumer.highwater(partition) or 0) - position
-            self._metrics.lag.labels(str(partition.partition)).set(max(lag, 0))
+            self._positions[partition] = await self._consumer.position(partition)
+            self._say_lag(partition)
+
+    async def _follow_ends(self, waiting: Collection[int]) -> None:
+        """Of partitions that aren't read, no fetch tells the end."""
+        unread = [at for at in self._consumer.assignment() & self._positions.keys() if at.partition in waiting]
+        if not unread or time.monotonic() < self._ends_at:
+            return
+        self._ends_at = time.monotonic() + _ENDS_SECONDS
+        try:
+            ends = await asyncio.wait_for(self._consumer.end_offsets(unread), _QUERY_SECONDS)
+        except (TimeoutError, KafkaError):
+            return  # the broker is away: `poll` finds out
+        for partition, end in ends.items():
+            if partition in self._positions:
+                self._ends[partition] = end
+                self._say_lag(partition)
+
+    def _say_lag(self, partition: TopicPartition) -> None:
+        end = max(self._consumer.highwater(partition) or 0, self._ends.get(partition, 0))
+        self._metrics.lag.labels(str(partition.partition)).set(max(end - self._positions[partition], 0))
 
     async def _look_for_stalls(self) -> None:
         """Raises SourceLostError if the broker has records that don't arrive: another process gets another client."""
@@ -188,9 +213,11 @@ class GroupSource:
             raise SourceLostError(f"{sorted(stalled)} have records, but none arrives: their fetcher has died")
 
     async def _restarted(self, partitions: Iterable[TopicPartition], why: str) -> Polled:
-        for partition in partitions:
+        restarted = frozenset(partitions)
+        for partition in restarted:
             self._metrics.restarts.labels(why).inc()
             self._positions.pop(partition, None)
+            self._ends.pop(partition, None)
             _log.info("reading a partition from its beginning", partition=partition.partition, why=why)
             try:
                 async with asyncio.timeout(_QUERY_SECONDS):
@@ -199,11 +226,11 @@ class GroupSource:
                 # It was revoked in between, or the broker is away: the client goes on trying, or the next poll
                 # finds out anew.
                 _log.info("could not seek yet", partition=partition.partition, error=repr(error))
-        return Polled(self._generation, [], restarted=True)
+        return Polled(self._generation, [], frozenset(each.partition for each in restarted))
 
     def _rebalanced(self) -> None:
         self._generation += 1
-        self._positions = {}
+        self._positions, self._ends = {}, {}
         self._stalls = Stalls()
         self._metrics.lag.clear()
 

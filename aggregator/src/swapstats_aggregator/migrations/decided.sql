@@ -37,23 +37,32 @@ ${fate}
             (
                 SELECT
                     chain_id, tx_hash, log_index, token,
-                    arraySort(found -> (found.2, found.4), groupUniqArray((
+                    -- Offsets begin again with each life of the topic, and of one life all rows are stored before the next.
+                    minMap([toString(incarnation)], [toUnixTimestamp64Milli(recorded_at)]) AS lives,
+                    arraySort(found -> (found.2, lives.2[indexOf(lives.1, found.5)], found.4), groupUniqArray((
                         (event_date, amount_usd, amount_token, side, late, ${details}),
                         toUnixTimestamp64Milli(stream_time),
                         (removed, ifNull(block_hash, ''), ifNull(toInt64(block_number), -1), ifNull(toInt64(revision), -1),
                          (toUnixTimestamp64Milli(event_time), amount_usd, amount_token, side = 'buy')),
                         kafka_offset,
-                        incarnation
+                        toString(incarnation)
                     ))) AS records
-                FROM ${database}.swap_records AS record
-                WHERE ${records_that_matter} AND (chain_id, tx_hash, log_index, token) IN
+                FROM
                 (
-                    SELECT chain_id, tx_hash, log_index, token
-                    FROM ${database}.swap_records AS record
-                    WHERE ${records_that_matter}
-                    GROUP BY chain_id, tx_hash, log_index, token
-                    HAVING NOT ${say_the_same}
-                )
+                    SELECT * FROM ${database}.swap_records
+                    WHERE ${records_that_matter} AND (chain_id, tx_hash, log_index, token) IN (${disagreeing})
+                    UNION ALL
+                    -- Each mention renews the memory of its event, so a chain of them may begin at any time before.
+                    SELECT * FROM ${database}.swap_records
+                    WHERE ${earlier_records} AND (chain_id, tx_hash, log_index, token) IN
+                    (
+                        SELECT chain_id, tx_hash, log_index, token
+                        FROM ${database}.swap_records
+                        WHERE ${records_that_matter} AND (chain_id, tx_hash, log_index, token) IN (${disagreeing})
+                        GROUP BY chain_id, tx_hash, log_index, token
+                        HAVING ${reach_back}
+                    )
+                ) AS record
                 GROUP BY chain_id, tx_hash, log_index, token
             )
         )

@@ -28,6 +28,7 @@ from swapstats_core.spec import SwapStatsSpec
 from swapstats_settings.kafka import kafka_security
 from swapstats_settings.logs import configure_logging
 from swapstats_settings.resource import load_resource
+from swapstats_settings.timekeeping import Clock, keep_time, look
 
 T = TypeVar("T")
 _FIRST_BACKOFF_S = 0.1
@@ -73,13 +74,19 @@ class _Process:
                 await self.source.close()
 
     async def _record(self, source: GroupSource, store: ClickHouseStore, stopped: asyncio.Future[Any]) -> None:
-        self.recorder = Recorder(self.spec, source, store, self.metrics)
+        clock = Clock(alone=True)
+        self.metrics.clock_offset_ms.set_function(clock.offset_ms)
+        await look(clock, store.time_ms, "ClickHouse")  # nothing is judged by this machine's clock alone
+        keeping = asyncio.create_task(keep_time(clock, store.time_ms, "ClickHouse"))
+        self.recorder = Recorder(self.spec, source, store, self.metrics, clock.earliest_ms)
         running = asyncio.create_task(self.recorder.run())
         try:
             await _first(running, stopped)
             self.recorder.stop()
             await running
         finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
             await store.close()
 
     async def _open(self) -> tuple[GroupSource, ClickHouseStore]:

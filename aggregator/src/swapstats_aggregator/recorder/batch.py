@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from swapstats_aggregator.recorder.ports import Record
 from swapstats_aggregator.recorder.rows import Row
@@ -48,9 +48,10 @@ class Batch:
         self.rows.extend(rows)
         self.next_offsets |= next_offsets
 
-    def lose_its_place(self) -> None:
-        """Its offsets mean nothing any more: the partitions moved on, or the topic is another one. Its rows count."""
-        self.next_offsets = {}
+    def lose_its_place(self, partitions: Collection[int]) -> None:
+        """These partitions' offsets mean nothing any more: they moved on, or begin again. Its rows count."""
+        for partition in partitions:
+            self.next_offsets.pop(partition, None)
 
     def next_max_rows(self, configured: int) -> int:
         """The following batch's bound: twice this one's when it was full (we are behind), else back towards

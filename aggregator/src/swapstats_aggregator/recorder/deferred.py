@@ -30,19 +30,25 @@ class Deferred:
         """Those of which rows are kept."""
         return self._rows.keys()
 
+    def first(self) -> Row:
+        """Of those that all others wait for, the one that is furthest ahead."""
+        return max((rows[0] for rows in self._rows.values()), key=lambda row: row.swap.event_ms)
+
     def under(self, generation: int) -> None:
         """What follows is read under this assignment; what an earlier one has left will be read again."""
         if generation != self.generation:
-            self.forget()
+            self._rows, self._reached = {}, {}
         self.generation = generation
 
-    def forget(self) -> None:
-        """It will be read again, by whoever reads its partition."""
-        self._rows, self._reached = {}, {}
+    def forget(self, partitions: Collection[int]) -> None:
+        """These are read from their beginning again. Of all others the kept rows will not come a second time."""
+        for partition in partitions:
+            self._rows.pop(partition, None)
+            self._reached.pop(partition, None)
 
-    def split(self, rows: Sequence[Row], wall_ms: int) -> Sequence[Row]:
+    def split(self, rows: Sequence[Row], now_ms: int) -> Sequence[Row]:
         """The rows that may be stored now; the others are kept. Of each partition they are in order."""
-        latest_ms = wall_ms + FUTURE_MS
+        latest_ms = now_ms + FUTURE_MS
         now = []
         for row in rows:
             if row.partition in self._rows:
@@ -53,10 +59,10 @@ class Deferred:
                 now.append(row)
         return now
 
-    def due(self, wall_ms: int) -> tuple[Sequence[Row], Mapping[int, int]]:
+    def due(self, now_ms: int) -> tuple[Sequence[Row], Mapping[int, int]]:
         """The kept rows whose time has come, and how far their partitions had been read."""
         kept, self._rows = self._rows, {}
-        due = self.split([row for rows in kept.values() for row in rows], wall_ms)
+        due = self.split([row for rows in kept.values() for row in rows], now_ms)
         return due, {row.partition: self._reached.get(row.partition, row.offset + 1) for row in due}
 
     def committable(self, next_offsets: Mapping[int, int]) -> dict[int, int]:

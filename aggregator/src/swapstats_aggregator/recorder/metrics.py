@@ -53,6 +53,9 @@ class RecorderMetrics:
             "Rows kept back: one whose event time is too far ahead of the clock, and those behind it in its partition",
             registry=registry,
         )
+        self.clock_offset_ms = Gauge(
+            "clock_offset_ms", "How far the clock of this process' machine is ahead of the time", registry=registry
+        )
         self.lag = Gauge("consumer_lag", "Records behind the broker's end", ["partition"], registry=registry)
         self.store_up = Gauge("clickhouse_up", "1 while inserts succeed", registry=registry)
 

@@ -21,13 +21,14 @@ class Record(msgspec.Struct, gc=False, frozen=True):
 
 class Polled(msgspec.Struct, frozen=True):
     """Records read under one assignment. ``generation`` changes with every rebalance: offsets read under an older one
-    must not be committed. ``restarted``: a partition is read from its beginning from here on, so what is in hand must
-    not be mixed with what follows, nor its offsets be committed. ``incarnation``: which life of the topic it is.
+    must not be committed. ``restarted``: these partitions are read from their beginning from here on, so what is in
+    hand of them must not be mixed with what follows, nor its offsets be committed; all others go on where they are.
+    ``incarnation``: which life of the topic it is.
     """
 
     generation: int
     records: list[Record]
-    restarted: bool = False
+    restarted: frozenset[int] = frozenset()
     incarnation: str = ""
 
 

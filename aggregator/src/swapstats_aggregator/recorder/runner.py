@@ -27,12 +27,12 @@ from swapstats_core.fields import MINUTE_MS
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import Inlet, Reason, Reject
-from swapstats_settings.clock import wall_ms
 
 _POLL_RECORDS = 5_000
 """Records decoded, and rows encoded, without giving the loop a turn: some 25 ms."""
 _FIRST_BACKOFF_S = 0.1
 _MAX_BACKOFF_S = 5.0
+_SAY_AGAIN_S = 60.0
 
 T = TypeVar("T")
 _home = lru_cache(maxsize=65_536)(partition_of)
@@ -52,7 +52,9 @@ class _Place:
 
 
 class Recorder:
-    """Moves records from a source to a store until told to stop."""
+    """Moves records from a source to a store until told to stop. ``now_ms``: the earliest that it may be, Unix
+    milliseconds; what is ahead of it is kept back.
+    """
 
     def __init__(
         self,
@@ -60,7 +62,7 @@ class Recorder:
         source: Source,
         store: Store,
         metrics: RecorderMetrics,
-        clock: Callable[[], int] = wall_ms,
+        now_ms: Callable[[], int],
     ) -> None:
         self._topic = spec.source.topic
         self._inlet = Inlet.of(spec)
@@ -73,7 +75,8 @@ class Recorder:
         self._longest_minutes = spec.window_minutes[-1]
         self._grace_ms = spec.grace
         self._max_rows = self._batch_rows
-        self._clock = clock
+        self._now_ms = now_ms
+        self._said_at = -_SAY_AGAIN_S
         self._deferred = Deferred()
         self._places: dict[int, _Place] = {}
         self._places_of = 0
@@ -94,36 +97,51 @@ class Recorder:
                 await self._write(batch)
 
     async def _collect(self) -> Batch:
-        """The next batch: full, or as old as the interval, or what there is when a stop, a rebalance or a topic's new
-        beginning comes.
+        """The next batch: full, or as old as the interval, or what there is when a stop, a rebalance or a partition's
+        new beginning comes.
 
-        After the latter two its offsets aren't committed, but its rows are inserted: repeats are harmless, and they
-        may be the last trace of a topic that is gone.
+        After the latter two its offsets (of the partitions that begin again) aren't committed, but its rows are
+        inserted: repeats are harmless, and they may be the last trace of a topic that is gone.
         """
         polled = self._ahead or await self._poll(self._max_rows, self._interval_ms)
         self._ahead = None
         self._deferred.under(polled.generation)
         batch = Batch(polled.generation, self._max_rows)
-        batch.add_due(*self._deferred.due(self._clock()))
+        batch.add_due(*self._deferred.due(self._now_ms()))
         deadline = time.monotonic() + self._interval_ms / 1000
         while True:
             if await self._find_places(polled):
-                batch.add(polled.records, self._deferred.split(self._rows(polled), self._clock()))
+                batch.add(polled.records, self._deferred.split(self._rows(polled), self._now_ms()))
             left_ms = int((deadline - time.monotonic()) * 1000)
             if batch.empty or batch.room == 0 or left_ms <= 0 or polled.restarted or self._stop.is_set():
                 break
             polled = await self._poll(batch.room, left_ms)
             if polled.generation != batch.generation:
                 self._ahead = polled
-                batch.lose_its_place()
+                batch.lose_its_place(list(batch.next_offsets))
                 break
-        if polled.restarted:
-            batch.lose_its_place()
-            self._deferred.forget()
-            self._places.clear()
+        batch.lose_its_place(polled.restarted)
+        self._deferred.forget(polled.restarted)
+        for partition in polled.restarted:
+            self._places.pop(partition, None)
         self._metrics.deferred.set(len(self._deferred))
+        self._say_what_is_kept()
         self._max_rows = batch.next_max_rows(self._batch_rows)
         return batch
+
+    def _say_what_is_kept(self) -> None:
+        if not len(self._deferred) or time.monotonic() - self._said_at < _SAY_AGAIN_S:
+            return
+        self._said_at = time.monotonic()
+        first, now_ms = self._deferred.first(), self._now_ms()
+        _log.warning(
+            "rows are kept back: an event is ahead of the time, and what is behind it waits for it or for source.skip",
+            rows=len(self._deferred),
+            partitions=sorted(self._deferred.partitions),
+            partition=first.partition,
+            offset=first.offset,
+            ahead_ms=first.swap.event_ms - now_ms,
+        )
 
     async def _poll(self, max_records: int, timeout_ms: int) -> Polled:
         """Poll, but give up waiting at a stop; and read nothing more of partitions of which rows are kept back."""

@@ -3,8 +3,9 @@
 A file is ``NNNN_name.sql``: statements that end in ``;`` at a line's end, each of which may run twice and beside
 another recorder that runs it too (``IF NOT EXISTS`` …), because ClickHouse has no lock to take. ``${name}`` is replaced
 by one of `variables`. ``ledger.sql`` makes the table in which applied files are kept; ``retention.sql`` and
-``counting.sql`` are applied whenever what they say has changed. The rest, ``decided.sql`` and
-``fate.sql``, are parts of statements.
+``counting.sql`` are applied whenever what they say has changed. What counting.sql makes says itself, by its comment,
+from what it was made: the ledger can't know what another recorder has replaced since. The rest (``decided.sql``,
+``disagreeing.sql``, ``fate.sql``) are parts of statements.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ from swapstats_core.fields import HOUR_MS
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
 
 RETENTION_VERSION = 0
-COUNTING_VERSION = 2**32 - 1
+VIEWS = ("swaps", "daily", "swaps_daily_refresh")
+"""What counting.sql makes. Each has its checksum as comment."""
 OPEN_DAYS = 2
 """The days before today that are computed again."""
+OLDEST_OPEN_DAY = f"toDate(now('UTC')) - {OPEN_DAYS}"
+IN_FLIGHT_SECONDS = 60
+"""How long recorders of all releases wait for an insert's answer."""
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _COMMENT = re.compile(r"^\s*--[^\n]*\n", re.MULTILINE)
@@ -62,9 +67,12 @@ class SchemaError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file: its statements with the variables put in, and the checksum that tells whether it was changed."""
+    """One file: its statements with the variables put in, and the checksum that tells whether it was changed.
 
-    version: int
+    ``version`` None: it isn't kept in the ledger.
+    """
+
+    version: int | None
     name: str
     checksum: str
     statements: tuple[str, ...]
@@ -76,7 +84,8 @@ class Schema:
 
     ledger: tuple[str, ...]
     migrations: tuple[Migration, ...]
-    following: tuple[Migration, ...]
+    retention: Migration
+    counting: Migration
 
 
 def quoted_identifier(name: str) -> str:
@@ -94,6 +103,7 @@ def variables(spec: ClickHouse) -> dict[str, str]:
         if policy is None
         else f"toDateTime(event_time) + toIntervalSecond({spec.cold_after // 1000}) TO VOLUME 'cold', ",
         "delete_after_seconds": str(spec.delete_after // 1000),
+        "in_flight_seconds": str(IN_FLIGHT_SECONDS),
     }
 
 
@@ -106,24 +116,34 @@ def load(spec: SwapStatsSpec) -> Schema:
         for name, text in sorted(texts.items())
         if (match := _FILE.fullmatch(name))
     )
-    assert [migration.version for migration in versioned] == list(range(1, len(versioned) + 1)), "versions have a gap"
+    assert [each.version for each in versioned] == list(range(1, len(versioned) + 1)), "versions have a gap"
     ledger = _statements(texts["ledger.sql"], values)
     retention = _statements(texts["retention.sql"], values)
-    counting = _statements(texts["counting.sql"], values | _decided_for_the_views(spec))
     # Of these it is the result that matters, not the file.
-    following = (
+    values |= _decided_for_the_views(spec)
+    checksum = _checksum(*_statements(texts["counting.sql"], values | {"checksum": ""}))
+    counting = _statements(texts["counting.sql"], values | {"checksum": checksum})
+    return Schema(
+        ledger,
+        versioned,
         Migration(RETENTION_VERSION, "retention", _checksum(*retention), retention),
-        Migration(COUNTING_VERSION, "counting", _checksum(*counting), counting),
+        Migration(None, "counting", checksum, counting),
     )
-    return Schema(ledger, versioned, following)
 
 
-def decided(spec: SwapStatsSpec, records_that_matter: str, details: str | None = None) -> str:
-    """A SELECT of which records count, by event, of those that fulfil a condition; with an expression for ``details``.
+def decided(spec: SwapStatsSpec, oldest_day: str | None, details: str | None = None, only: str = "1") -> str:
+    """A SELECT of which records count, by event, right for all days from ``oldest_day`` on (None: for all); with an
+    expression for ``details``. Records for which ``only`` isn't true are left out of account.
 
     Columns: ``chain_id, tx_hash, log_index, token, event_date, amount_usd, amount_token, side, late, details, counts,
     stands``. Raises SchemaError.
     """
+    matter, earlier, reach_back = only, "0", "0"
+    if oldest_day is not None:
+        since = since_day(spec, oldest_day)
+        matter, earlier = f"{since} AND ({only})", f"NOT ({since}) AND ({only})"
+        # It was mentioned before the oldest day, when what was said earlier may still have been remembered.
+        reach_back = f"min(stream_time) < toDateTime64({oldest_day}, 3, 'UTC') AND max(event_date) >= {oldest_day}"
     texts = _texts()
     fate = {
         "mention": _MENTION,
@@ -131,24 +151,46 @@ def decided(spec: SwapStatsSpec, records_that_matter: str, details: str | None =
         "ttl_hours": str(_ttl_hours(spec)),
         "horizon_ms": str(spec.reorg_horizon),
     }
+    records = {
+        "database": quoted_identifier(spec.stores.clickhouse.database),
+        "records_that_matter": matter,
+        "say_the_same": f"(max(removed) = 0 AND {' AND '.join(f'min({c}) = max({c})' for c in _CONTRIBUTION)})",
+    }
     return _rendered(
         texts["decided.sql"],
-        {
-            "database": quoted_identifier(spec.stores.clickhouse.database),
-            "records_that_matter": records_that_matter,
+        records
+        | {
+            "disagreeing": _rendered(texts["disagreeing.sql"], records).strip(),
+            "earlier_records": earlier,
+            "reach_back": reach_back,
             "details": details or "0",
             "first_details": f"argMin({details}, (record.stream_time, record.kafka_offset))" if details else "0",
-            "say_the_same": f"(max(removed) = 0 AND {' AND '.join(f'min({c}) = max({c})' for c in _CONTRIBUTION)})",
             "record": _RECORD,
             "fate": _rendered(texts["fate.sql"], fate),
         },
     ).strip()
 
 
-def since_open_days(spec: SwapStatsSpec) -> str:
-    """The condition of records that can decide about an open day: events are remembered so long."""
-    oldest_day = f"toDateTime64(toDate(now('UTC')) - {OPEN_DAYS}, 3, 'UTC')"
-    return f"stream_time >= {oldest_day} - toIntervalHour({_ttl_hours(spec) + 2})"
+def since_day(spec: SwapStatsSpec, day: str) -> str:
+    """The condition of records that can decide about a day or a later one: an event is remembered so long after a
+    mention.
+    """
+    return f"stream_time >= toDateTime64({day}, 3, 'UTC') - toIntervalHour({_ttl_hours(spec) + 2})"
+
+
+def _oldest_day(spec: ClickHouse) -> str:
+    """The oldest open day, as it was for the records that were stored since days were last computed.
+
+    An hour more, for inserts and computations that took long. Days of which rows have expired aren't computed again.
+    """
+    database = quoted_identifier(spec.database)
+    computed = f"(SELECT max(computed_at) FROM {database}.swaps_daily)"  # noqa: S608 - an identifier, quoted
+    was_open = (
+        f"(SELECT ifNull(toDate(minOrNull(stream_time)), toDate(now('UTC'))) - {OPEN_DAYS} "  # noqa: S608 - likewise
+        f"FROM {database}.swap_records WHERE recorded_at >= {computed} - toIntervalHour(1))"
+    )
+    whole = f"toDate(now('UTC') - toIntervalSecond({spec.delete_after // 1000})) + 1"
+    return f"least({OLDEST_OPEN_DAY}, greatest({was_open}, {whole}))"
 
 
 def _decided_for_the_views(spec: SwapStatsSpec) -> dict[str, str]:
@@ -156,8 +198,9 @@ def _decided_for_the_views(spec: SwapStatsSpec) -> dict[str, str]:
     kinds = ", ".join(f"{name} {kind}" for name, kind in _DETAILS).replace("'", "\\'")
     details = f"CAST(({names}), 'Tuple({kinds})')"
     return {
-        "all_decided": decided(spec, "1", details),
-        "open_days_decided": decided(spec, since_open_days(spec)),
+        "all_decided": decided(spec, None, details),
+        "oldest_day": _oldest_day(spec.stores.clickhouse),
+        "open_days_decided": decided(spec, _oldest_day(spec.stores.clickhouse)),
     }
 
 
@@ -170,13 +213,15 @@ def _texts() -> dict[str, str]:
     return {item.name: item.read_text("utf-8") for item in folder.iterdir()}
 
 
-def pending(schema: Schema, applied: Mapping[int, str]) -> list[Migration]:
-    """Those not applied yet. ``applied``: checksum by version. Raises SchemaError for one that was changed since.
+def pending(schema: Schema, applied: Mapping[int, str], views: Mapping[str, str]) -> list[Migration]:
+    """Those not applied yet. ``applied``: checksum by version; ``views``: comment by name. Raises SchemaError for one
+    that was changed since.
 
     Versions that only the database knows are a newer release's, which may run beside this one during a rollout.
     """
     due = []
     for migration in schema.migrations:
+        assert migration.version is not None
         known = applied.get(migration.version)
         if known is None:
             due.append(migration)
@@ -185,7 +230,10 @@ def pending(schema: Schema, applied: Mapping[int, str]) -> list[Migration]:
                 f"migration {migration.version:04d}_{migration.name} was changed after it had been applied: "
                 "restore the file and put the change into a new one"
             )
-    return due + [each for each in schema.following if applied.get(each.version) != each.checksum]
+    ages = [schema.retention] if applied.get(RETENTION_VERSION) != schema.retention.checksum else []
+    # The files drop views that were there when this was asked.
+    is_gone = bool(due) or any(views.get(name) != schema.counting.checksum for name in VIEWS)
+    return [*due, *ages, schema.counting] if is_gone else [*due, *ages]
 
 
 def _migration(version: int, name: str, text: str, values: Mapping[str, str]) -> Migration:

@@ -12,7 +12,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from swapstats_aggregator.recorder.schema import decided, since_open_days
+from swapstats_aggregator.recorder.schema import OLDEST_OPEN_DAY, decided, since_day
 from swapstats_cli.verify.daily import Day, DayTotals
 from swapstats_cli.verify.report import CannotVerify
 from swapstats_cli.verify.rows import Row
@@ -66,26 +66,26 @@ class Days:
         self._committed = " OR ".join(f"kafka_partition = {p} AND kafka_offset < {end}" for p, end in committed.items())
         self._database = f"`{spec.stores.clickhouse.database}`"
         self._records = f"{self._database}.swap_records"
+        self._open = since_day(spec, OLDEST_OPEN_DAY)
 
     async def mixed(self) -> set[int]:
         """Return the partitions with rows of several lives of the topic. Raises CannotVerify."""
         found = await self._query(
-            f"SELECT kafka_partition FROM {self._records} WHERE {since_open_days(self._spec)} "  # noqa: S608 - our names
+            f"SELECT kafka_partition FROM {self._records} WHERE {self._open} "  # noqa: S608 - our names
             "GROUP BY kafka_partition HAVING uniqExact(incarnation) > 1"
         )
         return {partition for (partition,) in found}
 
     async def counted(self) -> dict[Day, DayTotals]:
         """Return what counts of the open days' records that the recorder has committed. Raises CannotVerify."""
-        matter = f"{since_open_days(self._spec)} AND ({self._committed})"
-        records = decided(self._spec, matter)
+        records = decided(self._spec, OLDEST_OPEN_DAY, only=self._committed)
         return _totals(await self._query(f"SELECT {_SUMS} FROM ({records}) GROUP BY event_date, chain_id, token"))  # noqa: S608 - our names
 
     async def daily(self) -> dict[Day, DayTotals] | None:
         """Return ``daily``, computed again; None if the recorder is writing. Raises CannotVerify."""
         beyond = (
             f"SELECT count() FROM {self._records} "  # noqa: S608 - our names
-            f"WHERE {since_open_days(self._spec)} AND NOT ({self._committed})"
+            f"WHERE {self._open} AND NOT ({self._committed})"
         )
         if (await self._query(beyond))[0][0]:
             return None
