@@ -238,6 +238,22 @@ async def test_one_that_began_on_an_empty_database_may_overtake_another_anywhere
     assert at > MANY
 
 
+async def test_a_server_that_dies_between_two_renames_of_a_statement_is_helped_on(recorders: Recorders) -> None:
+    await recorders.of_0003()
+    await recorders.old_row(7)
+
+    async def hook(statement: str) -> None:
+        if statement.startswith("RENAME"):
+            await recorders.client.command(statement.split(", ", maxsplit=1)[0])
+            raise Died
+
+    with contextlib.suppress(Died):
+        await recorders.migrate(hook=hook)
+    assert "raw_swaps" not in await recorders.names()
+    await recorders.migrate()
+    await recorders.is_whole(old_rows=1)
+
+
 async def test_a_first_start_waits_for_no_insert(recorders: Recorders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "IN_FLIGHT_SECONDS", 60)
     async with asyncio.timeout(20):
