@@ -105,7 +105,7 @@ def add_by_token(totals: Int64s, tokens: Int32s, rows: Int64s, sign: int) -> Non
 def by_token(tokens: Int32s, rows: Int64s) -> tuple[Int32s, Int64s]:
     """One row for each token."""
     order = np.argsort(tokens, kind="stable")
-    return _sum_groups(tokens[order], rows[order])
+    return _sum_groups(tokens[order], np.take(rows, order, axis=0))  # much faster than rows[order]
 
 
 def add_rows(totals: Int64s, tokens: Int32s, rows: Int64s, sign: int) -> None:
@@ -182,7 +182,7 @@ def merge(parts: Iterable[Cells], first_minute: int) -> Cells:
     key = np.concatenate([_NO_KEYS, *(minutes.astype(np.int64) << 32 | tokens for minutes, tokens, _ in pieces)])
     rows = np.concatenate([_NO_ROWS, *(rows for _, _, rows in pieces)])
     order = np.argsort(key, kind="stable")
-    key, rows = _sum_groups(key[order], rows[order])
+    key, rows = _sum_groups(key[order], np.take(rows, order, axis=0))
     _carry(rows)
     alive = rows.any(axis=1)
     key, rows = key[alive], rows[alive]

@@ -59,7 +59,8 @@ class Ledger:
 
     def take(self, where: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Self:
         """The mentions at these positions."""
-        return type(self)(*(getattr(self, field.name)[where] for field in fields(self)))
+        at = np.flatnonzero(where) if where.dtype == np.bool_ else where
+        return type(self)(*(np.take(getattr(self, field.name), at, axis=0) for field in fields(self)))
 
     def find(self, digest: bytes) -> Event | None:
         """The event in a merged ledger."""
@@ -112,7 +113,7 @@ def of_adds(batch: Batch, where: npt.NDArray[np.intp], changed_ms: Int64s) -> Le
         versions=np.zeros(len(where), np.uint16),
         changed_ms=changed_ms,
         event_ms=batch.event_ms[where],
-        words=batch.words[where],
+        words=np.take(batch.words, where, axis=0),
         flags=batch.is_buy[where] * np.uint8(_BUY) | np.uint8(_HAS_COUNTED | _COUNTING),
         blocks=batch.blocks[where],
         numbers=batch.numbers[where],

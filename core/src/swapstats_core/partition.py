@@ -261,7 +261,7 @@ class PartitionState:
         if step.added:
             where = np.array(step.added, np.intp)
             signs = np.ones(len(where), np.int64)
-            rows = rows_of(batch.words[where], batch.is_buy[where], signs)
+            rows = rows_of(np.take(batch.words, where, axis=0), batch.is_buy[where], signs)
             self._count(batch.minutes[where], batch.token_numbers[where], rows)
         if step.signed:
             self._count_signed(step.signed)
