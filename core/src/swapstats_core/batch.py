@@ -28,6 +28,7 @@ class Batch:
         "low",
         "minutes",
         "numbers",
+        "removals",
         "revisions",
         "swaps",
         "times",
@@ -46,6 +47,7 @@ class Batch:
         self.event_ms = np.array(self.times, np.int64)
         self.minutes = (self.event_ms // MINUTE_MS).astype(np.int32)
         self.words = values_of([swap.usd_micros for swap in swaps], [swap.token_atto for swap in swaps])
+        self.removals = [swap.removed for swap in swaps]
         self.is_buy = np.array([swap.is_buy for swap in swaps], np.bool_)
         self.blocks = hashes.blocks([swap.block_hash for swap in swaps])
         self.numbers = _optional([swap.block_number for swap in swaps])

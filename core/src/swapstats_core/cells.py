@@ -18,6 +18,8 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from swapstats_core.ordering import order_of_numbers
+
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
 Key = TypeVar("Key", np.int32, np.int64)
@@ -104,7 +106,7 @@ def add_by_token(totals: Int64s, tokens: Int32s, rows: Int64s, sign: int) -> Non
 
 def by_token(tokens: Int32s, rows: Int64s) -> tuple[Int32s, Int64s]:
     """One row for each token."""
-    order = np.argsort(tokens, kind="stable")
+    order = order_of_numbers(tokens)
     return _sum_groups(tokens[order], np.take(rows, order, axis=0))  # much faster than rows[order]
 
 
@@ -179,10 +181,12 @@ def merge(parts: Iterable[Cells], first_minute: int) -> Cells:
     out.
     """
     pieces = [part.between(first_minute, _LAST_MINUTE) for part in parts]
-    key = np.concatenate([_NO_KEYS, *(minutes.astype(np.int64) << 32 | tokens for minutes, tokens, _ in pieces)])
+    minutes, tokens = (np.concatenate([_NO_NUMBERS, *(piece[column] for piece in pieces)]) for column in (0, 1))
     rows = np.concatenate([_NO_ROWS, *(rows for _, _, rows in pieces)])
-    order = np.argsort(key, kind="stable")
-    key, rows = _sum_groups(key[order], np.take(rows, order, axis=0))
+    order = order_of_numbers(tokens)
+    order = order[order_of_numbers(minutes[order])]
+    key = minutes[order].astype(np.int64) << 32 | tokens[order]
+    key, rows = _sum_groups(key, np.take(rows, order, axis=0))
     _carry(rows)
     alive = rows.any(axis=1)
     key, rows = key[alive], rows[alive]
@@ -203,5 +207,5 @@ def _narrow(rows: Int64s) -> tuple[npt.NDArray[np.int64 | np.int32] | None, ...]
 
 
 _LAST_MINUTE: Final = (1 << 31) - 1
-_NO_KEYS: Final = np.zeros(0, np.int64)
+_NO_NUMBERS: Final = np.zeros(0, np.int32)
 _NO_ROWS: Final = np.zeros((0, VALUES), np.int64)

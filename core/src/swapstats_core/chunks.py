@@ -20,7 +20,7 @@ import numpy.typing as npt
 from swapstats_core.cells import Cells, Int32s, Int64s, merge
 from swapstats_core.events import Event
 from swapstats_core.identities import IdRun, Keys, Row, run_of
-from swapstats_core.ledger import Ledger, merged
+from swapstats_core.ledger import Ledger, Mentions, merged
 
 HEAD_LIMIT: Final = 1 << 14
 """A head with this many identities or rows is frozen."""
@@ -83,7 +83,7 @@ class Adds:
 
     first_number: int
     keys: Keys
-    ledger: Ledger
+    mentions: Mentions
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +98,7 @@ class Head:
     others: list[Event | Closed] = field(default_factory=list)
     cells: list[Cells] = field(default_factory=list)
     keys: list[Keys] = field(default_factory=list)
-    ledgers: list[Ledger] = field(default_factory=list)
+    mentions: list[Mentions] = field(default_factory=list)
     touched: set[int] = field(default_factory=set)
     """Tokens seen since the head began."""
     seen: Seen | None = None
@@ -155,9 +155,9 @@ def compact(parts: Sequence[Part], first_minute: int, closed_ms: int) -> Compact
     another thread.
     """
     pieces = [part for part in parts if not isinstance(part, Ledger)]
-    ledgers = [ledger for part in parts for ledger in _ledgers(part)]
+    mentions = [each for part in parts for each in _mentions(part)]
     return Compacted(
-        _chunk_of(pieces, first_minute) if pieces else None, merged(ledgers, closed_ms) if ledgers else None
+        _chunk_of(pieces, first_minute) if pieces else None, merged(mentions, closed_ms) if mentions else None
     )
 
 
@@ -201,10 +201,10 @@ def _keys(piece: Head | Chunk) -> list[Keys]:
     return [*(adds.keys for adds in piece.adds), *piece.keys] if isinstance(piece, Head) else [piece.ids.keys]
 
 
-def _ledgers(part: Part) -> list[Ledger]:
+def _mentions(part: Part) -> list[Mentions]:
     if isinstance(part, Head):
-        return [*(adds.ledger for adds in part.adds), *part.ledgers]
-    return [part] if isinstance(part, Ledger) else []
+        return [*(adds.mentions for adds in part.adds), *part.mentions]
+    return [part.mentions] if isinstance(part, Ledger) else []
 
 
 def merge_candidates(chunks: Sequence[Chunk], current_generation: int) -> tuple[Chunk, ...]:

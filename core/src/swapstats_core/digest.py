@@ -23,7 +23,7 @@ from swapstats_core.chunks import EMPTY_SEEN, Chunk, Head, Part, compact, seen_o
 from swapstats_core.fields import MINUTE_MS
 from swapstats_core.identities import Keys, superseded
 from swapstats_core.keyed import UInt64s
-from swapstats_core.ledger import Ledger, merged
+from swapstats_core.ledger import Ledger, Mentions, merged
 from swapstats_core.partition import Config
 
 _VERSION: Final = 3
@@ -63,7 +63,7 @@ def digest_of(parts: Sequence[Part], names: Sequence[str], newest_ms: int, longe
         newest_ms,
         _sum_of_cells(pieces, hashes, now - longest_minutes),
         _sum_of_tokens(pieces, hashes, longest_minutes, now),
-        _sum_of_ledger(merged([ledger for ledger in ledgers if ledger is not None], closed_ms)),
+        _sum_of_mentions(merged([ledger.mentions for ledger in ledgers if ledger is not None], closed_ms).mentions),
         *_sums_of_identities(pieces),
     ]
     return xxh3_128_hexdigest(b"".join((number & _MASK).to_bytes(8, "little") for number in numbers))
@@ -92,17 +92,17 @@ def _sum_of_tokens(chunks: Sequence[Chunk], hashes: UInt64s, longest_minutes: in
     return _total(_mix(_mix(mixed + seen.newest.astype(np.uint64)) + late[seen.tokens].astype(np.uint64)))
 
 
-def _sum_of_ledger(ledger: Ledger) -> int:
-    mixed = _mix(_mix(ledger.high) + ledger.low)
+def _sum_of_mentions(mentions: Mentions) -> int:
+    mixed = _mix(_mix(mentions.high) + mentions.low)
     columns = (
-        ledger.versions,
-        ledger.changed_ms,
-        ledger.event_ms,
-        *ledger.words.T,
-        ledger.flags,
-        ledger.blocks,
-        ledger.numbers,
-        ledger.revisions,
+        mentions.versions,
+        mentions.changed_ms,
+        mentions.event_ms,
+        *mentions.words.T,
+        mentions.flags,
+        mentions.blocks,
+        mentions.numbers,
+        mentions.revisions,
     )
     for column in columns:
         mixed = _mix(mixed + column.astype(np.uint64))

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swapstats_core.keyed import UInt64s
+from swapstats_core.ordering import order_of_hashes
 
 _ID_BITS = np.uint64(0xFFFFFFFF_00000000)
 _FINGERPRINT_BITS = np.uint64(0xFFFFFFFF)
@@ -154,7 +155,7 @@ class IdRun:
 def run_of(parts: Iterable[Keys]) -> IdRun:
     """One run of the rows that hold."""
     keys = _joined(parts)
-    keys = keys.take(np.argsort(keys.high, kind="stable"))
+    keys = keys.take(order_of_hashes(keys.high))
     ((dead, _),) = superseded([keys])
     if len(dead):
         keys = keys.take(np.delete(np.arange(len(keys)), dead))

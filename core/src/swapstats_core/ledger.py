@@ -1,11 +1,13 @@
 """The mentions of open events, one by one: what a removal or a replacement needs to know (``docs/engine.md``).
 
-A ledger is columns, some 90 bytes a mention, and reaches back as far as ``source.reorgHorizon``. An event that is
-mentioned again is written again, whole and with a higher version; of an event's versions the highest holds.
+A ledger is columns, some 95 bytes a mention, and reaches back as far as ``source.reorgHorizon``. Its rows stay as they
+came, since what came together is alike and compresses well; an index finds an event. An event that is mentioned again
+is written again, whole and with a higher version; of an event's versions the highest holds.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Final, Self
@@ -18,6 +20,7 @@ from swapstats_core.cells import values_of
 from swapstats_core.events import Contribution, Event, Mention
 from swapstats_core.identities import halves
 from swapstats_core.keyed import Int64s, UInt64s
+from swapstats_core.ordering import order_of_hashes
 
 _BUY: Final = 1
 _REMOVED: Final = 2
@@ -26,8 +29,8 @@ _COUNTING: Final = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ledger:
-    """Columns of mentions, sorted by event if they come from `merged`.
+class Mentions:
+    """Columns of mentions, as they came; those of an event, as it was at one time, follow one another.
 
     ``high`` and ``low`` are the event's hash, ``words`` the amounts as `cells.values_of` has them (``(n, 4)``);
     ``numbers`` and ``revisions`` are -1 where there is none, ``blocks`` 0; times are Unix milliseconds.
@@ -52,27 +55,10 @@ class Ledger:
         """Memory of the columns, in bytes."""
         return sum(getattr(self, field.name).nbytes for field in fields(self))
 
-    @property
-    def last_changed_ms(self) -> int:
-        """Once this is closed, all of it is; -1: it is empty."""
-        return int(self.changed_ms.max(initial=-1))
-
     def take(self, where: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Self:
         """The mentions at these positions."""
         at = np.flatnonzero(where) if where.dtype == np.bool_ else where
         return type(self)(*(np.take(getattr(self, field.name), at, axis=0) for field in fields(self)))
-
-    def find(self, digest: bytes) -> Event | None:
-        """The event in a merged ledger."""
-        high, low = (int.from_bytes(digest[at : at + 8], "little") for at in (0, 8))
-        at = int(np.searchsorted(self.high, np.uint64(high)))
-        where = []
-        while at < len(self.high) and self.high[at] == high:
-            if self.low[at] == low:
-                where.append(at)
-            at += 1
-        version = max((self.versions[at] for at in where), default=0)
-        return self.event([at for at in where if self.versions[at] == version]) if where else None
 
     def event(self, where: Sequence[int]) -> Event:
         """The event whose mentions are at these positions."""
@@ -105,9 +91,43 @@ def _optional(number: np.int64) -> int | None:
     return None if number < 0 else int(number)
 
 
-def of_adds(batch: Batch, where: npt.NDArray[np.intp], changed_ms: Int64s) -> Ledger:
+@dataclass(frozen=True, slots=True, eq=False)
+class Ledger:
+    """Mentions in which an event can be found: ``order`` has their positions in the order of ``high``."""
+
+    mentions: Mentions
+    order: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes."""
+        return self.mentions.nbytes + self.order.nbytes
+
+    @property
+    def last_changed_ms(self) -> int:
+        """Once this is closed, all of it is; -1: it is empty."""
+        return int(self.mentions.changed_ms.max(initial=-1))
+
+    def find(self, digest: bytes) -> Event | None:
+        """The event of this digest."""
+        mentions = self.mentions
+        high, low = (np.uint64(int.from_bytes(digest[at : at + 8], "little")) for at in (0, 8))
+        where = []
+        for row in self.order[bisect_left(self.order, high, key=mentions.high.__getitem__) :]:
+            if mentions.high[row] != high:
+                break
+            if mentions.low[row] == low:
+                where.append(int(row))
+        version = max((mentions.versions[row] for row in where), default=0)
+        return mentions.event([row for row in where if mentions.versions[row] == version]) if where else None
+
+
+def of_adds(batch: Batch, where: npt.NDArray[np.intp], changed_ms: Int64s) -> Mentions:
     """Events that are mentioned for the first time, by the adds at these positions of a batch."""
-    return Ledger(
+    return Mentions(
         high=batch.high[where],
         low=batch.low[where],
         versions=np.zeros(len(where), np.uint16),
@@ -121,7 +141,7 @@ def of_adds(batch: Batch, where: npt.NDArray[np.intp], changed_ms: Int64s) -> Le
     )
 
 
-def of_events(events: Sequence[tuple[bytes, Event]]) -> Ledger:
+def of_events(events: Sequence[tuple[bytes, Event]]) -> Mentions:
     """Events by their digests, as they are now."""
     rows = [(digest, event, at, mention) for digest, event in events for at, mention in enumerate(event.mentions)]
     high, low = halves([digest for digest, *_ in rows])
@@ -133,7 +153,7 @@ def of_events(events: Sequence[tuple[bytes, Event]]) -> Ledger:
         | _COUNTING * (at == event.counting)
         for _, event, at, mention in rows
     ]
-    return Ledger(
+    return Mentions(
         high=high,
         low=low,
         versions=np.array([event.version for _, event, *_ in rows], np.uint16),
@@ -147,20 +167,35 @@ def of_events(events: Sequence[tuple[bytes, Event]]) -> Ledger:
     )
 
 
-EMPTY: Final = of_events([])
+NO_MENTIONS: Final = of_events([])
 
 
-def merged(ledgers: Iterable[Ledger], closed_ms: int) -> Ledger:
-    """One sorted ledger of the events in these, oldest first, that changed after ``closed_ms``, each as its highest
-    version says.
+def ledger_of(mentions: Mentions) -> Ledger:
+    """Mentions of events, each as it was at one time only."""
+    return Ledger(mentions, order_of_hashes(mentions.high).astype(np.int32))
+
+
+def merged(pieces: Iterable[Mentions], closed_ms: int) -> Ledger:
+    """One ledger of the events in these, oldest first, that changed after ``closed_ms``, each as its highest version
+    says.
     """
-    pieces = [EMPTY, *ledgers]
-    whole = Ledger(*(np.concatenate([getattr(piece, field.name) for piece in pieces]) for field in fields(Ledger)))
-    whole = whole.take(np.argsort(whole.high, kind="stable"))
-    if not len(whole):
-        return whole
-    begins = (whole.high[1:] != whole.high[:-1]) | (whole.low[1:] != whole.low[:-1])
-    group = np.concatenate(([0], np.cumsum(begins)))
+    kept = [piece for piece in pieces if len(piece)] or [NO_MENTIONS]
+    ledger = ledger_of(
+        Mentions(*(np.concatenate([getattr(piece, column.name) for piece in kept]) for column in fields(Mentions)))
+    )
+    holds = _that_hold(ledger) & (ledger.mentions.changed_ms > closed_ms)
+    return ledger if holds.all() else ledger_of(ledger.mentions.take(holds))
+
+
+def _that_hold(ledger: Ledger) -> npt.NDArray[np.bool_]:
+    """Which mentions no later version of their event takes the place of."""
+    mentions, order = ledger.mentions, ledger.order
+    holds = np.ones(len(order), np.bool_)
+    if not mentions.versions.any():  # the usual case: nothing was mentioned again
+        return holds
+    high, low, versions = mentions.high[order], mentions.low[order], mentions.versions[order]
+    begins = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    event = np.concatenate(([0], np.cumsum(begins)))
     last = np.flatnonzero(np.concatenate((begins, [True])))
-    holds = (whole.versions == whole.versions[last][group]) & (whole.changed_ms > closed_ms)
-    return whole if holds.all() else whole.take(holds)
+    holds[order] = versions == versions[last][event]
+    return holds

@@ -185,7 +185,7 @@ class Memory:
             newest_ms = max(step.before_ms, int(batch.event_ms[: first + 1].max()))
             return events.first(batch.mention(first), newest_ms)
         adds, place = head.add(number)
-        return Outcome.DUPLICATE if _is_repeat(batch, at, adds, place) else adds.ledger.event([place])
+        return Outcome.DUPLICATE if _is_repeat(batch, at, adds, place) else adds.mentions.event([place])
 
     def _open_event(self, digest: bytes, closed: Closed, newest_ms: int) -> Event | None:
         """The event in the ledgers, if it is open."""
@@ -237,13 +237,13 @@ class Memory:
         if step.added:
             where = np.array(step.added, np.intp)
             newest_ms = np.maximum(np.maximum.accumulate(batch.event_ms[: step.added[-1] + 1]), step.before_ms)
-            ledger = of_adds(batch, where, newest_ms[where])
-            head.adds.append(Adds(step.first_number, batch.keys.take(where), ledger))
+            mentions = of_adds(batch, where, newest_ms[where])
+            head.adds.append(Adds(step.first_number, batch.keys.take(where), mentions))
         if step.opened or step.closed:
             opened = dict(step.opened)  # of each event, as it is in the end
             closed = [*((digest, self._closed(event)) for digest, event in opened.items()), *step.closed]
             head.keys += [keys_of(digest, each.version, each.rows) for digest, each in closed]
-            head.ledgers.append(of_events(list(opened.items())))
+            head.mentions.append(of_events(list(opened.items())))
 
 
 def _is_repeat(batch: Batch, at: int, adds: Adds, place: int) -> bool:
@@ -251,8 +251,8 @@ def _is_repeat(batch: Batch, at: int, adds: Adds, place: int) -> bool:
     return bool(
         adds.keys.mark[place] == batch.keys.mark[at]
         and adds.keys.low[place] == batch.keys.low[at]
-        and adds.ledger.blocks[place] == batch.blocks[at]
-        and adds.ledger.numbers[place] == batch.numbers[at]
+        and adds.mentions.blocks[place] == batch.blocks[at]
+        and adds.mentions.numbers[place] == batch.numbers[at]
         and not batch.swaps[at].removed
         and batch.swaps[at].revision is None
     )

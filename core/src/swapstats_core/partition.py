@@ -187,28 +187,28 @@ class PartitionState:
         token_newest, token_chain = self._newest, self._chain
         span_ms = (self.config.longest_minutes - 1) * MINUTE_MS
         floor_ms = newest_ms // MINUTE_MS * MINUTE_MS - span_ms
-        digests, times, tokens, chains, swaps = batch.digests, batch.times, batch.tokens, batch.chains, batch.swaps
+        digests, times, tokens = batch.digests[begin:end], batch.times[begin:end], batch.tokens[begin:end]
+        chains, removals = batch.chains[begin:end], batch.removals[begin:end]
         step = Step(batch, number, newest_ms)
         added, late, moved = step.added, step.late, step.moved
         outcomes = applied.outcomes
-        for at in range(begin, end):
-            time_ms, token = times[at], tokens[at]
+        rows = zip(range(begin, end), digests, times, tokens, chains, removals, strict=True)
+        for at, digest, time_ms, token, chain, is_removal in rows:
             if time_ms > newest_ms:
                 newest_ms = time_ms
                 floor_ms = time_ms // MINUTE_MS * MINUTE_MS - span_ms
-            if chains[at] == token_chain[token]:
+            if chain == token_chain[token]:
                 seen_ms = token_newest[token]
                 if time_ms > seen_ms:
                     token_newest[token] = time_ms
             else:
-                seen_ms = self._seen_on_another_chain(token, chains[at], time_ms)
+                seen_ms = self._seen_on_another_chain(token, chain, time_ms)
             is_late = time_ms < seen_ms - grace_ms or time_ms < floor_ms
-            place = recent.get(digests[at])
-            if place is None and not swaps[at].removed and at not in remembered:
+            if not is_removal and digest not in recent and at not in remembered:
                 if is_late:
                     late.append(at)
                     continue
-                recent[digests[at]] = number
+                recent[digest] = number
                 number += 1
                 added.append(at)
                 continue
@@ -223,7 +223,7 @@ class PartitionState:
             if outcome in events.LETTERS:
                 applied.letters.append((start + at, outcome))
         self.newest_ms = newest_ms
-        head.touched.update(tokens[begin:end])
+        head.touched.update(tokens)
         outcomes[Outcome.APPLIED] += len(added)
         outcomes[Outcome.LATE] += len(late)
         applied.late += [start + each for each in late]

@@ -25,7 +25,7 @@ from xxhash import xxh3_64_intdigest
 from swapstats_core.cells import Cells
 from swapstats_core.chunks import Chunk, Seen, localised
 from swapstats_core.identities import NO_KEYS, IdRun, Keys
-from swapstats_core.ledger import Ledger
+from swapstats_core.ledger import Ledger, Mentions, ledger_of
 from swapstats_core.manifest import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest, encode_manifest
 from swapstats_core.partition import Config, PartitionState
 
@@ -42,7 +42,7 @@ __all__ = [
     "restore",
 ]
 
-VERSION: Final = 4
+VERSION: Final = 5
 _MAGIC: Final = b"SWS"
 _HEADER: Final = struct.Struct("<3sBIQ")
 _LEVEL: Final = 1
@@ -106,8 +106,8 @@ def encode_ids(chunk: Chunk) -> bytes:
 def encode_ledger(ledger: Ledger) -> bytes:
     """A ledger, self-contained."""
     columns = {}
-    for field in fields(ledger):
-        column = getattr(ledger, field.name).T  # words of one kind after the other: they compress better so
+    for field in fields(ledger.mentions):
+        column = getattr(ledger.mentions, field.name).T  # words of one kind after the other: they compress better so
         kind = column.dtype.newbyteorder("<").str
         columns[field.name] = _Column(kind, _bytes(column, kind))
     body = zstandard.compress(_pack(columns), _LEVEL)
@@ -159,7 +159,7 @@ def _chunk(generation: int, cells: _Cells, ids: IdRun) -> Chunk:
 def _ledger(columns: Mapping[str, _Column]) -> Ledger:
     arrays = {name: np.frombuffer(column.values, column.kind) for name, column in columns.items()}
     arrays["words"] = np.ascontiguousarray(arrays["words"].reshape(4, -1).T)
-    return Ledger(**arrays)
+    return ledger_of(Mentions(**arrays))
 
 
 def _column(column: npt.NDArray[np.int64 | np.int32]) -> tuple[str, bytes]:
