@@ -57,7 +57,10 @@ FIGURES: Final = (
     Figure("latency_p50_ms", "latency", "produce to patch at 1,000 events/s, median, ms"),
     Figure("latency_p99_ms", "latency", "... 99th percentile, ms", le, 150),
     Figure("ids_id_bytes_per_event", "state", "10 million event ids: arrays, bytes each", le, 32),
-    Figure("ids_rss_growth_bytes_per_event", "state", "... growth of the process, bytes each", le, 32),
+    Figure(
+        "ids_rss_growth_bytes_per_event", "state", "... growth of the process but for open events, bytes each", le, 32
+    ),
+    Figure("ids_ledger_bytes_per_mention", "state", "... of open events (30 minutes of stream time), bytes more each"),
     Figure("ids_full_snapshot_stop_ms", "state", "... whole state stored: longest stop of the loop, ms", le, 20),
     Figure("ids_snapshot_stop_ms", "state", "... next snapshot: longest stop of the loop, ms", le, 20),
     Figure("ids_full_snapshot_mb", "state", "... whole state stored, MB"),

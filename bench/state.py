@@ -98,13 +98,14 @@ async def inspect(where: Running, part: str) -> dict[str, Any]:
     gc.collect()
     rss = _rss_bytes()
     identities = sum(len(chunk.ids) for chunk in replica.state.chunks)
+    ledgers = sum(ledger.nbytes for ledger in replica.state.ledgers)
     memory = {
         "count": identities if part == "ids" else replica.state.known_tokens,
         "fill_s": round(seconds, 1),
         "rss_mb": round(rss / 1e6, 1),
         "rss_growth_mb": round((rss - before) / 1e6, 1),
-        "rss_growth_bytes_per_event": round((rss - before) / identities, 1),
-        "ledger_mb": round(sum(ledger.nbytes for ledger in replica.state.ledgers) / 1e6, 1),
+        "rss_growth_bytes_per_event": round((rss - before - ledgers) / identities, 1),
+        "ledger_mb": round(ledgers / 1e6, 1),
         "ledger_bytes_per_mention": round(_bytes_per_mention(replica.state), 1),
         "id_bytes_per_event": round(sum(chunk.ids.nbytes for chunk in replica.state.chunks) / identities, 1),
     }

@@ -3,10 +3,10 @@
 A snapshot of a partition is a `Manifest` and the chunks it names, each stored once under a name that is never reused.
 A chunk is stored in two parts, so that a reader of sums needs no identities: *cells* (token names, sums, newest
 event times) and *ids*. They and ledgers begin with 16 bytes: magic, version, a number, and an XXH3-64 of what follows,
-seeded with the number. Cells and ledgers are MessagePack maps of little-endian arrays, compressed by Zstandard (number:
-0). Ids are three such arrays as they are: ``high``, ``low`` and ``mark`` of the rows (number: how many). Hashes don't
-compress, and an array that lies in memory as it came costs a restart nothing. What an older reader doesn't know would
-change the version.
+seeded with the number. Cells and ledgers are MessagePack maps of little-endian arrays, each compressed by Zstandard on
+its own (number: 0): so no step takes long while the loop's thread waits. Ids are three such arrays as they are:
+``high``, ``low`` and ``mark`` of the rows (number: how many). Hashes don't compress, and an array that lies in memory
+as it came costs a restart nothing. What an older reader doesn't know would change the version.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -49,48 +49,50 @@ _LEVEL: Final = 1
 """Zstandard's fastest: cells compress well at any level."""
 
 
-class _Cells(msgspec.Struct):
-    names: list[str]
-    seen: bytes
-    """Numbers (into ``names``) of the tokens seen, and of each ..."""
-    chains: bytes
-    """... the chain that it was seen on,"""
-    newest: bytes
-    """the newest event time there,"""
-    late: bytes
-    """and its newest late one anywhere."""
-    minutes: bytes
-    tokens: bytes
-    columns: list[tuple[str, bytes] | None]
-
-
 class _Column(msgspec.Struct, array_like=True):
     kind: str
     values: bytes
+    """Compressed."""
+
+
+class _Cells(msgspec.Struct):
+    names: bytes
+    """A MessagePack array of texts, compressed."""
+    seen: _Column
+    """Numbers (into ``names``) of the tokens seen, and of each ..."""
+    chains: _Column
+    """... the chain that it was seen on,"""
+    newest: _Column
+    """the newest event time there,"""
+    late: _Column
+    """and its newest late one anywhere."""
+    minutes: _Column
+    tokens: _Column
+    columns: list[_Column | None]
 
 
 _NO_IDS: Final = IdRun(NO_KEYS)
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_cells = msgspec.msgpack.Decoder(_Cells).decode
+_unpack_names = msgspec.msgpack.Decoder(list[str]).decode
 _unpack_ledger = msgspec.msgpack.Decoder(dict[str, _Column]).decode
 
 
 def encode_cells(chunk: Chunk, names: Sequence[str]) -> bytes:
     """The sums of a chunk, self-contained: ``names`` are the partition's tokens by number."""
     local, used = localised(chunk, names)
-    packed = _pack(
+    body = _pack(
         _Cells(
-            names=used,
-            seen=_bytes(local.seen.tokens, "<i4"),
-            chains=_bytes(local.seen.chains, "<i8"),
-            newest=_bytes(local.seen.newest, "<i8"),
-            late=_bytes(local.seen.late, "<i8"),
-            minutes=_bytes(local.cells.minutes, "<i4"),
-            tokens=_bytes(local.cells.tokens, "<i4"),
+            names=zstandard.compress(_pack(used), _LEVEL),
+            seen=_column(local.seen.tokens),
+            chains=_column(local.seen.chains),
+            newest=_column(local.seen.newest),
+            late=_column(local.seen.late),
+            minutes=_column(local.cells.minutes),
+            tokens=_column(local.cells.tokens),
             columns=[None if column is None else _column(column) for column in local.cells.columns],
         )
     )
-    body = zstandard.compress(packed, _LEVEL)
     return _header(body) + body
 
 
@@ -99,18 +101,15 @@ def encode_ids(chunk: Chunk) -> bytes:
     keys = chunk.ids.keys
     if not len(keys):
         return b""
-    body = b"".join(_bytes(array, "<u8") for array in (keys.high, keys.low, keys.mark))
+    body = b"".join(array.astype("<u8", copy=False).tobytes() for array in (keys.high, keys.low, keys.mark))
     return _header(body, len(keys)) + body
 
 
 def encode_ledger(ledger: Ledger) -> bytes:
     """A ledger, self-contained."""
-    columns = {}
-    for field in fields(ledger.mentions):
-        column = getattr(ledger.mentions, field.name).T  # words of one kind after the other: they compress better so
-        kind = column.dtype.newbyteorder("<").str
-        columns[field.name] = _Column(kind, _bytes(column, kind))
-    body = zstandard.compress(_pack(columns), _LEVEL)
+    mentions = ledger.mentions
+    # Words of one kind after the other: they compress better so.
+    body = _pack({field.name: _column(getattr(mentions, field.name).T) for field in fields(mentions)})
     return _header(body) + body
 
 
@@ -122,12 +121,12 @@ def restore(config: Config, manifest: Manifest, parts: Mapping[str, bytes], *, w
     state = PartitionState(config, int(manifest.key, 16))
     for ref in manifest.chunks:
         body, _ = _opened(ref.cells, parts.get(ref.cells))
-        cells = _unpack_cells(zstandard.decompress(body))
+        cells = _unpack_cells(body)
         ids = _run(ref.ids, parts) if ref.ids and with_ids else _NO_IDS
-        state.adopt(_chunk(ref.generation, cells, ids), cells.names)
+        state.adopt(_chunk(ref.generation, cells, ids), _unpack_names(zstandard.decompress(cells.names)))
     for name in manifest.ledgers if with_ids else ():
         body, _ = _opened(name, parts.get(name))
-        state.adopt_ledger(_ledger(_unpack_ledger(zstandard.decompress(body))))
+        state.adopt_ledger(_ledger(_unpack_ledger(body)))
     state.resume(manifest.newest_ms, manifest.now_ms)
     return state
 
@@ -143,32 +142,29 @@ def _chunk(generation: int, cells: _Cells, ids: IdRun) -> Chunk:
     return Chunk(
         generation=generation,
         cells=Cells(
-            np.frombuffer(cells.minutes, "<i4"),
-            np.frombuffer(cells.tokens, "<i4"),
-            tuple(None if column is None else np.frombuffer(column[1], column[0]) for column in cells.columns),
+            _array(cells.minutes),
+            _array(cells.tokens),
+            tuple(None if column is None else _array(column) for column in cells.columns),
             ordered=True,
         ),
         ids=ids,
-        seen=Seen(
-            np.frombuffer(cells.seen, "<i4"),
-            *(np.frombuffer(column, "<i8") for column in (cells.chains, cells.newest, cells.late)),
-        ),
+        seen=Seen(*map(_array, (cells.seen, cells.chains, cells.newest, cells.late))),
     )
 
 
 def _ledger(columns: Mapping[str, _Column]) -> Ledger:
-    arrays = {name: np.frombuffer(column.values, column.kind) for name, column in columns.items()}
+    arrays = {name: _array(column) for name, column in columns.items()}
     arrays["words"] = np.ascontiguousarray(arrays["words"].reshape(4, -1).T)
     return ledger_of(Mentions(**arrays))
 
 
-def _column(column: npt.NDArray[np.int64 | np.int32]) -> tuple[str, bytes]:
-    kind = "<i4" if column.dtype == np.int32 else "<i8"
-    return kind, _bytes(column, kind)
+def _column(array: npt.NDArray[np.generic]) -> _Column:
+    ordered = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return _Column(ordered.dtype.str, zstandard.compress(ordered.data, _LEVEL))
 
 
-def _bytes(array: npt.NDArray[np.generic], kind: str) -> bytes:
-    return array.astype(kind, copy=False).tobytes()
+def _array(column: _Column) -> npt.NDArray[Any]:
+    return np.frombuffer(zstandard.decompress(column.values), column.kind)
 
 
 def _header(body: bytes, number: int = 0) -> bytes:
