@@ -293,9 +293,9 @@ class Autoscaling(Section):
     enabled: bool = False
     """Let a HorizontalPodAutoscaler decide, instead of ``replicas``."""
     min_replicas: int = Field(default=2, ge=1)
-    """At least so many."""
+    """Least number of API processes."""
     max_replicas: int = Field(default=10, ge=1)
-    """At most so many."""
+    """Greatest number of API processes."""
     cpu_percent: int = Field(default=70, ge=1, le=100)
     """The share of the requested CPU that is aimed at."""
 
@@ -361,9 +361,9 @@ class ClickHouse(Section):
     delete_after: Duration = 365 * DAY_MS
     """Age at which rows are deleted."""
     batch_rows: int = Field(default=1_000, ge=1, le=1_000_000)
-    """A batch is sent at this many rows ..."""
+    """A batch of rows is sent as soon as it has this many, or after ``batchInterval``."""
     batch_interval: Duration = at_least(10, default=200)
-    """... or after this time, whichever is first."""
+    """A batch of rows is sent at the latest after this time, or as soon as it has ``batchRows``."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -7,11 +7,8 @@ reads it. `swapstats_core.spec` has the same rules in Python, for processes that
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -20,6 +17,7 @@ from pydantic import BaseModel
 from swapstats_core.effects import RESTARTS, Effect, key_of, section_of, takes
 from swapstats_core.fields import format_duration
 from swapstats_core.spec import DEFAULT_REORG_HORIZON_MS, SwapStatsSpec
+from swapstats_operator.generated import keep
 from swapstats_operator.status import Status
 
 GROUP: Final = "swapstats.io"
@@ -313,19 +311,6 @@ def _resolved(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
     return node
 
 
-def main() -> None:
-    """Write the definition to files, or check that they are the same."""
-    parser = argparse.ArgumentParser(prog="swapstats_operator.crd", description="Generate the resource definition.")
-    parser.add_argument("--check", action="store_true", help="only say whether the file is up to date")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    arguments = parser.parse_args()
-    for file in arguments.files:
-        if not arguments.check:
-            file.write_text(rendered())
-        elif file.read_text() != rendered():
-            sys.exit(f"{file} isn't what the model says: run `make crds`, and commit it")
-
-
 def rendered() -> str:
     """The file's text."""
     head = "# Generated from core/src/swapstats_core/spec.py by `make crds`. Don't edit.\n"
@@ -333,4 +318,4 @@ def rendered() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    keep(rendered(), "the resource definition", "make crds")
