@@ -22,7 +22,7 @@ that is there; [examples/](../examples) has whole files.
 
 A *duration* is a whole number and one unit, such as `100ms`, `5s`, `5m`, `24h` or `7d`. Texts have at most 1,024
 characters and lists at most 1,024 entries where nothing else is said. Passwords and certificates are never written
-here, but the `name` of a Secret and a `key` in it; on a laptop that is the file `<name>/<key>` below the secrets folder.
+here, but the `name` of a Secret and a `key` in it; on a laptop that is the file `<name>/<key>` in the secrets folder.
 
 The column *a change* says what it takes on a cluster, and in brackets on a laptop (`swapstats dev`) where that differs:
 
@@ -30,7 +30,7 @@ The column *a change* says what it takes on a cluster, and in brackets on a lapt
 | --- | --- | --- |
 | live | In force at once. Nothing is restarted. | the same |
 | topic | The operator tells the broker, where `source.topic.manage` is true. Nothing is restarted. | |
-| restarts | All pods are replaced, one after the other; reads go on. | every process is restarted, one after the other |
+| restarts | All pods are replaced, one after the other; reads go on. | every process is replaced likewise |
 | next start | | in force when `swapstats dev` starts the next time |
 | unused | | A laptop doesn't use it. |
 | refused | The API server refuses it. | the edit is refused, and what the file said before stays in force |
