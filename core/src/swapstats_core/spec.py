@@ -50,7 +50,7 @@ _NOT_BUILT: Final[Mapping[str, str]] = MappingProxyType(
         "trustedProxies": "not built yet",
         "environment": "nothing depends on it yet",
         "flavor": "every broker is treated alike",
-        "maxInflight": "shards answer from memory, so that nothing needs a bound",
+        "maxInflight": "a shard applies one batch after the other, and maxBytes bounds each",
     }
 )
 """Keys that people may expect, and why they are refused."""
