@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,42 +19,10 @@ from swapstats_cli.converting.guide import convert as conversion
 from swapstats_cli.converting.values import duration
 from swapstats_core.fields import MINUTE_MS
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
-from tests.kit.guide import guide
+from tests.kit.guide import config, merged, production_config
 
 app = Typer()
 app.command()(convert)
-
-
-def merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections joined; what comes later counts."""
-    whole: dict[str, Any] = {}
-    for part in parts:
-        for key, value in part.items():
-            both = isinstance(value, dict) and isinstance(whole.get(key), dict)
-            whole[key] = merged(whole[key], value) if both else value
-    return whole
-
-
-def dev() -> dict[str, Any]:
-    """The guide's config.yaml."""
-    found = re.search(r"```yaml\n(ingest:\n  broker_type.+?)```", guide(), re.DOTALL)
-    assert found is not None
-    return dict(yaml.safe_load(found[1]))
-
-
-def prod() -> dict[str, Any]:
-    """What the guide's production section makes of it: its examples of sections, then its diff."""
-    section = guide().split("## How PROD config will differ")[-1]
-    examples = [
-        yaml.safe_load(re.sub("(?m)^  ", "", text)) for text in re.findall(r"```yaml\n(.+?)```", section, re.DOTALL)
-    ]
-    diff = re.search(r"```diff\n(.+?)```", section, re.DOTALL)
-    assert diff is not None
-    after = "\n".join(line[1:] for line in diff[1].splitlines() if not line.startswith("-"))
-    changed = [yaml.safe_load(part) for part in re.split(r"\n(?=\w)", after) if part.strip()]
-    assert len(examples) >= 3
-    assert len(changed) >= 6
-    return merged(dev(), *examples, *changed)
 
 
 def run(folder: Path, content: object, *options: str) -> Result:
@@ -75,7 +42,7 @@ def lines(result: Result) -> dict[str, str]:
 
 
 def test_the_guides_config(tmp_path: Path) -> None:
-    result = run(tmp_path, dev(), "--name", "mainnet")
+    result = run(tmp_path, config(), "--name", "mainnet")
     spec = resource(result)
     assert yaml.safe_load(result.stdout)["metadata"] == {"name": "mainnet"}
     assert spec.source.brokers == ["localhost:9092"]
@@ -94,7 +61,7 @@ def test_the_guides_config(tmp_path: Path) -> None:
 
 
 def test_the_guides_production_config(tmp_path: Path) -> None:
-    result = run(tmp_path, prod())
+    result = run(tmp_path, production_config())
     spec = resource(result)
     assert spec.source.brokers == ["kafka-1:9092", "kafka-2:9092", "kafka-3:9092"]
     assert spec.source.tls.enabled
@@ -122,7 +89,7 @@ def test_every_key_of_the_guide_is_known() -> None:
             known = key in KEYS or not isinstance(value, dict)
             yield from [key] if known else keys(value, f"{key}.")
 
-    assert set(keys(merged(dev(), prod()))) <= KEYS
+    assert set(keys(merged(config(), production_config()))) <= KEYS
     assert set(NO_PLACE) <= KEYS
 
 
