@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from aiokafka.partitioner import DefaultPartitioner
 
+from swapstats_core.routing import partition_of
 from swapstats_core.swap import REMEDIES, Reason, Record, Reject, Swap, decode
 
 PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
@@ -54,6 +56,14 @@ def test_a_spelling_that_is_refused(written: str, reason: str) -> None:
 def test_there_are_rows() -> None:
     assert len(rows("Spellings that are read")) > 30
     assert len(rows("Spellings that are refused")) > 20
+
+
+def test_partitions_of_tokens_are_those_of_the_page() -> None:
+    found = rows("Which partition")
+    assert len(found) == 6
+    for token, partition in found:
+        assert partition_of(token, 12) == int(partition)
+        assert DefaultPartitioner.__call__(token.encode(), list(range(12)), list(range(12))) == int(partition)
 
 
 def test_every_field_has_its_row() -> None:
