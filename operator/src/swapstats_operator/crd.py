@@ -94,7 +94,10 @@ def _immutable(model: type[BaseModel], path: str) -> Iterator[Rule]:
         if said.cluster is Effect.REFUSED:
             short = f"{path}.{key}".removeprefix("spec.")
             message = f"{short} can't change: {said.why}. Create another SwapStats"
-            yield Rule(path, f"self.{key} == oldSelf.{key}", message, f".{key}")
+            same = f"self.{key} == oldSelf.{key}"
+            if field.default is None:
+                same = f"has(oldSelf.{key}) ? has(self.{key}) && {same} : !has(self.{key})"
+            yield Rule(path, same, message, f".{key}")
         if part is not None:
             yield from _immutable(part, f"{path}.{key}")
 

@@ -133,7 +133,7 @@ def _bound(node: Schema) -> Iterator[str]:
 def _change(path: tuple[str, ...]) -> str:
     takes = takes_of(SwapStatsSpec, path)
     cluster, laptop = _WORDS[takes.cluster], _WORDS[takes.laptop]
-    why = f": {takes.why}" if takes.why else ""
+    why = f": {takes.why}" if takes.cluster is Effect.REFUSED else ""
     return f"{cluster}{why}" if cluster == laptop else f"{cluster} ({laptop})"
 
 
