@@ -43,8 +43,8 @@ HEAD = """\
 
 Every process serves them at `/metrics` of its HTTP port, in Prometheus' text format; on a cluster the operator makes a
 ServiceMonitor (`telemetry.monitors`). Names follow Prometheus' rules (seconds, bytes, `_total` for counters), but for
-the names of the implementation guide, which stay as they are there (*guide*). A histogram `x` has `x_bucket`, `x_sum` and
-`x_count`. API processes have the Python client's `process_*` and `python_*` too, the operator its `process_*`.
+the names of the implementation guide, which stay as they are there (*guide*). A histogram `x` has `x_bucket`, `x_sum`
+and `x_count`. API processes have the Python client's `process_*` and `python_*` too, the operator its `process_*`.
 
 The label `partition` is a partition's number. The values of others are few: a closed list, or the first 32 and `other`.
 """
