@@ -73,7 +73,9 @@ def test_every_field_has_its_row() -> None:
 
 
 def test_every_reason_has_its_sentence_here_and_in_the_code() -> None:
-    assert dict(rows("Dead letters")) == {reason.value: REMEDIES[reason] for reason in Reason}
+    told = {reason: words.split(" | ") for reason, words in rows("Dead letters")}
+    assert {reason: remedy for reason, (_, remedy) in told.items()} == {each.value: REMEDIES[each] for each in Reason}
+    assert all(meaning.endswith(".") for meaning, _ in told.values())
 
 
 def test_remedies_are_sentences() -> None:
