@@ -12,12 +12,13 @@ import pytest
 
 from swapstats_cli.options import Broker
 from swapstats_cli.supervisor import layout, resource_file
-from swapstats_cli.supervisor.changes import Effect, changes
+from swapstats_cli.supervisor.changes import changes
 from swapstats_cli.supervisor.configuration import Configuration
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.supervisor.layout import Ports
 from swapstats_cli.supervisor.resource_file import ResourceError, ResourceFile
 from swapstats_cli.supervisor.versions import Versions
+from swapstats_core.effects import Effect
 from swapstats_core.spec import SwapStatsResource
 
 EMBED = partial(

@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from aiokafka.partitioner import DefaultPartitioner
 
+from swapstats_core.routing import partition_of
 from swapstats_core.swap import REMEDIES, Reason, Record, Reject, Swap, decode
 
 PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
@@ -56,6 +58,14 @@ def test_there_are_rows() -> None:
     assert len(rows("Spellings that are refused")) > 20
 
 
+def test_partitions_of_tokens_are_those_of_the_page() -> None:
+    found = rows("Which partition")
+    assert len(found) == 6
+    for token, partition in found:
+        assert partition_of(token, 12) == int(partition)
+        assert DefaultPartitioner.__call__(token.encode(), list(range(12)), list(range(12))) == int(partition)
+
+
 def test_every_field_has_its_row() -> None:
     first = PAGE.split("## ")[0]
     named = {name for row in re.findall(r"^\| (`.+?) \|", first, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
@@ -63,7 +73,9 @@ def test_every_field_has_its_row() -> None:
 
 
 def test_every_reason_has_its_sentence_here_and_in_the_code() -> None:
-    assert dict(rows("Dead letters")) == {reason.value: REMEDIES[reason] for reason in Reason}
+    told = {reason: words.split(" | ") for reason, words in rows("Dead letters")}
+    assert {reason: remedy for reason, (_, remedy) in told.items()} == {each.value: REMEDIES[each] for each in Reason}
+    assert all(meaning.endswith(".") for meaning, _ in told.values())
 
 
 def test_remedies_are_sentences() -> None:

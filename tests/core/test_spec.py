@@ -185,7 +185,7 @@ def test_snake_case_is_python_only_but_understood() -> None:
         ("api: {http: {trustedProxies: ['10.0.0.0/8']}}", "trustedProxies: not built yet; remove it"),
         ("environment: prod", "environment: nothing depends on it yet; remove it"),
         ("source: {flavor: kafka}", "flavor: every broker is treated alike; remove it"),
-        ("source: {maxInflight: 64}", "maxInflight: shards answer from memory"),
+        ("source: {maxInflight: 64}", "maxInflight: a shard applies one batch after the other"),
         ("window: [5m]", "Extra inputs are not permitted"),
         ("source: {topic: {name: a, colour: red}}", "Extra inputs are not permitted"),
     ],

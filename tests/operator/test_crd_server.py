@@ -202,7 +202,7 @@ def test_absent_fields_get_the_models_defaults(client: httpx.Client) -> None:
     ("path", "value", "said"),
     [
         ("source.topic.name", "others", "source.topic.name can't change: offsets and state belong to the topic"),
-        ("source.topic.partitions", 24, "source.topic.partitions can't change: every token's home follows from it"),
+        ("source.topic.partitions", 24, "source.topic.partitions can't change: a token's partition follows from it"),
         ("stores.redis.prefix", "other:", "stores.redis.prefix can't change: the stored state is under the old one"),
     ],
 )

@@ -96,7 +96,7 @@ def test_the_processes_read_what_the_model_reads_and_the_revision_can_be_rendere
     assert revision == revision_of(resource(EVERYTHING), IMAGES, SECRETS, "")
     read = SwapStatsResource.model_validate(yaml.safe_load(kept["data"][RESOURCE_KEY]))
     assert read == revision.parsed
-    assert read.spec.source == resource(EVERYTHING).spec.source
+    assert read.spec.source.sasl == resource(EVERYTHING).spec.source.sasl
     assert read.spec.stores == resource(EVERYTHING).spec.stores
 
 
@@ -116,6 +116,7 @@ def test_a_revision_of_a_release_with_more_keys_can_still_be_read() -> None:
         {"recorder": {"replicas": 3}},
         {"rollout": {"maxMoving": 5}},
         {"deletionPolicy": "Delete"},
+        {"source": {"topic": {"retention": "30d", "replication": 3, "segment": "2h", "manage": False}}},
         {"images": {"aggregator": IMAGES.aggregator}},
     ],
 )

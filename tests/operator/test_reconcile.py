@@ -13,7 +13,8 @@ import msgspec
 import pytest
 from kubernetes.aio import client, config
 
-from swapstats_core.spec import SwapStatsResource
+from swapstats_core.fields import DAY_MS
+from swapstats_core.spec import SwapStatsResource, Topic
 from swapstats_operator import handlers
 from swapstats_operator.adapters.kubernetes import KubernetesCluster
 from swapstats_operator.cluster import Key, Manifest, Refused
@@ -70,7 +71,7 @@ class World:
         self.admin = admin
         self.town = Town()
         self.kubelet = Kubelet(admin, self.town)
-        self.topics: list[str] = []
+        self.topics: list[Topic] = []
         self.api = api
         self.cluster = KubernetesCluster(api)
         self._surface = Surface(self.cluster, self._reach, self._keep, SystemClock(), Images("aggregator:1", "api:1"))
@@ -80,7 +81,7 @@ class World:
         yield Reached(self.town.copy, self.town.connect)
 
     async def _keep(self, resource: SwapStatsResource, _: Secrets) -> None:
-        self.topics.append(resource.spec.source.topic.name)
+        self.topics.append(resource.spec.source.topic)
 
     @asynccontextmanager
     async def operator(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -290,6 +291,24 @@ async def test_what_the_api_server_refuses_is_said(world: World) -> None:
         assert (await world.condition("Ready"))["status"] == "True", "what is there goes on"
         await world.edit({"shards": {"resources": {"requests": {"cpu": "1m"}}}})
         await until(world.settled, 60)
+
+
+async def test_a_setting_of_the_topic_is_brought_to_the_broker_and_restarts_nothing(world: World) -> None:
+    async def told() -> bool:
+        return world.topics[-1].retention == 9 * DAY_MS
+
+    async def what_runs() -> tuple[list[str], str]:
+        pods = await world.pods("shard") + await world.pods("api") + await world.pods("recorder")
+        return [pod["metadata"]["uid"] for pod in pods], (await world.status())["rollout"]["target"]
+
+    async with world.operator():
+        await world.create(SPEC)
+        await until(world.settled)
+        before = await what_runs()
+        await world.edit({"source": {"topic": {"retention": "9d"}}})
+        await until(told)
+        await until(world.settled)
+        assert await what_runs() == before
 
 
 async def test_it_scales(world: World) -> None:

@@ -61,7 +61,7 @@ async def run(resource: SwapStatsResource, name: str, host: str, port: int, stat
         snapshots = LocalSnapshots(snapshots, state_dir)
     ports = Ports(source, dead_letters, snapshots, bus)
     clock = Clock()
-    metrics.clock_offset_ms.set_function(clock.offset_ms)
+    metrics.clock_offset_seconds.set_function(lambda: clock.offset_ms() / 1_000)
     source.on_time = partial(clock.told, "the broker")
     shard = Shard(name, life, resource, ports, metrics, clock)
     health = await serve_health(port, shard.readiness, metrics.registry, host, shard.drained)

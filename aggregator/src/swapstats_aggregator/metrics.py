@@ -51,13 +51,13 @@ class ShardMetrics:
             by_partition,
             registry=registry,
         )
-        self.clock_offset_ms = Gauge(
-            "clock_offset_ms",
-            "How far this machine's clock is ahead of Redis' and the agreed time; from 2,000 on it isn't used.",
+        self.clock_offset_seconds = Gauge(
+            "clock_offset_seconds",
+            "How far this machine's clock is ahead of Redis' and the agreed time; from 2 s on it isn't used.",
             registry=registry,
         )
         self.lag_records = Gauge("consumer_lag_records", "Records not read yet.", by_partition, registry=registry)
-        self.epoch = Gauge("epoch", "Epoch of an owned partition.", by_partition, registry=registry)
+        self.epoch = Gauge("epoch", "Epoch of an owned partition; it only grows.", by_partition, registry=registry)
         self.offset = Gauge("next_offset", "Next offset of an owned partition.", by_partition, registry=registry)
         self.tokens = Gauge("tokens", "Known tokens of an owned partition.", by_partition, registry=registry)
         self.spelling_conflicts = Gauge(
@@ -96,8 +96,11 @@ class ShardMetrics:
         self.snapshot_ms = Histogram(
             "snapshot_duration_ms", "Time from freezing a state to its flip.", buckets=_MILLISECONDS, registry=registry
         )
-        self.snapshot_pause_ms = Histogram(
-            "snapshot_pause_ms", "Time for which a snapshot held up the loop.", buckets=_MILLISECONDS, registry=registry
+        self.snapshot_pause_seconds = Histogram(
+            "snapshot_pause_seconds",
+            "Time for which a snapshot held up the loop.",
+            buckets=[each / 1_000 for each in _MILLISECONDS],
+            registry=registry,
         )
         self.snapshot_bytes = Counter("snapshot_bytes", "Bytes of stored chunks.", registry=registry)
         self.fenced = Counter(

@@ -149,7 +149,7 @@ class Snapshotter:
         """The state as it is now; the only part of a snapshot that holds up the loop."""
         started = time.perf_counter()
         frozen = freeze(self._replica)
-        self._metrics.snapshot_pause_ms.observe((time.perf_counter() - started) * 1000)
+        self._metrics.snapshot_pause_seconds.observe(time.perf_counter() - started)
         return frozen
 
     async def store(self, frozen: Frozen, now: Now) -> Manifest:

@@ -71,7 +71,7 @@ async def serve(resource: SwapStatsResource, listener: socket.socket) -> None:
     owners = NatsOwners(NatsAccess.of(spec.stores.nats), wire.Subjects(resource.metadata.name), metrics)
     redis = connect(spec.stores.redis)
     clock = Clock(alone=True)  # without Redis, numbers are served all the same
-    metrics.clock_offset_ms.set_function(clock.offset_ms)
+    metrics.clock_offset_seconds.set_function(lambda: clock.offset_ms() / 1_000)
     snapshots = RedisSnapshots(
         redis, wire.Keys(spec.stores.redis.prefix, resource.metadata.name), Config.of(spec), home
     )

@@ -36,9 +36,9 @@ class Metrics:
             "ws_slow_closed_total", "Connections closed because thinning didn't help.", registry=self.registry
         )
         self.ws_patches = Counter("ws_patches_total", "Patches made (once for all clients).", registry=self.registry)
-        self.clock_offset_ms = Gauge(
-            "clock_offset_ms",
-            "How far this machine's clock is ahead of Redis' and the agreed time; from 2,000 on it isn't used.",
+        self.clock_offset_seconds = Gauge(
+            "clock_offset_seconds",
+            "How far this machine's clock is ahead of Redis' and the agreed time; from 2 s on it isn't used.",
             registry=self.registry,
         )
         self.followed = Gauge("followed_tokens", "Tokens served from RAM.", registry=self.registry)

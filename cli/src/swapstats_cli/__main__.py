@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from swapstats_cli.commands.convert import convert
 from swapstats_cli.commands.dev import dev
 from swapstats_cli.commands.drain import drain
 from swapstats_cli.commands.produce import produce
@@ -19,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (dev, status, scale, drain, restart, snapshot, produce, token, verify):
+for command in (dev, status, scale, drain, restart, snapshot, produce, token, verify, convert):
     app.command()(command)
 
 

@@ -1,7 +1,8 @@
 """The SwapStats resource: one typed model that every process, the CRD and the docs read.
 
 Keys are camelCase in files and snake_case in Python; `swapstats_core.fields` says how values are written. Secrets
-appear by reference only (`SecretRef`), never by value.
+appear by reference only (`SecretRef`), never by value. What a change of a key takes is said beside the key
+(`swapstats_core.effects`); a key that says nothing is read by processes when they start.
 """
 
 from __future__ import annotations
@@ -14,6 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from swapstats_core.bounds import MOST_SKIPPED
+from swapstats_core.effects import (
+    DESCRIPTIVE,
+    LISTENER,
+    LIVE,
+    LIVE_ON_CLUSTERS,
+    RESTARTS_ON_CLUSTERS,
+    TOPIC_SETTING,
+    refused,
+)
 from swapstats_core.fields import (
     DAY_MS,
     HOUR_MS,
@@ -40,7 +50,7 @@ _NOT_BUILT: Final[Mapping[str, str]] = MappingProxyType(
         "trustedProxies": "not built yet",
         "environment": "nothing depends on it yet",
         "flavor": "every broker is treated alike",
-        "maxInflight": "shards answer from memory, so that nothing needs a bound",
+        "maxInflight": "a shard applies one batch after the other, and maxBytes bounds each",
     }
 )
 """Keys that people may expect, and why they are refused."""
@@ -74,19 +84,19 @@ class SecretRef(Section):
 class Topic(Section):
     """The topic of raw swaps. Its name and partition count can't change after creation."""
 
-    name: str = "raw-swaps"
+    name: Annotated[str, refused("offsets and state belong to the topic")] = "raw-swaps"
     """Topic name (immutable)."""
-    partitions: int = Field(default=12, ge=1, le=1024)
-    """Number of partitions (immutable: the token's home follows from it)."""
-    replication: int = Field(default=1, ge=1, le=9)
+    partitions: Annotated[int, refused("a token's partition follows from it")] = Field(default=12, ge=1, le=1024)
+    """Number of partitions (immutable)."""
+    replication: Annotated[int, TOPIC_SETTING] = Field(default=1, ge=1, le=9)
     """Replication factor: 1 on a laptop, 3 in production."""
-    retention: Duration = 7 * DAY_MS
+    retention: Annotated[Duration, TOPIC_SETTING] = 7 * DAY_MS
     """How long the broker keeps records; at least the longest window plus grace, so that state can be rebuilt."""
-    segment: Duration = HOUR_MS
+    segment: Annotated[Duration, TOPIC_SETTING] = HOUR_MS
     """Time after which the broker rolls a log segment."""
-    cleanup_policy: Literal["delete"] = "delete"
+    cleanup_policy: Annotated[Literal["delete"], TOPIC_SETTING] = "delete"
     """The broker's cleanup policy. Compaction would take away records that a rebuild must read."""
-    manage: bool = True
+    manage: Annotated[bool, TOPIC_SETTING] = True
     """Create the topic and keep its settings; false: it is somebody else's and only checked."""
 
 
@@ -223,11 +233,13 @@ class Snapshots(Section):
 class Shards(Section):
     """The aggregator shards."""
 
-    replicas: int = Field(default=2, ge=0, le=1024)
+    replicas: Annotated[int, LIVE] = Field(default=2, ge=0, le=1024)
     """Number of shards; at most the number of partitions."""
-    failover_after: Duration = 10_000
+    failover_after: Annotated[Duration, LIVE] = 10_000
     """How long a shard may be gone before its partitions move to the survivors."""
-    resources: dict[str, Any] = Field(default={}, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+    resources: Annotated[dict[str, Any], RESTARTS_ON_CLUSTERS] = Field(
+        default={}, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
+    )
     """Kubernetes resource requests and limits of a shard's container."""
 
 
@@ -247,16 +259,18 @@ class Images(Section):
 class Recorder(Section):
     """The recorders, which write ClickHouse."""
 
-    replicas: int = Field(default=1, ge=0)
+    replicas: Annotated[int, LIVE_ON_CLUSTERS] = Field(default=1, ge=0)
     """Number of recorders on a cluster; they share the topic's partitions."""
-    resources: dict[str, Any] = Field(default={}, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+    resources: Annotated[dict[str, Any], RESTARTS_ON_CLUSTERS] = Field(
+        default={}, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
+    )
     """Kubernetes resource requests and limits of a recorder's container."""
 
 
 class HttpApi(Section):
     """The HTTP listener."""
 
-    port: int = Field(default=8080, ge=0, le=65535)
+    port: Annotated[int, LISTENER] = Field(default=8080, ge=0, le=65535)
     """Port of HTTP and WebSocket; 0 picks a free one."""
     cors_origins: list[str] = []
     """Origins that browsers may call from; empty: none."""
@@ -279,9 +293,9 @@ class Autoscaling(Section):
     enabled: bool = False
     """Let a HorizontalPodAutoscaler decide, instead of ``replicas``."""
     min_replicas: int = Field(default=2, ge=1)
-    """At least so many."""
+    """Least number of API processes."""
     max_replicas: int = Field(default=10, ge=1)
-    """At most so many."""
+    """Greatest number of API processes."""
     cpu_percent: int = Field(default=70, ge=1, le=100)
     """The share of the requested CPU that is aimed at."""
 
@@ -289,11 +303,13 @@ class Autoscaling(Section):
 class Api(Section):
     """The API processes."""
 
-    replicas: int = Field(default=2, ge=0)
+    replicas: Annotated[int, LIVE] = Field(default=2, ge=0)
     """Number of API processes."""
-    autoscaling: Autoscaling = Autoscaling()
+    autoscaling: Annotated[Autoscaling, LIVE_ON_CLUSTERS] = Autoscaling()
     """Their number by load."""
-    resources: dict[str, Any] = Field(default={}, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+    resources: Annotated[dict[str, Any], RESTARTS_ON_CLUSTERS] = Field(
+        default={}, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
+    )
     """Kubernetes resource requests and limits of an API container."""
     http: HttpApi = HttpApi()
     """HTTP."""
@@ -306,8 +322,8 @@ class Redis(Section):
 
     url: RedisUrl = "redis://localhost:6379/0"
     """``redis://`` or ``rediss://`` address with the database, without a password."""
-    prefix: str = "swapstats:"
-    """Prefix of every key."""
+    prefix: Annotated[str, refused("the stored state is under the old one")] = "swapstats:"
+    """Prefix of every key (immutable)."""
     username: str | None = None
     """User name."""
     secret_ref: SecretRef | None = None
@@ -345,9 +361,9 @@ class ClickHouse(Section):
     delete_after: Duration = 365 * DAY_MS
     """Age at which rows are deleted."""
     batch_rows: int = Field(default=1_000, ge=1, le=1_000_000)
-    """A batch is sent at this many rows ..."""
+    """A batch of rows is sent as soon as it has this many, or after ``batchInterval``."""
     batch_interval: Duration = at_least(10, default=200)
-    """... or after this time, whichever is first."""
+    """A batch of rows is sent at the latest after this time, or as soon as it has ``batchRows``."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -407,7 +423,7 @@ class Telemetry(Section):
     """Least level that is logged."""
     log_format: Literal["json", "console"] = "json"
     """``json`` for machines, ``console`` for people."""
-    monitors: bool = True
+    monitors: Annotated[bool, LIVE_ON_CLUSTERS] = True
     """Create a ServiceMonitor and a PrometheusRule, where the cluster knows these kinds."""
 
 
@@ -426,7 +442,7 @@ class SwapStatsSpec(Section):
     """Memory for event ids."""
     snapshots: Snapshots = Snapshots()
     """Snapshots."""
-    images: Images = Images()
+    images: Annotated[Images, RESTARTS_ON_CLUSTERS] = Images()
     """Container images."""
     shards: Shards = Shards()
     """Aggregator shards."""
@@ -436,9 +452,9 @@ class SwapStatsSpec(Section):
     """API processes."""
     stores: Stores = Stores()
     """Redis, ClickHouse, NATS."""
-    rollout: Rollout = Rollout()
+    rollout: Annotated[Rollout, LIVE] = Rollout()
     """How partitions move."""
-    deletion_policy: Literal["Retain", "Delete"] = "Retain"
+    deletion_policy: Annotated[Literal["Retain", "Delete"], LIVE_ON_CLUSTERS] = "Retain"
     """What happens to snapshots when the resource is deleted."""
     telemetry: Telemetry = Telemetry()
     """Logs and metrics."""
@@ -484,7 +500,7 @@ class Metadata(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: Annotated[Name, Field(max_length=40)]
+    name: Annotated[Name, Field(max_length=40), refused("the stored state and all subjects carry the name")]
     """The names of pods, Services and subjects begin with it."""
     namespace: str = "default"
 
@@ -494,6 +510,6 @@ class SwapStatsResource(Section):
 
     api_version: Literal["swapstats.io/v1alpha1"] = "swapstats.io/v1alpha1"
     kind: Literal["SwapStats"] = "SwapStats"
-    metadata: Metadata
+    metadata: Annotated[Metadata, DESCRIPTIVE]
     spec: SwapStatsSpec = SwapStatsSpec()
-    status: dict[str, Any] | None = None
+    status: Annotated[dict[str, Any] | None, DESCRIPTIVE] = None

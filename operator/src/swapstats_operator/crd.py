@@ -7,18 +7,17 @@ reads it. `swapstats_core.spec` has the same rules in Python, for processes that
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel
 
+from swapstats_core.effects import RESTARTS, Effect, key_of, section_of, takes
 from swapstats_core.fields import format_duration
 from swapstats_core.spec import DEFAULT_REORG_HORIZON_MS, SwapStatsSpec
+from swapstats_operator.generated import keep
 from swapstats_operator.status import Status
 
 GROUP: Final = "swapstats.io"
@@ -87,6 +86,22 @@ def _scheme(path: str, scheme: str) -> Rule:
     )
 
 
+def _immutable(model: type[BaseModel], path: str) -> Iterator[Rule]:
+    """The keys that can't change, as the model says beside them."""
+    for name, field in model.model_fields.items():
+        key, part = key_of(name, field), section_of(field)
+        said = takes(field, RESTARTS)
+        if said.cluster is Effect.REFUSED:
+            short = f"{path}.{key}".removeprefix("spec.")
+            message = f"{short} can't change: {said.why}. Create another SwapStats"
+            same = f"self.{key} == oldSelf.{key}"
+            if field.default is None:
+                same = f"has(oldSelf.{key}) ? has(self.{key}) && {same} : !has(self.{key})"
+            yield Rule(path, same, message, f".{key}")
+        if part is not None:
+            yield from _immutable(part, f"{path}.{key}")
+
+
 RULES: Final = (
     Rule(
         "",
@@ -94,25 +109,7 @@ RULES: Final = (
         "metadata.name must be lower-case letters, digits and '-', at most 40 of them: the names of pods, Services and "
         "NATS subjects begin with it",
     ),
-    Rule(
-        "spec.source.topic",
-        "self.name == oldSelf.name",
-        "source.topic.name can't change: offsets and state belong to the topic. Create another SwapStats for another",
-        ".name",
-    ),
-    Rule(
-        "spec.source.topic",
-        "self.partitions == oldSelf.partitions",
-        "source.topic.partitions can't change: every token's home follows from it. Create another SwapStats on a topic "
-        "with the new number",
-        ".partitions",
-    ),
-    Rule(
-        "spec.stores.redis",
-        "self.prefix == oldSelf.prefix",
-        "stores.redis.prefix can't change: the stored state is under the old one. Create another SwapStats",
-        ".prefix",
-    ),
+    *_immutable(SwapStatsSpec, "spec"),
     Rule(
         "spec.stores.clickhouse",
         f"!has(self.storagePolicy) || {_ms('self.coldAfter')} <= {_ms('self.deleteAfter')}",
@@ -317,19 +314,6 @@ def _resolved(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
     return node
 
 
-def main() -> None:
-    """Write the definition to files, or check that they are the same."""
-    parser = argparse.ArgumentParser(prog="swapstats_operator.crd", description="Generate the resource definition.")
-    parser.add_argument("--check", action="store_true", help="only say whether the file is up to date")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    arguments = parser.parse_args()
-    for file in arguments.files:
-        if not arguments.check:
-            file.write_text(rendered())
-        elif file.read_text() != rendered():
-            sys.exit(f"{file} isn't what the model says: run `make crds`, and commit it")
-
-
 def rendered() -> str:
     """The file's text."""
     head = "# Generated from core/src/swapstats_core/spec.py by `make crds`. Don't edit.\n"
@@ -337,4 +321,4 @@ def rendered() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    keep(rendered(), "the resource definition", "make crds")

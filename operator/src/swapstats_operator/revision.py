@@ -13,22 +13,12 @@ from typing import Any, Final
 import msgspec
 from pydantic import BaseModel
 
-from swapstats_core.spec import SecretRef, SwapStatsResource
+from swapstats_core.effects import RESTARTS, Effect, Takes, key_of, section_of, takes
+from swapstats_core.fields import format_duration
+from swapstats_core.spec import SecretRef, SwapStatsResource, SwapStatsSpec
 
 RESTART: Final = "swapstats.io/restart"
 """Annotation: another value makes another revision, hence a rolling restart."""
-_LIVE: Final = (
-    ("shards", "replicas"),
-    ("shards", "failoverAfter"),
-    ("rollout",),
-    ("api", "replicas"),
-    ("api", "autoscaling"),
-    ("recorder", "replicas"),
-    ("images",),
-    ("deletionPolicy",),
-    ("telemetry", "monitors"),
-)
-"""Fields of the spec that no process reads: their change rolls nothing."""
 
 
 class Images(msgspec.Struct, frozen=True):
@@ -63,13 +53,11 @@ def revision_of(
 ) -> Revision:
     """The revision that a resource asks for. ``images``: those of its release; ``secrets``: content by name."""
     spec = resource.spec
-    content = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-    for path in _LIVE:
-        holder = content
-        for step in path[:-1]:
-            holder = holder[step]
-        del holder[path[-1]]
-    content["shards"]["replicas"] = 0  # by default there are two, which may be more than partitions
+    content = _read(SwapStatsSpec, spec.model_dump(mode="json", by_alias=True, exclude_none=True))
+    del content["images"]  # they stand beside it
+    # Values that nothing contradicts: the defaults of what was left out might be too many or too short.
+    content["shards"]["replicas"] = 0
+    content["source"]["topic"]["retention"] = format_duration(spec.windows[-1] + spec.grace)
     return Revision(
         resource={
             "apiVersion": resource.api_version,
@@ -100,6 +88,16 @@ def secret_refs(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Sec
             yield path, value
         elif isinstance(value, BaseModel):
             yield from secret_refs(value, f"{path}.")
+
+
+def _read(model: type[BaseModel], content: Mapping[str, Any], section: Takes = RESTARTS) -> dict[str, Any]:
+    """What processes read of a section; the change of anything else rolls nothing. ``section``: what it says itself."""
+    read = {}
+    for name, field in model.model_fields.items():
+        key, said, part = key_of(name, field), takes(field, section), section_of(field)
+        if key in content and said.cluster in (Effect.RESTART, Effect.REFUSED):
+            read[key] = content[key] if part is None else _read(part, content[key], said)
+    return read
 
 
 def _known(model: type[BaseModel], said: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class _Process:
 
     async def _record(self, source: GroupSource, store: ClickHouseStore, stopped: asyncio.Future[Any]) -> None:
         clock = Clock(alone=True)
-        self.metrics.clock_offset_ms.set_function(clock.offset_ms)
+        self.metrics.clock_offset_seconds.set_function(lambda: clock.offset_ms() / 1_000)
         await look(clock, store.time_ms, "ClickHouse")  # nothing is judged by this machine's clock alone
         keeping = asyncio.create_task(keep_time(clock, store.time_ms, "ClickHouse"))
         self.recorder = Recorder(self.spec, source, store, self.metrics, clock.earliest_ms)

@@ -15,49 +15,51 @@ class RecorderMetrics:
     """All of them, on one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.batch_size = Histogram("clickhouse_batch_size", "Rows per insert", buckets=_ROWS, registry=registry)
+        self.batch_size = Histogram("clickhouse_batch_size", "Rows per insert.", buckets=_ROWS, registry=registry)
         self.flush_duration = Histogram(
             "clickhouse_flush_duration_ms",
-            "Milliseconds from the first try of an insert to its success",
+            "Milliseconds from the first try of an insert to its success.",
             buckets=_MILLISECONDS,
             registry=registry,
         )
-        self.rows = Counter("recorder_rows_total", "Rows inserted, repeats included", registry=registry)
+        self.rows = Counter("recorder_rows_total", "Rows inserted, repeats included.", registry=registry)
         self.rejected = Counter(
             "recorder_rejected_total",
-            "Records that are no swap; a shard dead-letters them",
+            "Records that are no swap; a shard dead-letters them.",
             ["reason"],
             registry=registry,
         )
         self.inlet = InletMetrics(registry)
         self.dropped_fields = Counter(
             "descriptive_fields_dropped",
-            "Records whose field only describes the swap and came in a form that isn't kept, by its name",
+            "Records whose field only describes the swap and came in a form that isn't kept, by its name.",
             ["field"],
             registry=registry,
         )
         self.retries = Counter(
-            "recorder_retries_total", "Inserts tried again, by ClickHouse's error code", ["code"], registry=registry
+            "recorder_retries_total", "Inserts tried again, by ClickHouse's error code.", ["code"], registry=registry
         )
         self.dropped = Counter(
-            "recorder_dropped_batches_total", "Batches given up at a stop and read again", registry=registry
+            "recorder_dropped_batches_total", "Batches given up at a stop and read again.", registry=registry
         )
         self.commit_failures = Counter(
-            "recorder_commit_failures_total", "Offset commits that failed", registry=registry
+            "recorder_commit_failures_total", "Offset commits that failed.", registry=registry
         )
         self.restarts = Counter(
-            "recorder_partition_restarts_total", "Partitions read from the beginning again", ["why"], registry=registry
+            "recorder_partition_restarts_total", "Partitions read from the beginning again.", ["why"], registry=registry
         )
         self.deferred = Gauge(
             "recorder_deferred_rows",
-            "Rows kept back: one whose event time is too far ahead of the clock, and those behind it in its partition",
+            "Rows kept back: one whose event time is too far ahead of the clock, and those behind it in its partition.",
             registry=registry,
         )
-        self.clock_offset_ms = Gauge(
-            "clock_offset_ms", "How far the clock of this process' machine is ahead of the time", registry=registry
+        self.clock_offset_seconds = Gauge(
+            "clock_offset_seconds",
+            "How far this machine's clock is ahead of Redis' and the agreed time; from 2 s on it isn't used.",
+            registry=registry,
         )
-        self.lag = Gauge("consumer_lag", "Records behind the broker's end", ["partition"], registry=registry)
-        self.store_up = Gauge("clickhouse_up", "1 while inserts succeed", registry=registry)
+        self.lag = Gauge("consumer_lag_records", "Records not read yet.", ["partition"], registry=registry)
+        self.store_up = Gauge("clickhouse_up", "1 while inserts succeed.", registry=registry)
 
     def count(self, noted: Noted) -> None:
         """Add what the inlet has noted."""

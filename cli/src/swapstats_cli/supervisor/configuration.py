@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from swapstats_cli.supervisor.changes import Change, Effect, changes
+from swapstats_cli.supervisor.changes import Change, changes
 from swapstats_cli.supervisor.datadir import DataDir, write_atomically
 from swapstats_cli.supervisor.layout import resource_json
 from swapstats_cli.supervisor.resource_file import ResourceError, ResourceFile
 from swapstats_cli.supervisor.versions import Versions
+from swapstats_core.effects import Effect
 from swapstats_core.spec import SwapStatsResource
 from swapstats_operator.deciding.ports import Say
 
