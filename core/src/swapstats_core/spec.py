@@ -479,6 +479,12 @@ class SwapStatsSpec(Section):
         return self
 
 
+RESERVED_NAMES: Final = ("default", "swapstats-operator")
+"""An instance has a ServiceAccount of its resource's name. Every namespace has one of the first name, and the operator
+one of the second.
+"""
+
+
 class Metadata(BaseModel):
     """The part of Kubernetes' object metadata that the processes use."""
 
@@ -487,6 +493,12 @@ class Metadata(BaseModel):
     name: Annotated[Name, Field(max_length=40)]
     """The names of pods, Services and subjects begin with it."""
     namespace: str = "default"
+
+    @model_validator(mode="after")
+    def _not_reserved(self) -> Self:
+        if self.name in RESERVED_NAMES:
+            raise ValueError(f"name: {self.name} is reserved, since another ServiceAccount has it: choose another name")
+        return self
 
 
 class SwapStatsResource(Section):

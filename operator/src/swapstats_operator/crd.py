@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel
 
 from swapstats_core.fields import format_duration
-from swapstats_core.spec import DEFAULT_REORG_HORIZON_MS, SwapStatsSpec
+from swapstats_core.spec import DEFAULT_REORG_HORIZON_MS, RESERVED_NAMES, SwapStatsSpec
 from swapstats_operator.status import Status
 
 GROUP: Final = "swapstats.io"
@@ -93,6 +93,12 @@ RULES: Final = (
         "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$')",
         "metadata.name must be lower-case letters, digits and '-', at most 40 of them: the names of pods, Services and "
         "NATS subjects begin with it",
+    ),
+    Rule(
+        "",
+        f"!(self.metadata.name in {list(RESERVED_NAMES)})",
+        f"metadata.name must not be {' or '.join(RESERVED_NAMES)}: an instance has a ServiceAccount of its resource's "
+        "name, and these are other ones'. Choose another name",
     ),
     Rule(
         "spec.source.topic",
