@@ -270,3 +270,14 @@ async def test_a_line_that_goes_deaf_is_replaced() -> None:
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
+
+
+async def test_garbage_is_told_once_a_minute_and_counted(town: Town) -> None:
+    await _settled(town, "shard-0")
+    for number in range(1_000):
+        town.ownership._calls._heard(b"garbage %d" % number)
+    (first,) = [alarm for alarm in town.alarms if "can't be read" in alarm]
+    assert first.startswith("A report of shards can't be read")
+    town.clock.ms += 60_000
+    town.ownership._calls._heard(b"more")
+    assert town.alarms[-1].startswith("1000 reports of shards can't be read")

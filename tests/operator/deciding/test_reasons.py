@@ -10,8 +10,9 @@ from tests.cli.supervised import REPOSITORY
 PAGE = REPOSITORY / "docs" / "reasons.md"
 HEAD = """# Reasons of conditions and events
 
-`kubectl get sws NAME -o yaml` shows the conditions of a resource, and `kubectl events --for sws/NAME` what has happened to it; each has one of these reasons.
-They are stable: alerts and scripts may name them. The message beside a reason says what exactly is so, and what to do.
+`kubectl get sws NAME -o yaml` shows the conditions of a resource, and `kubectl events --for sws/NAME` what happened to
+it. Each has one of these reasons, which are stable: alerts and scripts may name them. The message beside a reason says
+what exactly is so, and what to do.
 
 | reason | means |
 | --- | --- |
