@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -79,6 +80,10 @@ class World:
         self.api = api
         self.cluster = KubernetesCluster(api)
         self._surface = Surface(self.cluster, self._reach, self._keep, SystemClock(), Images("aggregator:1", "api:1"))
+
+    def use(self, cluster: KubernetesCluster) -> None:
+        """Let operators that are started from now on have this one."""
+        self._surface = replace(self._surface, cluster=cluster)
 
     @asynccontextmanager
     async def _reach(self, _: Site) -> AsyncIterator[Reached]:
@@ -621,6 +626,63 @@ async def _told(world: World, reason: str) -> bool:
 
 async def _gone(world: World) -> bool:
     return (await world.admin.get(RESOURCE)).status_code == httpx.codes.NOT_FOUND
+
+
+class Narrow(KubernetesCluster):
+    """An operator that may read some Secrets only, by ``rbac.secretNames`` of its chart; the API server says so."""
+
+    def __init__(self, api: client.ApiClient, narrow: client.ApiClient) -> None:
+        super().__init__(api)
+        self._narrow = KubernetesCluster(narrow)
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        return await self._narrow.secret(namespace, name)
+
+
+async def test_a_secret_that_is_not_allowed_is_neither_read_nor_given_to_a_pod(world: World) -> None:
+    rights, secrets = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}", "/api/v1/namespaces/default/secrets"
+    rules = [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["redis"], "verbs": ["get"]}]
+    group = "rbac.authorization.k8s.io"
+    made = {
+        f"{rights}/roles": {"metadata": {"name": "narrow"}, "rules": rules},
+        f"{rights}/rolebindings": {
+            "metadata": {"name": "narrow"},
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": "narrow"},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": "narrow"}],
+        },
+    }
+    for path, content in made.items():
+        (await world.admin.post(path, json=content)).raise_for_status()
+    for name in ("redis", "theirs"):
+        secret = {"metadata": {"name": name}, "stringData": {"password": "secret"}}
+        (await world.admin.post(secrets, json=secret)).raise_for_status()
+    try:
+        async with client.ApiClient() as narrow:
+            narrow.set_default_header("Impersonate-User", "narrow")
+            world.use(Narrow(world.api, narrow))
+            async with world.operator():
+                greedy = {"nats": {"url": "nats://my.own", "secretRef": {"name": "theirs", "key": "password"}}}
+                await world.create(SPEC | {"stores": greedy})
+                await until(lambda: _reason(world.condition("Degraded"), "SecretRefused"))
+                message = (await world.condition("Degraded"))["message"]
+                assert '"theirs" is forbidden' in message
+                assert "rbac.secretNames" in message
+                assert (await world.condition("StoresReady"))["reason"] == "SecretRefused"
+                assert not await _exists(world, f"{OBJECTS[5]}/demo-shard"), "a pod would get it, and send it there"
+                await world.edit({"stores": {"nats": {"secretRef": {"name": "redis"}}}})
+                await until(world.settled)
+                await world.edit({"stores": {"nats": {"secretRef": {"name": "theirs"}}}})
+                await until(lambda: _reason(world.condition("Degraded"), "SecretRefused"))
+                assert (await world.condition("Ready"))["status"] == "True", "what is there goes on"
+                (volume,) = [
+                    each for each in (await world.pods("shard"))[0]["spec"]["volumes"] if each["name"] == "secrets"
+                ]
+                assert [each["secret"]["name"] for each in volume["projected"]["sources"]] == ["redis"]
+    finally:
+        for path in made:
+            await world.admin.delete(f"{path}/narrow")
+        for name in ("redis", "theirs"):
+            await world.admin.delete(f"{secrets}/{name}")
 
 
 async def test_a_changed_certificate_makes_another_revision(world: World) -> None:

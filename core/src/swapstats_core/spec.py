@@ -411,6 +411,20 @@ class Telemetry(Section):
     """Create a ServiceMonitor and a PrometheusRule, where the cluster knows these kinds."""
 
 
+class Network(Section):
+    """What the pods may reach in the network. A laptop bounds nothing."""
+
+    egress: Literal["stores", "any"] = "stores"
+    """``stores``: NetworkPolicies let the pods reach DNS servers, and otherwise only the TCP ports of the addresses in
+    this resource and of ``egressPorts``. ``any``: where pods connect to isn't bounded, so that policies of your own can
+    do it.
+    """
+    egress_ports: list[Annotated[int, Field(ge=1, le=65_535)]] = Field(default=[], max_length=32)
+    """Further TCP ports that pods may connect to: those that brokers, or the Redis master behind Sentinel, advertise if
+    they aren't those of the addresses here, and the port of the pods behind a Service if it isn't the Service's own.
+    """
+
+
 class SwapStatsSpec(Section):
     """``spec`` of a SwapStats resource."""
 
@@ -438,6 +452,8 @@ class SwapStatsSpec(Section):
     """Redis, ClickHouse, NATS."""
     rollout: Rollout = Rollout()
     """How partitions move."""
+    network: Network = Network()
+    """What the pods may reach."""
     deletion_policy: Literal["Retain", "Delete"] = "Retain"
     """What happens to snapshots when the resource is deleted."""
     telemetry: Telemetry = Telemetry()

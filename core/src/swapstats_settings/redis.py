@@ -25,11 +25,11 @@ def fault(error: Exception, *keys: str) -> str:
     """What is wrong, and what to do if one of the ``keys`` holds what SwapStats would never write there."""
     if "WRONGTYPE" not in str(error):
         return f"Redis: {str(error) or type(error).__name__}"
-    which = " or ".join(keys)
+    key = keys[0]
     return (
-        f"Redis: {which} holds a value of another type than SwapStats stores there, so something else has written it. "
-        f"See by `redis-cli TYPE {keys[0]}`, and move it away (`redis-cli RENAME {keys[0]} {keys[0]}-aside`) or delete it: "
-        "SwapStats then goes on by itself, and what is missing is read again from the broker"
+        f"Redis: {' or '.join(keys)} holds a value of another type than SwapStats stores there, so something else has "
+        f"written it. See what it is (`redis-cli TYPE {key}`), and move it away (`redis-cli RENAME {key} {key}-aside`) "
+        "or delete it: SwapStats then goes on by itself, and what is missing is read again from the broker"
     )
 
 

@@ -89,6 +89,7 @@ class Controller:
         self._revisions: dict[str, Revision] = {}
         self._secrets: Secrets = {}
         self._secrets_at_ms: int | None = None
+        self._refused: Finding | None = None
         self._monitors = monitors
         self._conditions: Conditions | None = None
         self._applied: dict[tuple[str, str], tuple[bytes, set[str]]] = {}
@@ -142,23 +143,18 @@ class Controller:
             raise Refused(f"The resource can't be read: {first['loc']}: {first['msg']}") from None
         spec = resource.spec
         self._seen, self._replicas = observe(objects, body["metadata"]), spec.shards.replicas
-        await self._read_secrets(resource)
-        annotations = body["metadata"].get("annotations", {})
-        asked = revision_of(resource, self._surface.images, self._secrets, annotations.get(RESTART, ""))
+        self._refused = problem = await self._read_secrets(resource)
+        annotations, uid = body["metadata"].get("annotations", {}), body["metadata"]["uid"]
+        asked = revision_of(resource, self._surface.images, self._secrets, annotations.get(RESTART, ""), uid)
         desired = name_of(self._key, asked)
         self._revisions = {**self._revisions, **self._seen.revisions, desired: asked}
-        rollout, taken = self._roll(body, desired, spec, now)
-        self._own(body, resource, rollout)
-        self._topics.want(resource, self._secrets)
-        problem: Finding | None = None
-        try:
-            await self._apply(self._manifests(body, resource, rollout))
-            await self._take(taken)
-            await self._collect(spec, rollout)
-        except Foreign as error:
-            problem = Finding(Reason.FOREIGN_OBJECT, str(error))
-        except (Refused, Unavailable) as error:  # what is wrong with a manifest may come as either
-            problem = Finding(Reason.RESOURCE_REFUSED, f"What follows from the resource can't be applied: {error}")
+        if problem is None:
+            rollout, taken = self._roll(body, desired, spec, now)
+            self._own(body, resource, rollout)
+            self._topics.want(resource, self._secrets)
+            problem = await self._bring_about(body, resource, rollout, taken)
+        else:  # without the Secrets nobody can tell what the pods shall have, and no pod is to get one of them
+            rollout = self._begun(body, now) or Rollout(desired, now.wall_ms, begun_ms=now.mono_ms)
         await self._report(body, resource, rollout, problem, now.wall_ms)
         await self._snapshot_on_demand(annotations)
         return (self._pause_s(rollout) if problem is None else DECIDING_S), problem
@@ -176,7 +172,8 @@ class Controller:
         if await self._cluster.pods(self._key.namespace, selector):
             return False
         resource = _parsed(body)
-        await self._read_secrets(resource)
+        if (refused := await self._read_secrets(resource)) is not None:
+            raise Refused(refused.message)
         site = Site.of(resource, self._secrets)
         async with self._surface.reach(site) as reached:
             await reached.copy.forget(site.partitions)
@@ -189,8 +186,12 @@ class Controller:
         handoffs = owning.handoffs if spec.rollout.verify_state else ()
         return Surroundings(self._seen, self._replicas, spec.rollout.timeout, owning.heard, owning.engaged, handoffs)
 
+    def _begun(self, body: Object, now: Now) -> Rollout | None:
+        """The rollout so far; None: there was none yet."""
+        return self._rollout or reporting.restored(body.get("status", {}), now.mono_ms)
+
     def _roll(self, body: Object, desired: str, spec: SwapStatsSpec, now: Now) -> tuple[Rollout, Step | None]:
-        before = self._rollout or reporting.restored(body.get("status", {}), now.mono_ms)
+        before = self._begun(body, now)
         rollout = aim(before, desired, now)
         if rollout.target not in self._revisions:  # its ConfigMap was deleted while no operator ran
             rollout = Rollout(desired, now.wall_ms, begun_ms=now.mono_ms)
@@ -245,9 +246,26 @@ class Controller:
         spec, target = resource.spec, rollout.target
         replicas = shards_to_have(self._around(spec))
         monitors = self._monitors if spec.telemetry.monitors else ()
+        before = None
         if rollout.stable is not None and rollout.stable != target and rollout.stable in self._revisions:
-            yield config_map(self._key, owner, rollout.stable, self._revisions[rollout.stable])
-        yield from instance(self._key, owner, spec, target, self._revisions[target], replicas, monitors=monitors)
+            before = self._revisions[rollout.stable]
+            yield config_map(self._key, owner, rollout.stable, before)
+        revision = self._revisions[target]
+        yield from instance(self._key, owner, spec, target, revision, replicas, before=before, monitors=monitors)
+
+    async def _bring_about(
+        self, body: Object, resource: SwapStatsResource, rollout: Rollout, taken: Step | None
+    ) -> Finding | None:
+        """Let the cluster be as planned; returns what hinders."""
+        try:
+            await self._apply(self._manifests(body, resource, rollout))
+            await self._take(taken)
+            await self._collect(resource.spec, rollout)
+        except Foreign as error:
+            return Finding(Reason.FOREIGN_OBJECT, str(error))
+        except (Refused, Unavailable) as error:  # what is wrong with a manifest may come as either
+            return Finding(Reason.RESOURCE_REFUSED, f"What follows from the resource can't be applied: {error}")
+        return None
 
     async def _apply(self, manifests: Iterable[Manifest]) -> None:
         """Apply what is new, or isn't as it was when it was applied. What is applied again unchanged isn't written."""
@@ -280,14 +298,23 @@ class Controller:
                 if revision is not None:
                     self._revisions.pop(revision, None)
 
-    async def _read_secrets(self, resource: SwapStatsResource) -> None:
+    async def _read_secrets(self, resource: SwapStatsResource) -> Finding | None:
+        """What is wrong if the operator isn't allowed to read one: then all that was read before stays as it was."""
         names = {ref.name for _, ref in secret_refs(resource.spec)}
         now_ms = self._clock.now_ms()
         fresh = self._secrets_at_ms is not None and now_ms - self._secrets_at_ms < _SECRETS_FOR_MS
         if fresh and names == self._secrets.keys():
-            return
-        self._secrets = {name: await self._cluster.secret(self._key.namespace, name) for name in sorted(names)}
+            return None
+        try:
+            self._secrets = {name: await self._cluster.secret(self._key.namespace, name) for name in sorted(names)}
+        except Refused as error:
+            said = (
+                f"The operator may not read a Secret that the resource names: {error}. Add it to the value "
+                "rbac.secretNames of the operator's chart, or let the resource name another one"
+            )
+            return Finding(Reason.SECRET_REFUSED, said)
         self._secrets_at_ms = now_ms
+        return None
 
     # -- reporting ----------------------------------------------------------------------------------------------------
 
@@ -335,6 +362,8 @@ class Controller:
         return self._conditions.condition("StoresReady", finding, now_ms, holds=trouble is None)
 
     def _stores_trouble(self, resource: SwapStatsResource) -> Iterator[Finding]:
+        if self._refused is not None:
+            yield self._refused
         for path, ref in secret_refs(resource.spec):
             try:
                 looked_up(ref, self._secrets)

@@ -39,6 +39,7 @@ _EFFECTS: Final[Mapping[str, Effect]] = {
     "spec.api.resources": Effect.NOTHING,
     "spec.telemetry.monitors": Effect.NOTHING,
     "spec.rollout": Effect.LIVE,
+    "spec.network": Effect.NOTHING,
     "spec.api.replicas": Effect.LIVE,
     "spec.api.http.port": Effect.NEXT_START,
     "spec.deletionPolicy": Effect.NOTHING,
