@@ -166,7 +166,7 @@ async def test_a_status_shows_what_the_shards_say() -> None:
 
 def _drawn(*members: MemberStatus, handoffs: tuple[HandoffStatus, ...] = ()) -> str:
     console = Console(file=io.StringIO(), width=140, force_terminal=False)
-    shown = status(*members, progressing="partitions on the move: 1", moves={1: "shard-0"}, handoffs=handoffs)
+    shown = status(*members, progressing="Partitions are moving: 1", moves={1: "shard-0"}, handoffs=handoffs)
     with console.capture() as capture:
         console.print(screen(shown))
     return capture.get()
@@ -180,7 +180,7 @@ def test_the_screen_shows_what_matters() -> None:
         handoffs=(handoff(), DIFFERENT, handoff(3, gap_by="observed", digests_equal=None)),
     )
     for shown in (
-        *("Progressing", "partitions on the move: 1", "12:00:31Z", "shards 3/2", "lag 0.0 s", "snapshot age 3.0 s"),
+        *("Progressing", "Partitions are moving: 1", "12:00:31Z", "shards 3/2", "lag 0.0 s", "snapshot age 3.0 s"),
         *("out of service, rebuilds partitions 1 (50%), redis is away", "is stopped when it is empty"),
         *("1,234 ms", "~1,234 ms", "equal", "DIFFER"),
     ):
