@@ -24,6 +24,7 @@ from e2e.cluster.images import REPOSITORY
 from e2e.cluster.others import AnyCluster
 from e2e.site import NAME, NAMESPACE, NEXT_VERSION, PARTITIONS, VERSION, WRONG_VERSION, Site, page
 from swapstats_cli.event import Event, encode
+from swapstats_operator.deciding.reasons import Reason
 from tests.kit.authority import Authority, certificates
 from tests.kit.figures import Figure
 from tests.system.real_day import FULL_DAY, events, exactly, golden, slice_at
@@ -98,6 +99,8 @@ def test_the_runbook_installs_it(site: Site, figure: Figure) -> None:
     explained = site.shell(told)
     assert "Number of shards" in explained
     assert "is well" in explained, "events tell what the operator has done"
+    reasons = {each["reason"] for each in site.get("events") if each["involvedObject"]["kind"] == "SwapStats"}
+    assert {"RolloutStarted", "RolloutCompleted", "PartitionAssigned"} <= reasons <= set(Reason)
 
 
 def test_a_real_day_is_served_to_the_last_digit(site: Site, figure: Figure) -> None:
@@ -225,7 +228,7 @@ def test_a_change_of_configuration(site: Site, clients: Clients, figure: Figure)
         (
             {"stores": {"nats": {"url": "nats://nowhere:4222"}}, "rollout": {"timeout": "30s"}},
             {"stores": {"nats": {"url": "nats://devstack-nats:4222"}}, "rollout": {"timeout": "5m"}},
-            "won't do",  # whichever of the pods is found out first
+            "failed: ",  # whichever of the pods is found out first
         ),
     ],
     ids=["image", "configuration"],
@@ -493,8 +496,39 @@ def _words(line: str) -> str:
 def test_a_resource_is_deleted_with_its_state(site: Site) -> None:
     keys = ["python", "-c", f"import redis; print(len(redis.Redis('devstack-redis').keys('swapstats:*{NAME}*')))"]
     assert int(site.exec(*keys)) > PARTITIONS
-    site.patch({"deletionPolicy": "Delete"})
-    site.kubectl("delete", f"sws/{NAME}", "--timeout=120s")
+    _, delete, *_ = page("runbook/remove.md")
+    assert not site.get(f"sws/{NAME}")["metadata"].get("finalizers"), "nothing to delete but what Kubernetes deletes"
+    site.shell(delete)
     assert int(site.exec(*keys)) == 0
     label = f"--selector=app.kubernetes.io/instance={NAME}"
     site.wait(lambda: site.get("all,configmaps,serviceaccounts,pdb", label) == [], 120, "something is left")
+
+
+def test_a_namespace_goes_with_everything_in_it(site: Site, figure: Figure) -> None:
+    """With the operator, which may be gone before the resource is."""
+    _, _, resource, *_ = page("runbook/install.md")
+    site.shell(resource)
+    *_, namespace, _ = page("runbook/remove.md")
+    began_s = time.time()
+    site.shell(namespace)
+    figure(f"a namespace with everything in it is gone after {time.time() - began_s:.0f} s")
+
+
+def test_a_namespace_whose_operator_went_first_goes_as_the_runbook_says(site: Site) -> None:
+    operator, devstack, resource, *_ = page("runbook/install.md")
+    *_, uninstall, namespace, give_up = page("runbook/remove.md")
+    site.shell(operator.replace("helm test", "# helm test"))
+    site.shell(devstack)
+    site.shell(resource)
+    site.patch({"deletionPolicy": "Delete"})
+    site.wait(lambda: bool(site.get(f"sws/{NAME}")["metadata"].get("finalizers")), 60, "nobody holds the resource")
+    site.shell(uninstall)
+    site.shell(namespace.replace("--timeout=5m", "--wait=false"))
+    site.wait(lambda: _is_left_alone(site), 240, "the resource doesn't wait, or others do")
+    site.shell(give_up)
+    site.wait(lambda: NAMESPACE not in site.kubectl("get", "namespaces"), 120, "the namespace stays")
+
+
+def _is_left_alone(site: Site) -> bool:
+    metadata = site.get(f"sws/{NAME}")["metadata"]
+    return "deletionTimestamp" in metadata and site.get("pods") == []

@@ -47,6 +47,7 @@ def build_image(target: str, tag: str, context: Path = REPOSITORY) -> Path:
     base_archive = base()
     with _storage() as storage:
         _have_base(storage, base_archive)
+        pinned = f"{BASE.partition(':')[0]}@{_digest(storage, BASE)}"
         with tempfile.TemporaryDirectory() as folder:
             volumes = [f"--volume={source}:{inside}:ro" for source, inside in _of_this_machine(Path(folder))]
             kafka = next(
@@ -61,6 +62,7 @@ def build_image(target: str, tag: str, context: Path = REPOSITORY) -> Path:
                     "--isolation=chroot",
                     "--network=host",
                     "--pull=never",
+                    f"--build-arg=BASE={pinned}",
                     *volumes,
                     *contexts,
                 ),
@@ -122,6 +124,11 @@ def _have_base(storage: tuple[str, ...], archive: Path) -> None:
             text=True,
         ).stdout.strip()
         _buildah(*storage, "tag", image, BASE)
+
+
+def _digest(storage: tuple[str, ...], image: str) -> str:
+    command = ["buildah", *storage, "inspect", "--type=image", "--format={{.FromImageDigest}}", image]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _of_this_machine(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import structlog
 
 from swapstats_aggregator.adapters.local import LocalSnapshots
 from swapstats_aggregator.adapters.memory import MemorySnapshots, MemoryStore
@@ -168,3 +169,19 @@ async def test_a_name_never_leaves_its_folder(machine: Machine) -> None:
     await machine.here.store(0, {name: part})
     assert await machine.here.load(0, [name]) == {name: part}
     assert not (machine.folder.parent / "escaped").exists()
+
+
+async def test_a_fresh_system_has_nothing_to_tidy_up_and_complains_of_nothing(machine: Machine) -> None:
+    with structlog.testing.capture_logs() as logs:
+        assert (await machine.here.claim(0, 1, "shard-0")).done
+        assert await machine.here.collect(0, 1, ()) == 0
+        assert not machine.folder.exists()
+    assert logs == []
+
+
+async def test_a_folder_that_can_not_be_read_is_told(machine: Machine) -> None:
+    machine.folder.write_text("a file")
+    assert (await machine.here.claim(0, 1, "shard-0")).done
+    with structlog.testing.capture_logs() as logs:
+        await machine.here.collect(0, 1, ())
+    assert [line["event"] for line in logs] == ["local_parts_failed"]

@@ -242,3 +242,23 @@ async def test_the_next_owner_stores_nothing_again_that_the_former_has_stored(wo
         assert all(set(restored[p].chunks) < set(manifests(world)[p].chunks) for p in BOTH)
         assert [each.metric("store_lost_writes_total") for each in (restarted, successor)] == [0, 0]
         world.assert_exact()
+
+
+async def test_why_a_partition_has_no_owner_is_reported_until_it_has_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, wrong = MemorySnapshots.manifests, [True]
+
+    async def manifests(snapshots: MemorySnapshots, partition: int) -> Sequence[bytes]:
+        if partition == 0 and wrong[0]:
+            raise Unavailable("Redis: a key holds something else")
+        return await look(snapshots, partition)
+
+    monkeypatch.setattr(MemorySnapshots, "manifests", manifests)
+    told = "partition 0: not served, because of Redis: a key holds something else"
+    async with world.member("shard-0") as running:
+        await world.assign(owned("shard-0", 4))
+        await world.until(lambda: told in running.shard.report().degraded)
+        wrong[0] = False
+        await world.until(world.is_current)
+        assert told not in running.shard.report().degraded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -221,3 +222,33 @@ async def test_a_redis_that_is_away_is_unavailable() -> None:
     with pytest.raises(Unavailable):
         await RedisSnapshots(client, Keys("test:", "x"), "a").assignment()
     await client.aclose()
+
+
+@pytest.mark.parametrize("what", ["manifests", "owner", "chunks", "assignment"])
+async def test_a_key_of_another_type_is_named_with_what_to_do_and_then_all_goes_on(redis_url: str, what: str) -> None:
+    """The commands of the message are run."""
+    client = connect(spec.Redis(url=redis_url))
+    keys = Keys("test:", uuid.uuid4().hex)
+    key = keys.assignment if what == "assignment" else getattr(keys, what)(3)
+    snapshots = RedisSnapshots(client, keys, "shard-0/a")
+
+    async def use() -> None:
+        await snapshots.assignment()
+        await snapshots.claim(3, 1, "shard-0")
+        await snapshots.claimed(3)
+        await snapshots.manifests(3)
+        await snapshots.load(3, ["part"])
+        await snapshots.flip(3, 1, 1, b"manifest", (), 2)
+        await snapshots.collect(3, 1, ())
+
+    try:
+        await (client.rpush(key, "theirs") if what == "assignment" else client.set(key, "theirs"))
+        with pytest.raises(Unavailable, match="another type") as caught:
+            await use()
+        (command,) = re.findall(r"`redis-cli (RENAME [^`]*)`", str(caught.value))
+        assert command == f"RENAME {key} {key}-aside"
+        await client.execute_command(*command.split())  # type: ignore[no-untyped-call]  # redis has no type there
+        await use()
+        assert await client.exists(f"{key}-aside"), "nothing of anybody's is lost"
+    finally:
+        await client.aclose()

@@ -22,7 +22,7 @@ GOLDEN = Path(__file__).parent / CHART
 RENDERS: dict[str, tuple[str, ...]] = {
     "default": (),
     "persistent": (
-        "--set=persistence.enabled=true,persistence.size=5Gi,persistence.storageClass=fast",
+        "--set=networkPolicies=false,persistence.enabled=true,persistence.size=5Gi,persistence.storageClass=fast",
         "--set=fullnameOverride=stack",
     ),
     "tansu": (
@@ -38,6 +38,7 @@ REFUSED = {
 }
 PATHS = {
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "Service": "/api/v1/namespaces/{}/services",
     "StatefulSet": "/apis/apps/v1/namespaces/{}/statefulsets",
     "Pod": "/api/v1/namespaces/{}/pods",

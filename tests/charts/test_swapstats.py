@@ -26,13 +26,14 @@ RENDERS: dict[str, tuple[str, ...]] = {
     "cluster-wide": ("--set=clusterWide=true,replicas=1,rbac.secretNames={redis,nats}",),
     "everything": (
         "--set=watchNamespaces={apart},image.registry=registry.example,image.tag=v9,image.pullSecrets={registry}",
-        "--set=podAnnotations.team=data,nodeSelector.disk=ssd,serviceAccount.annotations.role=it",
+        "--set=networkPolicy.egressPorts={443,6443,9092},podAnnotations.team=data,nodeSelector.disk=ssd,serviceAccount.annotations.role=it",
     ),
 }
 REFUSED = {
     "image.tags=v1": "tags",
     "replicas=0": "replicas",
     "image.pullPolicy=Sometimes": "pullPolicy",
+    "networkPolicy.egressPorts={0}": "egressPorts",
     "watchNamespaces=apart": "watchNamespaces",
 }
 PATHS = {
@@ -40,6 +41,7 @@ PATHS = {
     "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
     "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "Pod": "/api/v1/namespaces/{}/pods",
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
     "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles",

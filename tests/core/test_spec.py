@@ -69,6 +69,7 @@ stores:
     secretRef: null
     tls: {enabled: false, caRef: null, certRef: null, keyRef: null}
 rollout: {maxMoving: 2, warmLag: 1s, timeout: 5m, verifyState: true}
+network: {egress: stores, egressPorts: []}
 deletionPolicy: Retain
 telemetry: {logLevel: info, logFormat: json, monitors: true}
 """

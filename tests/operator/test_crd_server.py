@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from e2e.site import page
-from swapstats_core.spec import SwapStatsResource
+from swapstats_core.spec import RESERVED_NAMES, SwapStatsResource
 from swapstats_operator.crd import GROUP, VERSION, custom_resource_definition
 from tests.cli.supervised import REPOSITORY
 from tests.kit.api_server import ApiServer, serving
@@ -173,6 +173,14 @@ def test_a_name_that_is_no_beginning_of_others_is_refused(client: httpx.Client, 
     refused = client.post(_RESOURCES, json=_resource(name, {}))
     assert refused.status_code == httpx.codes.UNPROCESSABLE_ENTITY
     assert "metadata.name must be lower-case letters, digits and '-', at most 40 of them" in refused.json()["message"]
+    assert not _is_valid(_resource(name, {}))
+
+
+@pytest.mark.parametrize("name", RESERVED_NAMES)
+def test_a_name_of_somebody_elses_service_account_is_refused(client: httpx.Client, name: str) -> None:
+    refused = client.post(_RESOURCES, json=_resource(name, {}))
+    assert refused.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+    assert "metadata.name must not be default or swapstats-operator" in refused.json()["message"]
     assert not _is_valid(_resource(name, {}))
 
 

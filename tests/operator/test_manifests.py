@@ -5,9 +5,10 @@ After a wanted change: SWAPSTATS_GOLDEN=write .venv/bin/pytest tests/operator/te
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,20 @@ from swapstats_operator.cluster import Key, Manifest
 from swapstats_operator.manifests.instance import instance, name_of
 from swapstats_operator.manifests.monitoring import KINDS
 from swapstats_operator.manifests.names import RESOURCE_KEY, REVISION_KEY
+from swapstats_operator.manifests.pods import requests
 from swapstats_operator.revision import Images, decode_revision, revision_of, secret_refs
 from tests.kit.authority import certificates
 
 GOLDEN = Path(__file__).parent / "manifests"
 KEY = Key("trading", "mainnet")
-OWNER = {"apiVersion": "swapstats.io/v1alpha1", "kind": "SwapStats", "name": "mainnet", "uid": "1"}
+UID = "1"
+OWNER = {"apiVersion": "swapstats.io/v1alpha1", "kind": "SwapStats", "name": "mainnet", "uid": UID}
 IMAGES = Images("swapstats/aggregator:1", "swapstats/api:1")
-SECRETS = {"redis": {"password": b"x"}, "kafka": {"password": b"y"}, "clickhouse": None}
+SECRETS: Mapping[str, Mapping[str, bytes] | None] = {
+    "redis": {"password": b"x"},
+    "kafka": {"password": b"y"},
+    "clickhouse": None,
+}
 EVERYTHING: dict[str, Any] = {
     "source": {"sasl": {"username": "u", "secretRef": {"name": "kafka", "key": "password"}}},
     "images": {"aggregator": "mine:2", "pullPolicy": "Always", "pullSecrets": ["registry"]},
@@ -62,13 +69,20 @@ def resource(spec: dict[str, Any]) -> SwapStatsResource:
 
 def manifests(spec: dict[str, Any], *, monitors: Collection[str] = tuple(KINDS)) -> list[Manifest]:
     wanted = resource(spec)
-    revision = revision_of(wanted, IMAGES, SECRETS, "")
+    revision = revision_of(wanted, IMAGES, SECRETS, "", UID)
     replicas = wanted.spec.shards.replicas
     return list(instance(KEY, OWNER, wanted.spec, name_of(KEY, revision), revision, replicas, monitors=monitors))
 
 
-def name(spec: dict[str, Any], *, restart: str = "", images: Images = IMAGES, secrets: Any = SECRETS) -> str:  # noqa: ANN401 - of tests
-    return name_of(KEY, revision_of(resource(spec), images, secrets, restart))
+def name(
+    spec: dict[str, Any],
+    *,
+    restart: str = "",
+    images: Images = IMAGES,
+    secrets: Mapping[str, Mapping[str, bytes] | None] = SECRETS,
+    salt: str = UID,
+) -> str:
+    return name_of(KEY, revision_of(resource(spec), images, secrets, restart, salt))
 
 
 @pytest.mark.parametrize("which", SPECS)
@@ -93,7 +107,7 @@ def test_the_processes_read_what_the_model_reads_and_the_revision_can_be_rendere
     (kept,) = [manifest for manifest in manifests(EVERYTHING) if manifest["kind"] == "ConfigMap"]
     assert kept["immutable"]
     revision = decode_revision(kept["data"][REVISION_KEY])
-    assert revision == revision_of(resource(EVERYTHING), IMAGES, SECRETS, "")
+    assert revision == revision_of(resource(EVERYTHING), IMAGES, SECRETS, "", UID)
     read = SwapStatsResource.model_validate(yaml.safe_load(kept["data"][RESOURCE_KEY]))
     assert read == revision.parsed
     assert read.spec.source.sasl == resource(EVERYTHING).spec.source.sasl
@@ -101,7 +115,7 @@ def test_the_processes_read_what_the_model_reads_and_the_revision_can_be_rendere
 
 
 def test_a_revision_of_a_release_with_more_keys_can_still_be_read() -> None:
-    revision = revision_of(resource(EVERYTHING), IMAGES, SECRETS, "")
+    revision = revision_of(resource(EVERYTHING), IMAGES, SECRETS, "", UID)
     spec = revision.resource["spec"]
     api = spec["api"] | {"auth": {"jwt": {"enabled": False}}, "http": spec["api"]["http"] | {"trustedProxies": []}}
     former = revision.resource | {"spec": spec | {"environment": "prod", "api": api}}
@@ -115,6 +129,7 @@ def test_a_revision_of_a_release_with_more_keys_can_still_be_read() -> None:
         {"api": {"replicas": 9}},
         {"recorder": {"replicas": 3}},
         {"rollout": {"maxMoving": 5}},
+        {"network": {"egress": "any"}},
         {"deletionPolicy": "Delete"},
         {"source": {"topic": {"retention": "30d", "replication": 3, "segment": "2h", "manage": False}}},
         {"images": {"aggregator": IMAGES.aggregator}},
@@ -205,3 +220,82 @@ def test_every_component_is_scraped_and_alarms_name_a_service(spec: dict[str, An
         (labels,) = re.findall(r"{(.*)}", alert["expr"])
         assert labels == 'namespace="trading",service="mainnet-shards"'
         assert "mainnet-shards" in services
+
+
+def test_a_digest_of_a_secret_says_nothing_to_whoever_reads_configmaps() -> None:
+    spec = {"stores": {"redis": {"secretRef": {"name": "redis", "key": "password"}}}}
+
+    def digests(password: bytes, salt: str) -> str:
+        secrets = {"redis": {"password": password}}
+        return revision_of(resource(spec), IMAGES, secrets, "", salt).secrets["redis"]
+
+    known = hashlib.sha256(b"8:password:6:secret").hexdigest()
+    assert not known.startswith(digests(b"secret", UID)), "a table of digests is of no use"
+    assert digests(b"secret", UID) == digests(b"secret", UID)
+    assert digests(b"secret", UID) != digests(b"secret", "another resource"), "equal passwords aren't seen as such"
+    assert digests(b"secret", UID) != digests(b"changed", UID)
+
+
+def _policies(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {each["metadata"]["name"]: each["spec"] for each in manifests(spec) if each["kind"] == "NetworkPolicy"}
+
+
+def _may_reach(policy: dict[str, Any], protocol: str) -> set[int]:
+    return {each["port"] for rule in policy["egress"] for each in rule["ports"] if each["protocol"] == protocol}
+
+
+def test_pods_reach_dns_and_the_ports_of_their_own_servers_only() -> None:
+    spec = {
+        "source": {"brokers": ["a:9092", "b:9093"]},
+        "stores": {
+            "redis": {"url": "redis://sentinel:26379", "sentinelMaster": "main"},
+            "nats": {"url": "nats://n,nats://n:4333"},
+            "clickhouse": {"url": "https://clickhouse"},
+        },
+        "network": {"egressPorts": [19092]},
+    }
+    found = {name: _may_reach(policy, "TCP") - {53, 5353} for name, policy in _policies(spec).items()}
+    redis, nats, brokers = {26379, 6379}, {4222, 4333}, {9092, 9093}
+    assert found == {
+        "mainnet-shard": {*brokers, *redis, *nats, 19092},
+        "mainnet-api": {*redis, *nats, 19092},
+        "mainnet-recorder": {*brokers, 443, 19092},
+    }
+    assert {frozenset(_may_reach(policy, "UDP")) for policy in _policies(spec).values()} == {frozenset({53, 5353})}
+
+
+def test_while_servers_are_changed_those_before_are_reached_too() -> None:
+    old, new = ({"stores": {"nats": {"url": f"nats://n:{port}"}}} for port in (1111, 2222))
+    before, revision = (revision_of(resource(spec), IMAGES, {}, "", UID) for spec in (old, new))
+    rendered = instance(KEY, OWNER, resource(new).spec, "name", revision, 2, before=before, monitors=())
+    (policy,) = [
+        each["spec"] for each in rendered if each["metadata"]["name"] == "mainnet-api" and "Policy" in each["kind"]
+    ]
+    assert {1111, 2222} <= _may_reach(policy, "TCP")
+
+
+def test_where_pods_go_out_to_can_be_left_to_other_policies() -> None:
+    for policy in _policies({"network": {"egress": "any"}}).values():
+        assert policy["policyTypes"] == ["Ingress"]
+        assert "egress" not in policy
+
+
+def test_every_pod_asks_for_what_it_needs_and_no_folder_is_without_a_limit() -> None:
+    for each in manifests({}):
+        if "template" in each.get("spec", {}):
+            pod = each["spec"]["template"]["spec"]
+            assert pod["containers"][0]["resources"]["requests"].keys() == {"cpu", "memory"}
+            assert all(volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if "emptyDir" in volume)
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({}, {"requests": {"cpu": "1", "memory": "2"}}),
+        ({"requests": {"cpu": "9"}}, {"requests": {"cpu": "9", "memory": "2"}}),
+        # Without a request, Kubernetes asks for the limit; a larger request than a limit would be refused.
+        ({"limits": {"cpu": "500m"}}, {"limits": {"cpu": "500m"}, "requests": {"memory": "2"}}),
+    ],
+)
+def test_what_the_resource_says_of_resources_counts(given: dict[str, Any], asked: dict[str, Any]) -> None:
+    assert requests(given, {"cpu": "1", "memory": "2"}) == asked

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -21,8 +23,10 @@ from swapstats_operator.cluster import Key, Manifest, Refused
 from swapstats_operator.controller import Surface
 from swapstats_operator.crd import custom_resource_definition
 from swapstats_operator.deciding.ports import Superseded, Unavailable
+from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.handlers import Operator
 from swapstats_operator.manifests.monitoring import KINDS as MONITORS
+from swapstats_operator.manifests.names import MANAGED_BY, MANAGER
 from swapstats_operator.revision import Images
 from swapstats_operator.servers import Reached, Secrets, Site
 from swapstats_operator.status_truth import StatusTruth, stored
@@ -39,6 +43,8 @@ RESOURCE = f"{RESOURCES}/{INSTANCE}"
 MERGE = {"Content-Type": "application/merge-patch+json"}
 SPEC: dict[str, Any] = {"source": {"topic": {"partitions": 4}}, "rollout": {"timeout": "20s"}}
 WITHIN_S = 30.0
+APART = "apart"
+"""A namespace that can be deleted."""
 OBJECTS = (
     "/api/v1/namespaces/default/configmaps",
     "/api/v1/namespaces/default/serviceaccounts",
@@ -76,6 +82,10 @@ class World:
         self.cluster = KubernetesCluster(api)
         self._surface = Surface(self.cluster, self._reach, self._keep, SystemClock(), Images("aggregator:1", "api:1"))
 
+    def use(self, cluster: KubernetesCluster) -> None:
+        """Let operators that are started from now on have this one."""
+        self._surface = replace(self._surface, cluster=cluster)
+
     @asynccontextmanager
     async def _reach(self, _: Site) -> AsyncIterator[Reached]:
         yield Reached(self.town.copy, self.town.connect)
@@ -84,9 +94,9 @@ class World:
         self.topics.append(resource.spec.source.topic)
 
     @asynccontextmanager
-    async def operator(self) -> AsyncIterator[asyncio.Task[None]]:
+    async def operator(self, namespace: str = NAMESPACE) -> AsyncIterator[asyncio.Task[None]]:
         """A running operator."""
-        running = asyncio.create_task(Operator(self._surface).run([NAMESPACE]))
+        running = asyncio.create_task(Operator(self._surface).run([namespace]))
         try:
             yield running
         finally:
@@ -244,6 +254,8 @@ async def test_a_new_image_is_rolled_one_shard_at_a_time_without_a_partition_uns
             return await world.settled(api_image="api:2") and all(_image(pod) == "aggregator:2" for pod in pods)
 
         await until(done, 60)
+        for reason in ("PartitionAssigned", "PartitionWarming", "RolloutStarted", "ShardReplaced", "RolloutCompleted"):
+            await until(lambda wanted=reason: _told(world, wanted))  # type: ignore[misc]
         assert max(unready) <= 1
         assert ready == {"True"}
         assignment = (await world.status())["assignment"]
@@ -287,7 +299,7 @@ async def test_what_the_api_server_refuses_is_said(world: World) -> None:
         await until(world.settled)
         await world.edit({"shards": {"resources": {"requests": {"cpu": "plenty"}}}})
         await until(lambda: _reason(world.condition("Degraded"), "ResourceRefused"))
-        assert "what follows from the resource can't be applied" in (await world.condition("Degraded"))["message"]
+        assert "What follows from the resource can't be applied" in (await world.condition("Degraded"))["message"]
         assert (await world.condition("Ready"))["status"] == "True", "what is there goes on"
         await world.edit({"shards": {"resources": {"requests": {"cpu": "1m"}}}})
         await until(world.settled, 60)
@@ -429,19 +441,267 @@ async def test_what_was_stored_while_nobody_waited_any_more_is_ones_own(world: W
     assert await truth.replaced()
 
 
-@pytest.mark.parametrize("policy", ["Retain", "Delete"])
-async def test_deletion_stops_the_shards_and_keeps_or_forgets_the_state(world: World, policy: str) -> None:
+async def test_deletion_stops_the_shards_and_keeps_the_state(world: World) -> None:
     async with world.operator():
-        await world.create(SPEC | {"deletionPolicy": policy})
+        await world.create(SPEC | {"deletionPolicy": "Retain"})
+        await until(world.settled)
+        await world.admin.delete(RESOURCE)
+        await until(lambda: _gone(world))
+        await until(lambda: _not(lambda: _has_shards(world)), 60)
+    assert world.town.copy.stored is not None
+
+
+async def test_deletion_stops_the_shards_and_then_forgets_the_state_if_that_is_asked_for(world: World) -> None:
+    async with world.operator():
+        await world.create(SPEC | {"deletionPolicy": "Delete"})
         await until(world.settled)
         await world.admin.delete(RESOURCE)
         await until(lambda: _gone(world))
         assert await world.pods("shard") == []
-    assert (world.town.copy.stored is None) == (policy == "Delete")
+    assert world.town.copy.stored is None
+
+
+async def _has_shards(world: World) -> bool:
+    return bool(await world.pods("shard"))
+
+
+async def _finalizers(world: World) -> list[str]:
+    found: list[str] = (await world.get(RESOURCE))["metadata"].get("finalizers", [])
+    return found
+
+
+async def test_a_finalizer_is_there_only_while_deletion_deletes_what_is_stored(world: World) -> None:
+    async def held() -> bool:
+        return await _finalizers(world) == ["swapstats.io/operator"]
+
+    async with world.operator():
+        await world.create(SPEC)
+        await until(world.settled)
+        assert await _finalizers(world) == []
+        await world.edit({"deletionPolicy": "Delete"})
+        await until(held)
+        await world.edit({"deletionPolicy": "Retain"})
+        await until(lambda: _not(held))
+
+
+async def test_a_finalizer_of_a_release_before_is_taken_away(world: World) -> None:
+    await world.create(SPEC)
+    old = {"metadata": {"finalizers": ["swapstats.io/operator"]}}
+    await world.admin.patch(RESOURCE, json=old, headers=MERGE)
+    async with world.operator():
+
+        async def free() -> bool:
+            return await _finalizers(world) == []
+
+        await until(free)
+
+
+async def test_without_an_operator_a_namespace_can_be_deleted_with_everything_in_it(world: World) -> None:
+    path = f"/apis/swapstats.io/v1alpha1/namespaces/{APART}/swapstats"
+    (await world.admin.post("/api/v1/namespaces", json={"metadata": {"name": APART}})).raise_for_status()
+    content = {"apiVersion": "swapstats.io/v1alpha1", "kind": "SwapStats", "metadata": {"name": "demo"}, "spec": SPEC}
+    async with world.operator(APART):
+        (await world.admin.post(path, json=content)).raise_for_status()
+        await until(lambda: _exists(world, f"/apis/apps/v1/namespaces/{APART}/statefulsets/demo-shard"))
+    await world.admin.delete(f"/api/v1/namespaces/{APART}")
+    await until(lambda: _not(lambda: _exists(world, f"/api/v1/namespaces/{APART}")), 60)
+
+
+async def test_a_resource_that_is_made_anew_at_once_has_objects_of_its_own(world: World) -> None:
+    async with world.operator():
+        await world.create(SPEC)
+        await until(world.settled)
+        before = (await world.get(RESOURCE))["metadata"]["uid"]
+        await world.admin.delete(RESOURCE)
+        await world.create(SPEC)
+        uid = (await world.get(RESOURCE))["metadata"]["uid"]
+        await until(world.settled, 60)
+        found = [
+            await world.get(f"{OBJECTS[number]}/demo{name}") for number, name in ((1, ""), (2, "-api"), (5, "-shard"))
+        ]
+        assert {each["metadata"]["ownerReferences"][0]["uid"] for each in found} == {uid} != {before}
+
+
+FOREIGN: dict[str, tuple[str, dict[str, Any], str]] = {
+    "an account that nobody keeps": (OBJECTS[1], {"metadata": {"name": "demo"}}, "The ServiceAccount demo is there"),
+    "a service with our labels": (
+        OBJECTS[2],
+        {
+            "metadata": {
+                "name": "demo-api",
+                "labels": {MANAGED_BY: MANAGER, "app.kubernetes.io/instance": INSTANCE},
+            },
+            "spec": {"ports": [{"name": "http", "port": 8080, "targetPort": "http"}]},
+        },
+        "The Service demo-api is there already and belongs to nobody",
+    ),
+    "shards of somebody else": (
+        OBJECTS[5],
+        {
+            "metadata": {
+                "name": "demo-shard",
+                "labels": {MANAGED_BY: MANAGER, "app.kubernetes.io/instance": INSTANCE},
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "ConfigMap", "name": "theirs", "uid": "?", "controller": True}
+                ],
+            },
+            "spec": {
+                "replicas": 0,
+                "serviceName": "theirs",
+                "selector": {"matchLabels": {"app": "theirs"}},
+                "template": {
+                    "metadata": {"labels": {"app": "theirs"}},
+                    "spec": {"containers": [{"name": "theirs", "image": "theirs"}]},
+                },
+            },
+        },
+        "The StatefulSet demo-shard is there already and belongs to the ConfigMap theirs",
+    ),
+}
+
+
+@pytest.mark.parametrize("which", FOREIGN)
+@pytest.mark.parametrize("policy", ["Retain", "Delete"])
+async def test_an_object_of_somebody_else_is_neither_changed_nor_deleted(
+    world: World, which: str, policy: str, anybody: str
+) -> None:
+    path, content, said = FOREIGN[which]
+    content = deepcopy(content)
+    for reference in content["metadata"].get("ownerReferences", ()):
+        reference["uid"] = anybody
+    (await world.admin.post(path, json=content)).raise_for_status()
+    theirs = f"{path}/{content['metadata']['name']}"
+    there = await world.get(theirs)
+    try:
+        async with world.operator():
+            await world.create(SPEC | {"deletionPolicy": policy})
+            await until(lambda: _reason(world.condition("Degraded"), "ForeignObject"))
+            message = (await world.condition("Degraded"))["message"]
+            assert said in message
+            assert "kubectl delete" in message
+            assert "another name" in message
+            await until(lambda: _told(world, "ForeignObject"))
+            await world.admin.delete(RESOURCE)
+            await until(lambda: _gone(world))
+            await until(lambda: _not(lambda: _has_shards(world)), 60)
+        after = await world.get(theirs)
+        assert (after["metadata"]["uid"], after["spec"] if "spec" in there else "") == (
+            there["metadata"]["uid"],
+            there.get("spec", ""),
+        )
+        assert after["metadata"].get("ownerReferences") == there["metadata"].get("ownerReferences")
+        assert after["metadata"].get("labels") == there["metadata"].get("labels")
+    finally:
+        await world.admin.delete(theirs)
+
+
+async def test_once_an_object_of_somebody_else_is_gone_the_resource_gets_ready(world: World) -> None:
+    account = f"{OBJECTS[1]}/demo"
+    (await world.admin.post(OBJECTS[1], json={"metadata": {"name": "demo"}})).raise_for_status()
+    async with world.operator():
+        await world.create(SPEC)
+        await until(lambda: _reason(world.condition("Degraded"), "ForeignObject"))
+        assert await world.pods("shard") == [], "no pod runs with somebody else's account"
+        await world.admin.delete(account)
+        await until(world.settled)
+        assert (await world.get(account))["metadata"]["ownerReferences"][0]["kind"] == "SwapStats"
+
+
+async def test_what_only_has_our_labels_is_not_collected(world: World) -> None:
+    path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers"
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "theirs"}
+    labels = {MANAGED_BY: MANAGER, "app.kubernetes.io/instance": INSTANCE, "swapstats.io/revision": "none"}
+    theirs = {"metadata": {"name": "theirs", "labels": labels}}
+    scaler = theirs | {"spec": {"scaleTargetRef": target, "maxReplicas": 2}}
+    (await world.admin.post(path, json=scaler)).raise_for_status()
+    (await world.admin.post(OBJECTS[0], json=theirs)).raise_for_status()
+    try:
+        async with world.operator():
+            await world.create(SPEC)
+            await until(world.settled)
+            await world.edit({"images": {"aggregator": "aggregator:2"}})
+            await until(world.settled, 60)
+        assert await _exists(world, f"{path}/theirs")
+        assert await _exists(world, f"{OBJECTS[0]}/theirs")
+    finally:
+        await world.admin.delete(f"{path}/theirs")
+        await world.admin.delete(f"{OBJECTS[0]}/theirs")
+
+
+@pytest.fixture
+async def anybody(world: World) -> AsyncIterator[str]:
+    """Uid of an object that keeps others; else the garbage collector would take those away."""
+    made = await world.admin.post(OBJECTS[0], json={"metadata": {"name": "theirs"}})
+    yield made.raise_for_status().json()["metadata"]["uid"]
+    await world.admin.delete(f"{OBJECTS[0]}/theirs")
+
+
+async def _told(world: World, reason: str) -> bool:
+    events = (await world.get("/api/v1/namespaces/default/events"))["items"]
+    ours = {event["reason"] for event in events if event["involvedObject"]["kind"] == "SwapStats"}
+    assert ours <= set(Reason), "no event has a reason that isn't documented"
+    return reason in ours
 
 
 async def _gone(world: World) -> bool:
     return (await world.admin.get(RESOURCE)).status_code == httpx.codes.NOT_FOUND
+
+
+class Narrow(KubernetesCluster):
+    """An operator that may read some Secrets only, by ``rbac.secretNames`` of its chart; the API server says so."""
+
+    def __init__(self, api: client.ApiClient, narrow: client.ApiClient) -> None:
+        super().__init__(api)
+        self._narrow = KubernetesCluster(narrow)
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        return await self._narrow.secret(namespace, name)
+
+
+async def test_a_secret_that_is_not_allowed_is_neither_read_nor_given_to_a_pod(world: World) -> None:
+    rights, secrets = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}", "/api/v1/namespaces/default/secrets"
+    rules = [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["redis"], "verbs": ["get"]}]
+    group = "rbac.authorization.k8s.io"
+    made = {
+        f"{rights}/roles": {"metadata": {"name": "narrow"}, "rules": rules},
+        f"{rights}/rolebindings": {
+            "metadata": {"name": "narrow"},
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": "narrow"},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": "narrow"}],
+        },
+    }
+    for path, content in made.items():
+        (await world.admin.post(path, json=content)).raise_for_status()
+    for name in ("redis", "theirs"):
+        secret = {"metadata": {"name": name}, "stringData": {"password": "secret"}}
+        (await world.admin.post(secrets, json=secret)).raise_for_status()
+    try:
+        async with client.ApiClient() as narrow:
+            narrow.set_default_header("Impersonate-User", "narrow")
+            world.use(Narrow(world.api, narrow))
+            async with world.operator():
+                greedy = {"nats": {"url": "nats://my.own", "secretRef": {"name": "theirs", "key": "password"}}}
+                await world.create(SPEC | {"stores": greedy})
+                await until(lambda: _reason(world.condition("Degraded"), "SecretRefused"))
+                message = (await world.condition("Degraded"))["message"]
+                assert '"theirs" is forbidden' in message
+                assert "rbac.secretNames" in message
+                assert (await world.condition("StoresReady"))["reason"] == "SecretRefused"
+                assert not await _exists(world, f"{OBJECTS[5]}/demo-shard"), "a pod would get it, and send it there"
+                await world.edit({"stores": {"nats": {"secretRef": {"name": "redis"}}}})
+                await until(world.settled)
+                await world.edit({"stores": {"nats": {"secretRef": {"name": "theirs"}}}})
+                await until(lambda: _reason(world.condition("Degraded"), "SecretRefused"))
+                assert (await world.condition("Ready"))["status"] == "True", "what is there goes on"
+                (volume,) = [
+                    each for each in (await world.pods("shard"))[0]["spec"]["volumes"] if each["name"] == "secrets"
+                ]
+                assert [each["secret"]["name"] for each in volume["projected"]["sources"]] == ["redis"]
+    finally:
+        for path in made:
+            await world.admin.delete(f"{path}/narrow")
+        for name in ("redis", "theirs"):
+            await world.admin.delete(f"{secrets}/{name}")
 
 
 async def test_a_changed_certificate_makes_another_revision(world: World) -> None:
@@ -581,8 +841,8 @@ async def test_a_monitor_with_a_wrong_field_would_be_refused(world: World, kind:
     metadata = {"name": INSTANCE, "namespace": NAMESPACE}
     base: Manifest = {"apiVersion": "monitoring.coreos.com/v1", "kind": kind, "metadata": metadata}
     with pytest.raises((Refused, Unavailable), match=r"schema|expected string|is invalid"):
-        await world.cluster.apply(base | {"spec": wrong})
-    await world.cluster.apply(MONITORS[kind](base, Key(NAMESPACE, INSTANCE)))
+        await world.cluster.apply(base | {"spec": wrong}, None)
+    await world.cluster.apply(MONITORS[kind](base, Key(NAMESPACE, INSTANCE)), None)
 
 
 async def test_an_operator_begins_anew_when_prometheus_operator_comes_or_goes(

@@ -18,6 +18,7 @@ from swapstats_core.planning import Policy, initial
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.ownership import Intent, Ownership
 from swapstats_operator.deciding.ports import Superseded, Unavailable, World
+from swapstats_operator.deciding.reasons import Reason
 from tests.simulation.bus import Bus
 from tests.simulation.clocks import Clocks
 from tests.simulation.cluster import Cluster, Life
@@ -133,7 +134,7 @@ class Decider:
             self.truth.assignment,
             World(self.truth, copy, self._connect, self.truth),
             self._intents,
-            self._say,
+            self._tell,
             self._record,
         )
         self.network.loop.spawn(self.ownership.run(), self.process)
@@ -183,8 +184,8 @@ class Decider:
                 if rolls is not None and heard is not None and heard.report.life == life.id != rolls:
                     del self.rolling[life.name]  # the new life is here
 
-    def _say(self, text: str, *, bad: bool = False) -> None:
-        self.network.trace.note(NAME, text)
+    def _tell(self, reason: Reason, text: str, *, bad: bool = False) -> None:
+        self.network.trace.note(NAME, f"{reason}: {text}")
 
     def _record(self, handoffs: Sequence[HandoffStatus]) -> None:
         self.handoffs |= {(handoff.partition, handoff.epoch): handoff for handoff in handoffs}

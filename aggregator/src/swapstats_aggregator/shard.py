@@ -155,7 +155,7 @@ class Shard:
             for refused in self._tenancy.handoffs
             if refused.refused
         ]
-        return off + ahead + old + waiting + self._misspelt() + differ
+        return off + self._tenancy.hindered() + ahead + old + waiting + self._misspelt() + differ
 
     def _misspelt(self) -> list[str]:
         """Addresses that are several tokens: of each partition an example."""

@@ -81,6 +81,14 @@ class Tenancy:
         """Partitions that this shard serves or is about to, as their owner."""
         return [t.partition for t in self._tenures.values() if t.have is Have.OWNER]
 
+    def hindered(self) -> list[str]:
+        """Why partitions that it shall own aren't served, where that is known."""
+        return [
+            f"partition {tenure.partition}: not served, because of {tenure.hindered}"
+            for _, tenure in sorted(self._tenures.items())
+            if tenure.have is Have.OWNER and tenure.role != "owner" and tenure.hindered
+        ]
+
     def reports(self) -> list[PartitionReport]:
         """What it does with each partition."""
         return [self._report(tenure) for _, tenure in sorted(self._tenures.items())]
@@ -327,8 +335,10 @@ class Tenancy:
         while True:
             try:
                 await self._succession.run(tenure)
+                tenure.hindered = ""
             except Unavailable as error:
                 self._setup.metrics.unavailable.labels("acquire").inc()
+                tenure.hindered = str(error)
                 log.warning("unavailable", server="acquire", partition=tenure.partition, error=str(error))
                 await asyncio.sleep(_RETRY_S)  # the bound on how often a server that is away is asked
             except Fenced as error:

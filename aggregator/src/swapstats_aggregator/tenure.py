@@ -126,6 +126,8 @@ class Tenure:
     """Set when a word of the owner is heard, or another owner is followed."""
     unreadable_since_s: float | None = None
     """Since when (the loop's time) a shadow can read none of its owner's snapshots."""
+    hindered: str = ""
+    """Why it doesn't serve yet, if something that it needs is away or refuses."""
     former: str | None = None
     """Who had claimed the partition before; None before the claim."""
     task: asyncio.Task[None] | None = None

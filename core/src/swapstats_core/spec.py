@@ -427,6 +427,20 @@ class Telemetry(Section):
     """Create a ServiceMonitor and a PrometheusRule, where the cluster knows these kinds."""
 
 
+class Network(Section):
+    """What the pods may reach in the network. A laptop bounds nothing."""
+
+    egress: Literal["stores", "any"] = "stores"
+    """``stores``: NetworkPolicies let the pods reach DNS servers, and otherwise only the TCP ports of the addresses in
+    this resource and of ``egressPorts``. ``any``: where pods connect to isn't bounded, so that policies of your own can
+    do it.
+    """
+    egress_ports: list[Annotated[int, Field(ge=1, le=65_535)]] = Field(default=[], max_length=32)
+    """Further TCP ports that pods may connect to: those that brokers, or the Redis master behind Sentinel, advertise if
+    they aren't those of the addresses here, and the port of the pods behind a Service if it isn't the Service's own.
+    """
+
+
 class SwapStatsSpec(Section):
     """``spec`` of a SwapStats resource."""
 
@@ -454,6 +468,8 @@ class SwapStatsSpec(Section):
     """Redis, ClickHouse, NATS."""
     rollout: Annotated[Rollout, LIVE] = Rollout()
     """How partitions move."""
+    network: Annotated[Network, LIVE_ON_CLUSTERS] = Network()
+    """What the pods may reach."""
     deletion_policy: Annotated[Literal["Retain", "Delete"], LIVE_ON_CLUSTERS] = "Retain"
     """What happens to snapshots when the resource is deleted."""
     telemetry: Telemetry = Telemetry()
@@ -495,6 +511,12 @@ class SwapStatsSpec(Section):
         return self
 
 
+RESERVED_NAMES: Final = ("default", "swapstats-operator")
+"""An instance has a ServiceAccount of its resource's name. Every namespace has one of the first name, and the operator
+one of the second.
+"""
+
+
 class Metadata(BaseModel):
     """The part of Kubernetes' object metadata that the processes use."""
 
@@ -503,6 +525,12 @@ class Metadata(BaseModel):
     name: Annotated[Name, Field(max_length=40), refused("the stored state and all subjects carry the name")]
     """The names of pods, Services and subjects begin with it."""
     namespace: str = "default"
+
+    @model_validator(mode="after")
+    def _not_reserved(self) -> Self:
+        if self.name in RESERVED_NAMES:
+            raise ValueError(f"name: {self.name} is reserved, since another ServiceAccount has it: choose another name")
+        return self
 
 
 class SwapStatsResource(Section):

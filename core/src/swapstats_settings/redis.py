@@ -21,6 +21,18 @@ _SENTINEL_PORT = 26_379
 _TIME_WITHIN_S = 1.0
 
 
+def fault(error: Exception, *keys: str) -> str:
+    """What is wrong, and what to do if one of the ``keys`` holds what SwapStats would never write there."""
+    if "WRONGTYPE" not in str(error):
+        return f"Redis: {str(error) or type(error).__name__}"
+    key = keys[0]
+    return (
+        f"Redis: {' or '.join(keys)} holds a value of another type than SwapStats stores there, so something else has "
+        f"written it. See what it is (`redis-cli TYPE {key}`), and move it away (`redis-cli RENAME {key} {key}-aside`) "
+        "or delete it: SwapStats then goes on by itself, and what is missing is read again from the broker"
+    )
+
+
 def redis_client(
     settings: spec.Redis,
     folder: Path | None = None,

@@ -56,13 +56,13 @@ class Health:
         )
         age.set_function(self.age_s)
         count = Gauge("swapstats_operator_resources", "Resources that are looked after.", registry=self.registry)
-        count.set_function(lambda: float(len(self.operator.controllers)) if self.operator else 0.0)
+        count.set_function(lambda: float(len(self.operator.controllers.running)) if self.operator else 0.0)
 
     def age_s(self) -> float:
         """How long ago the controller that is furthest behind has reconciled."""
-        if self.operator is None or not self.operator.controllers:
+        if self.operator is None or not self.operator.controllers.running:
             return 0.0
-        return monotonic() - min(each.reconciled_ms for each in self.operator.controllers.values()) / 1_000
+        return monotonic() - min(each.reconciled_ms for each in self.operator.controllers.running.values()) / 1_000
 
     async def serve(self, port: int) -> web.AppRunner:
         """Until the runner is cleaned up."""

@@ -23,11 +23,19 @@ class Refused(Exception):  # noqa: N818 - reads as what it is
     """The API server won't, and asking again won't help: the text is its own."""
 
 
+class Foreign(Exception):  # noqa: N818 - reads as what it is
+    """An object of that name is there already, and isn't the resource's. The text names both, and the remedy."""
+
+
 class Cluster(Protocol):
     """Every method may raise `Unavailable`, and `Refused`."""
 
-    async def apply(self, manifest: Manifest) -> str:
-        """Server-side apply, with force: what the manifest names is ours. Returns the object's resourceVersion."""
+    async def apply(self, manifest: Manifest, uid: str | None) -> str:
+        """Server-side apply, with force: what the manifest names is ours. Returns the object's resourceVersion.
+
+        ``uid``: of the object that is changed; None: none of ours is known, so that one is created. The manifest has a
+        controller. Raises Foreign if an object of that name has another one, or none: that one isn't touched.
+        """
         ...
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:

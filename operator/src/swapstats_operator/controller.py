@@ -16,10 +16,11 @@ from swapstats_core.planning import Policy
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 from swapstats_core.wire import Subjects
 from swapstats_operator import reporting
-from swapstats_operator.cluster import Cluster, Key, Manifest, Refused
+from swapstats_operator.cluster import Cluster, Foreign, Key, Manifest, Refused
 from swapstats_operator.deciding.conditions import Conditions, Finding
 from swapstats_operator.deciding.ownership import Intent
-from swapstats_operator.deciding.ports import Clock, Say, Unavailable
+from swapstats_operator.deciding.ports import Clock, Tell, Unavailable
+from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.deciding.reporting import View
 from swapstats_operator.deciding.reporting import status as observed_status
 from swapstats_operator.deciding.rolling import Act, Step, number_of, numbered
@@ -47,10 +48,10 @@ _SECRETS_FOR_MS: Final = 20_000
 """How old what was read of Secrets may be: the operator may get them, but not watch them."""
 _SNAPSHOT_WITHIN_S: Final = 60.0
 _TOLD: Final = {
-    Act.ROLL: "is drained, to be replaced",
-    Act.RESTART: "is replaced",
-    Act.FINISH: "is in service again",
-    Act.STALL: "is stuck",
+    Act.ROLL: (Reason.SHARD_DRAINING, "gives its partitions away, to be replaced"),
+    Act.RESTART: (Reason.SHARD_REPLACED, "is replaced"),
+    Act.FINISH: (Reason.SHARD_IN_SERVICE, "is in service again"),
+    Act.STALL: (Reason.SHARD_STUCK, "could not be replaced"),
 }
 
 
@@ -71,28 +72,29 @@ class Controller:
     ``monitors``: those of Prometheus' operator's kinds that the cluster knows.
     """
 
-    def __init__(self, key: Key, surface: Surface, say: Say, monitors: Sequence[str]) -> None:
+    def __init__(self, key: Key, surface: Surface, tell: Tell, monitors: Sequence[str]) -> None:
         self.reconciled_ms = surface.clock.now_ms()
         """When the last reconciliation ended, whatever its outcome (the clock that only goes forward)."""
         self._key = key
         self._surface = surface
         self._cluster = surface.cluster
         self._clock = surface.clock
-        self._say = say
+        self._tell = tell
         self._news = asyncio.Event()
-        self._owning = Owning(key, surface.cluster, surface.reach, surface.clock, self._intents, say)
+        self._owning = Owning(key, surface.cluster, surface.reach, surface.clock, self._intents, tell)
         self._topics = TopicKeeper(surface.keep_topics, self.wake)
-        self._seen = observe(())
+        self._seen = observe((), None)
         self._replicas = 0
         self._rollout: Rollout | None = None
         self._revisions: dict[str, Revision] = {}
         self._secrets: Secrets = {}
         self._secrets_at_ms: int | None = None
+        self._refused: Finding | None = None
         self._monitors = monitors
         self._conditions: Conditions | None = None
         self._applied: dict[tuple[str, str], tuple[bytes, set[str]]] = {}
         self._snapshot: asyncio.Task[str] | None = None
-        self._told: str | None = None
+        self._told: Finding | None = None
 
     def wake(self) -> None:
         """Don't wait for the next look."""
@@ -115,21 +117,21 @@ class Controller:
 
     async def _try(self, body: Object, objects: Iterable[Object]) -> float:
         """Reconcile once; how long the next time may wait."""
-        problem = None
         try:
-            pause_s = await self.reconcile(body, objects)
+            pause_s, problem = await self.reconcile(body, objects)
         except Unavailable as error:
-            problem, pause_s = str(error), DECIDING_S
+            problem, pause_s = Finding(Reason.API_SERVER_UNAVAILABLE, str(error)), DECIDING_S
         except Refused as error:
-            problem, pause_s = f"the API server refuses: {error}", IDLE_S
+            problem, pause_s = Finding(Reason.RESOURCE_REFUSED, f"The API server refuses: {error}"), IDLE_S
         if problem is not None and problem != self._told:
-            self._say(problem, bad=True)
+            self._tell(problem.reason, problem.message, bad=True)
         self._told = problem
         self.reconciled_ms = self._clock.now_ms()
         return pause_s
 
-    async def reconcile(self, body: Object, objects: Iterable[Object]) -> float:
-        """Bring the cluster nearer to what the resource says. Returns how long the next time may wait.
+    async def reconcile(self, body: Object, objects: Iterable[Object]) -> tuple[float, Finding | None]:
+        """Bring the cluster nearer to what the resource says. Returns how long the next time may wait, and why what the
+        resource says isn't in force, if it isn't.
 
         Raises Unavailable, Refused.
         """
@@ -138,48 +140,43 @@ class Controller:
             resource = _parsed(body)
         except ValidationError as error:
             first = error.errors()[0]
-            raise Refused(f"the resource can't be read: {first['loc']}: {first['msg']}") from None
+            raise Refused(f"The resource can't be read: {first['loc']}: {first['msg']}") from None
         spec = resource.spec
-        self._seen, self._replicas = observe(objects), spec.shards.replicas
-        await self._read_secrets(resource)
-        annotations = body["metadata"].get("annotations", {})
-        asked = revision_of(resource, self._surface.images, self._secrets, annotations.get(RESTART, ""))
+        self._seen, self._replicas = observe(objects, body["metadata"]), spec.shards.replicas
+        self._refused = problem = await self._read_secrets(resource)
+        annotations, uid = body["metadata"].get("annotations", {}), body["metadata"]["uid"]
+        asked = revision_of(resource, self._surface.images, self._secrets, annotations.get(RESTART, ""), uid)
         desired = name_of(self._key, asked)
         self._revisions = {**self._revisions, **self._seen.revisions, desired: asked}
-        rollout, taken = self._roll(body, desired, spec, now)
-        self._own(body, resource, rollout)
-        self._topics.want(resource, self._secrets)
-        problem = None
-        try:
-            await self._apply(self._manifests(body, resource, rollout))
-            await self._take(taken)
-            await self._collect(spec, rollout)
-        except (Refused, Unavailable) as error:  # what is wrong with a manifest may come as either
-            problem = f"what follows from the resource can't be applied: {error}"
+        if problem is None:
+            rollout, taken = self._roll(body, desired, spec, now)
+            self._own(body, resource, rollout)
+            self._topics.want(resource, self._secrets)
+            problem = await self._bring_about(body, resource, rollout, taken)
+        else:  # without the Secrets nobody can tell what the pods shall have, and no pod is to get one of them
+            rollout = self._begun(body, now) or Rollout(desired, now.wall_ms, begun_ms=now.mono_ms)
         await self._report(body, resource, rollout, problem, now.wall_ms)
         await self._snapshot_on_demand(annotations)
-        if problem is not None:
-            raise Unavailable(problem)
-        return self._pause_s(rollout)
+        return (self._pause_s(rollout) if problem is None else DECIDING_S), problem
 
     async def dismantle(self, body: Object, objects: Iterable[Object]) -> bool:
-        """Stop the shards, which take their last snapshots; then, by ``deletionPolicy``, forget what is stored.
+        """Stop the shards, which take their last snapshots; then forget what is stored, as ``deletionPolicy`` asks.
 
         Whether that is done; else call again. What else there is goes with the resource. Raises Unavailable, Refused,
         SecretMissing.
         """
-        for (kind, name), item in observe(objects).live.items():
+        for (kind, name), item in observe(objects, body["metadata"]).live.items():
             if kind == "StatefulSet":
                 await self._cluster.delete(kind, self._key.namespace, name, item["metadata"]["uid"])
         selector = f"app.kubernetes.io/instance={self._key.name},app.kubernetes.io/component=shard"
         if await self._cluster.pods(self._key.namespace, selector):
             return False
-        if body["spec"].get("deletionPolicy") == "Delete":
-            resource = _parsed(body)
-            await self._read_secrets(resource)
-            site = Site.of(resource, self._secrets)
-            async with self._surface.reach(site) as reached:
-                await reached.copy.forget(site.partitions)
+        resource = _parsed(body)
+        if (refused := await self._read_secrets(resource)) is not None:
+            raise Refused(refused.message)
+        site = Site.of(resource, self._secrets)
+        async with self._surface.reach(site) as reached:
+            await reached.copy.forget(site.partitions)
         return True
 
     # -- planning -----------------------------------------------------------------------------------------------------
@@ -189,25 +186,35 @@ class Controller:
         handoffs = owning.handoffs if spec.rollout.verify_state else ()
         return Surroundings(self._seen, self._replicas, spec.rollout.timeout, owning.heard, owning.engaged, handoffs)
 
+    def _begun(self, body: Object, now: Now) -> Rollout | None:
+        """The rollout so far; None: there was none yet."""
+        return self._rollout or reporting.restored(body.get("status", {}), now.mono_ms)
+
     def _roll(self, body: Object, desired: str, spec: SwapStatsSpec, now: Now) -> tuple[Rollout, Step | None]:
-        before = self._rollout or reporting.restored(body.get("status", {}), now.mono_ms)
+        before = self._begun(body, now)
         rollout = aim(before, desired, now)
         if rollout.target not in self._revisions:  # its ConfigMap was deleted while no operator ran
             rollout = Rollout(desired, now.wall_ms, begun_ms=now.mono_ms)
         after, taken = step(rollout, self._around(spec), now)
-        self._tell(before, after, taken)
+        self._tell_of(before, after, taken)
         self._rollout = after
         return after, taken
 
-    def _tell(self, before: Rollout | None, after: Rollout, taken: Step | None) -> None:
+    def _tell_of(self, before: Rollout | None, after: Rollout, taken: Step | None) -> None:
         if before is None or after.target != before.target:
-            back = f"goes back to revision {after.target}, because {after.failed} won't do: {after.why}"
-            self._say(back if after.failed else f"rolls out revision {after.target}", bad=after.failed is not None)
+            if after.failed:
+                back = (
+                    f"The pods go back to revision {after.target}, because revision {after.failed} failed: {after.why}"
+                )
+                self._tell(Reason.ROLLOUT_STALLED, back, bad=True)
+            else:
+                self._tell(Reason.ROLLOUT_STARTED, f"The pods get revision {after.target}")
         elif after.done and not before.done:
-            self._say(f"every pod has revision {after.target} and is well")
+            self._tell(Reason.ROLLOUT_COMPLETED, f"Every pod has revision {after.target} and is well")
         if taken is not None and taken.act in _TOLD:
             why = f": {taken.why}" if taken.why else ""
-            self._say(f"{taken.name} {_TOLD[taken.act]}{why}", bad=taken.act is Act.STALL)
+            reason, what = _TOLD[taken.act]
+            self._tell(reason, f"{taken.name} {what}{why}", bad=taken.act is Act.STALL)
 
     def _own(self, body: Object, resource: SwapStatsResource, rollout: Rollout) -> None:
         """Let the decider work with what the shards have, and know which of them there are."""
@@ -239,9 +246,26 @@ class Controller:
         spec, target = resource.spec, rollout.target
         replicas = shards_to_have(self._around(spec))
         monitors = self._monitors if spec.telemetry.monitors else ()
+        before = None
         if rollout.stable is not None and rollout.stable != target and rollout.stable in self._revisions:
-            yield config_map(self._key, owner, rollout.stable, self._revisions[rollout.stable])
-        yield from instance(self._key, owner, spec, target, self._revisions[target], replicas, monitors=monitors)
+            before = self._revisions[rollout.stable]
+            yield config_map(self._key, owner, rollout.stable, before)
+        revision = self._revisions[target]
+        yield from instance(self._key, owner, spec, target, revision, replicas, before=before, monitors=monitors)
+
+    async def _bring_about(
+        self, body: Object, resource: SwapStatsResource, rollout: Rollout, taken: Step | None
+    ) -> Finding | None:
+        """Let the cluster be as planned; returns what hinders."""
+        try:
+            await self._apply(self._manifests(body, resource, rollout))
+            await self._take(taken)
+            await self._collect(resource.spec, rollout)
+        except Foreign as error:
+            return Finding(Reason.FOREIGN_OBJECT, str(error))
+        except (Refused, Unavailable) as error:  # what is wrong with a manifest may come as either
+            return Finding(Reason.RESOURCE_REFUSED, f"What follows from the resource can't be applied: {error}")
+        return None
 
     async def _apply(self, manifests: Iterable[Manifest]) -> None:
         """Apply what is new, or isn't as it was when it was applied. What is applied again unchanged isn't written."""
@@ -253,7 +277,7 @@ class Controller:
             known, versions = self._applied.get(ref, (b"", set()))
             if known == digest and version in versions:
                 continue
-            after = await self._cluster.apply(manifest)
+            after = await self._cluster.apply(manifest, None if live is None else live["metadata"]["uid"])
             self._applied[ref] = (digest, {after} if version is None else {after, version})
 
     async def _take(self, taken: Step | None) -> None:
@@ -274,19 +298,28 @@ class Controller:
                 if revision is not None:
                     self._revisions.pop(revision, None)
 
-    async def _read_secrets(self, resource: SwapStatsResource) -> None:
+    async def _read_secrets(self, resource: SwapStatsResource) -> Finding | None:
+        """What is wrong if the operator isn't allowed to read one: then all that was read before stays as it was."""
         names = {ref.name for _, ref in secret_refs(resource.spec)}
         now_ms = self._clock.now_ms()
         fresh = self._secrets_at_ms is not None and now_ms - self._secrets_at_ms < _SECRETS_FOR_MS
         if fresh and names == self._secrets.keys():
-            return
-        self._secrets = {name: await self._cluster.secret(self._key.namespace, name) for name in sorted(names)}
+            return None
+        try:
+            self._secrets = {name: await self._cluster.secret(self._key.namespace, name) for name in sorted(names)}
+        except Refused as error:
+            said = (
+                f"The operator may not read a Secret that the resource names: {error}. Add it to the value "
+                "rbac.secretNames of the operator's chart, or let the resource name another one"
+            )
+            return Finding(Reason.SECRET_REFUSED, said)
         self._secrets_at_ms = now_ms
+        return None
 
     # -- reporting ----------------------------------------------------------------------------------------------------
 
     async def _report(
-        self, body: Object, resource: SwapStatsResource, rollout: Rollout, problem: str | None, now_ms: int
+        self, body: Object, resource: SwapStatsResource, rollout: Rollout, problem: Finding | None, now_ms: int
     ) -> None:
         there: Mapping[str, Any] = body.get("status", {})
         if self._conditions is None:
@@ -303,7 +336,8 @@ class Controller:
             parts=reporting.parts(self._seen, self._shards()),
             intents=tuple(self._intents()),
             rollout=reporting.rollout_status(rollout, shards),
-            file_problem=problem,
+            file_problem=None if problem is None else problem.message,
+            file_reason=Reason.RESOURCE_REFUSED if problem is None else problem.reason,
             deciding_problem=owning.problem,
         )
         # By the clocks of this moment: applying may have taken long, and who serves has been heard meanwhile.
@@ -324,28 +358,30 @@ class Controller:
     def _stores_condition(self, resource: SwapStatsResource, now_ms: int) -> Condition:
         assert self._conditions is not None
         trouble = next(self._stores_trouble(resource), None)
-        finding = trouble or Finding("StoresReady", "redis, nats and clickhouse answer")
+        finding = trouble or Finding(Reason.STORES_READY, "Redis, NATS and ClickHouse answer")
         return self._conditions.condition("StoresReady", finding, now_ms, holds=trouble is None)
 
     def _stores_trouble(self, resource: SwapStatsResource) -> Iterator[Finding]:
+        if self._refused is not None:
+            yield self._refused
         for path, ref in secret_refs(resource.spec):
             try:
                 looked_up(ref, self._secrets)
             except SecretMissing as error:
-                yield Finding("SecretMissing", f"{path}: {error}")
+                yield Finding(Reason.SECRET_MISSING, f"{path}: {error}")
         owning = self._owning
         if owning.problem is not None:
-            yield Finding("NotReachable", owning.problem)
+            yield Finding(Reason.NOT_REACHABLE, owning.problem)
         if (ownership := owning.ownership) is not None:
             if (problem := ownership.publication.problem) is not None:
-                yield Finding("RedisUnavailable", problem)
+                yield Finding(Reason.REDIS_UNAVAILABLE, problem)
             if not ownership.roll.sees(self._clock.now_ms()):
-                yield Finding("NatsUnavailable", "nats doesn't answer")
+                yield Finding(Reason.NATS_UNAVAILABLE, "NATS doesn't answer")
         elif owning.site is not None:
-            yield Finding("NotChecked", "the stores are about to be asked")
+            yield Finding(Reason.NOT_CHECKED, "The stores are about to be asked")
         recorder = self._seen.recorder
         if resource.spec.recorder.replicas and (recorder is None or not recorder.available):
-            yield Finding("RecorderNotReady", "no recorder is ready: its log says whether clickhouse answers")
+            yield Finding(Reason.RECORDER_NOT_READY, "No recorder is ready; its log says whether ClickHouse answers")
 
     # -- a person's wish ----------------------------------------------------------------------------------------------
 
@@ -355,7 +391,8 @@ class Controller:
         if self._snapshot is not None and self._snapshot.done():
             said = self._snapshot.result()
             await self._cluster.annotate(self._key, {SNAPSHOT: FAILED if said else DONE})
-            self._say(f"snapshots were asked for: {said or 'all are taken'}", bad=bool(said))
+            reason = Reason.SNAPSHOTS_FAILED if said else Reason.SNAPSHOTS_TAKEN
+            self._tell(reason, said or "The snapshots that were asked for are taken", bad=bool(said))
             self._snapshot = None
         elif self._snapshot is None and asked and site is not None:
             self._snapshot = asyncio.create_task(self._take_snapshots(site))
@@ -363,14 +400,14 @@ class Controller:
 
     async def _take_snapshots(self, site: Site) -> str:
         """Returns what is wrong; nothing, if all were taken."""
-        text = "nobody was reached"
+        text = "no shard was reached"
         try:
             async with asyncio.timeout(_SNAPSHOT_WITHIN_S), self._surface.reach(site) as reached:
                 subjects = Subjects(site.instance)
                 async for told in snapshot_all(reached.connect, subjects, site.partitions):
                     text = told.text
         except TimeoutError:
-            return f"not all could be taken within {_SNAPSHOT_WITHIN_S:.0f} s: {text}"
+            return f"Not all snapshots could be taken within {_SNAPSHOT_WITHIN_S:.0f} s: {text}"
         except SecretMissing as error:
             return str(error)
         return ""

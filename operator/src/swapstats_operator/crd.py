@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from swapstats_core.effects import RESTARTS, Effect, key_of, section_of, takes
 from swapstats_core.fields import format_duration
-from swapstats_core.spec import DEFAULT_REORG_HORIZON_MS, SwapStatsSpec
+from swapstats_core.spec import DEFAULT_REORG_HORIZON_MS, RESERVED_NAMES, SwapStatsSpec
 from swapstats_operator.generated import keep
 from swapstats_operator.status import Status
 
@@ -110,6 +110,12 @@ RULES: Final = (
         "NATS subjects begin with it",
     ),
     *_immutable(SwapStatsSpec, "spec"),
+    Rule(
+        "",
+        f"!(self.metadata.name in {list(RESERVED_NAMES)})",
+        f"metadata.name must not be {' or '.join(RESERVED_NAMES)}: an instance has a ServiceAccount of its resource's "
+        "name, and these are other ones'. Choose another name",
+    ),
     Rule(
         "spec.stores.clickhouse",
         f"!has(self.storagePolicy) || {_ms('self.coldAfter')} <= {_ms('self.deleteAfter')}",

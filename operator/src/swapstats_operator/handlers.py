@@ -1,4 +1,7 @@
-"""What kopf calls: each handler finds the resource's controller and leaves the rest to it."""
+"""What kopf calls: each handler finds the resource's controller and leaves the rest to it.
+
+A finalizer is only on resources whose deletion deletes something outside of the cluster (``deletionPolicy: Delete``).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import kopf
 import structlog
@@ -17,8 +20,10 @@ from kubernetes.aio import client
 
 from swapstats_operator.cluster import Key, Refused
 from swapstats_operator.controller import Controller, Surface
+from swapstats_operator.controllers import Controllers, key_of
 from swapstats_operator.crd import GROUP, VERSION
-from swapstats_operator.deciding.ports import Superseded, Unavailable
+from swapstats_operator.deciding.ports import Unavailable
+from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.manifests.monitoring import GROUP_VERSION as MONITORING
 from swapstats_operator.manifests.monitoring import KINDS as MONITORS
 from swapstats_operator.manifests.names import INSTANCE, MANAGED_BY, MANAGER
@@ -40,13 +45,9 @@ OWNED: Final = (
     ("policy/v1", "poddisruptionbudgets"),
 )
 """What is watched, because an instance is made of it."""
-_REASON: Final = "Operator"
 _RETRY_S: Final = 2.0
 _LOOK_S: Final = 300.0
 """How often it is asked whether Prometheus' operator has come or gone."""
-_CANCEL_S: Final = 10.0
-_BACKOFF_S: Final = 5.0
-"""After a bug of ours has ended a controller."""
 _GIVE_UP_S: Final = 120.0
 """A resource that is deleted waits no longer for its shards to stop, nor for Redis to forget."""
 
@@ -64,20 +65,15 @@ class Operator:
 
     def __init__(self, surface: Surface) -> None:
         self.registry = kopf.OperatorRegistry()
-        self.controllers: dict[Key, Controller] = {}
-        self._superseded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.controllers = Controllers(self._controller)
         self._surface = surface
         self._monitors: Sequence[str] = ()
         for login in (_login_with_service_account, kopf.login_with_kubeconfig):
             kopf.on.login(registry=self.registry, id=login.__name__, errors=kopf.ErrorsMode.IGNORED)(login)
         for group_version, plural in OWNED:
             self._watch(group_version, plural)
-        kopf.on.event(*RESOURCE, registry=self.registry, id="edited")(self._edited)
-        daemon = kopf.daemon(
-            *RESOURCE, registry=self.registry, id="control", cancellation_timeout=_CANCEL_S, backoff=_BACKOFF_S
-        )
-        daemon(self._control)
-        kopf.on.delete(*RESOURCE, registry=self.registry, id="dismantle")(self._dismantle)
+        kopf.on.event(*RESOURCE, registry=self.registry, id="seen")(self._seen)
+        kopf.on.delete(*RESOURCE, registry=self.registry, id="dismantle", when=_has_to_be_forgotten)(self._dismantle)
 
     async def run(self, namespaces: Collection[str]) -> None:
         """Look after the resources of these namespaces, without any of all, until told to stop. Raises Superseded.
@@ -96,9 +92,10 @@ class Operator:
         )
         looking = asyncio.create_task(self._monitors_changed())
         try:
-            await asyncio.wait({working, looking, self._superseded}, return_when=asyncio.FIRST_COMPLETED)
-            if self._superseded.done():
-                self._superseded.result()
+            superseded = self.controllers.superseded
+            await asyncio.wait({working, looking, superseded}, return_when=asyncio.FIRST_COMPLETED)
+            if superseded.done():
+                superseded.result()
             if working.done():
                 working.result()
             else:
@@ -108,6 +105,7 @@ class Operator:
             working.cancel()
             looking.cancel()
             await asyncio.gather(working, looking, return_exceptions=True)
+            await self.controllers.close()
 
     def _watch(self, group_version: str, plural: str) -> None:
         what, labels = (*group_version.split("/"), plural), {MANAGED_BY: MANAGER}
@@ -138,49 +136,37 @@ class Operator:
         while await self._known_monitors() == self._monitors:  # noqa: ASYNC110 - somebody else's doing
             await asyncio.sleep(_LOOK_S)
 
-    async def _control(self, *, body: kopf.Body, **kwargs: Any) -> None:  # noqa: ANN401 - kopf's
-        key = _key(body)
-        controller = self.controllers[key] = self._controller(key, body)
-        try:
-            await controller.run(lambda: body, partial(_of, kwargs["objects"], key))
-        except* Superseded as group:
-            if not self._superseded.done():
-                self._superseded.set_exception(group.exceptions[0])
-            raise
-        finally:
-            if self.controllers.get(key) is controller:
-                del self.controllers[key]
+    async def _seen(self, *, type: str | None, body: kopf.Body, **kwargs: Any) -> None:  # noqa: A002, ANN401 - kopf's
+        if type == "DELETED" or "deletionTimestamp" in body["metadata"]:
+            await self.controllers.leave(body)
+        else:
+            await self.controllers.see(body, partial(_of, kwargs["objects"], key_of(body)))
 
     async def _dismantle(self, *, body: kopf.Body, runtime: timedelta, **kwargs: Any) -> None:  # noqa: ANN401 - kopf's
-        key = _key(body)
-        controller = self._controller(key, body)
+        controller = self._controller(body)
         in_time = runtime.total_seconds() < _GIVE_UP_S
         try:
-            done = await controller.dismantle(body, _of(kwargs["objects"], key))
+            done = await controller.dismantle(body, _of(kwargs["objects"], key_of(body)))
         except (Unavailable, Refused, SecretMissing) as error:
             if in_time:
                 raise kopf.TemporaryError(str(error), delay=_RETRY_S) from error
-            kopf.warn(body, reason="StateKept", message=f"deleted without forgetting what redis has: {error}")
+            kept = f"The resource is deleted, but what Redis has of it couldn't be deleted and is still there: {error}"
+            kopf.warn(body, reason=Reason.STATE_KEPT, message=kept)
             done = True
         if in_time and not done:
             raise kopf.TemporaryError("the shards are stopping", delay=_RETRY_S)
 
-    def _controller(self, key: Key, body: kopf.Body) -> Controller:
-        def say(text: str, *, bad: bool = False) -> None:
-            log.log(logging.WARNING if bad else logging.INFO, "said", resource=str(key), text=text)
-            kopf.event(body, type="Warning" if bad else "Normal", reason=_REASON, message=text)
+    def _controller(self, body: Object) -> Controller:
+        key = key_of(body)
 
-        return Controller(key, self._surface, say, self._monitors)
+        def tell(reason: Reason, text: str, *, bad: bool = False) -> None:
+            log.log(logging.WARNING if bad else logging.INFO, "told", resource=str(key), reason=reason, text=text)
+            kopf.event(cast("kopf.Body", body), type="Warning" if bad else "Normal", reason=reason, message=text)
+
+        return Controller(key, self._surface, tell, self._monitors)
 
     async def _changed(self, *, body: kopf.Body, **_: Any) -> None:  # noqa: ANN401 - kopf's
-        self._wake(_owner(body))
-
-    async def _edited(self, *, body: kopf.Body, **_: Any) -> None:  # noqa: ANN401 - kopf's
-        self._wake(_key(body))
-
-    def _wake(self, key: Key) -> None:
-        if (controller := self.controllers.get(key)) is not None:
-            controller.wake()
+        self.controllers.wake(_owner(body))
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -196,8 +182,8 @@ def _settings() -> kopf.OperatorSettings:
     return settings
 
 
-def _key(body: kopf.Body) -> Key:
-    return Key(body["metadata"]["namespace"], body["metadata"]["name"])
+def _has_to_be_forgotten(*, body: kopf.Body, **_: Any) -> bool:  # noqa: ANN401 - kopf's
+    return bool(body["spec"].get("deletionPolicy") == "Delete")
 
 
 def _owner(body: kopf.Body) -> Key:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from swapstats_operator.manifests.names import COMPONENT, REVISION, REVISION_KEY
+from swapstats_operator.manifests.names import COMPONENT, REVISION, REVISION_KEY, controller_of
 from swapstats_operator.revision import Revision, decode_revision
 
 Object = Mapping[str, Any]
@@ -17,7 +17,9 @@ _HOPELESS: Final = frozenset(
     {"ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError"}
 )
 """Why a container waits, where waiting alone won't help."""
-_METADATA: Final = frozenset({"name", "uid", "labels", "resourceVersion", "generation", "deletionTimestamp"})
+_METADATA: Final = frozenset(
+    {"name", "uid", "labels", "resourceVersion", "generation", "deletionTimestamp", "ownerReferences"}
+)
 _CONTENT: Final = {
     "ConfigMap": ("data",),
     "Pod": ("status",),
@@ -80,9 +82,11 @@ def kept(body: Object) -> Object:
     return {"kind": body["kind"], "metadata": metadata, **content}
 
 
-def observe(objects: Iterable[Object]) -> Seen:
-    """Read an instance's objects."""
-    live = {(item["kind"], item["metadata"]["name"]): item for item in objects}
+def observe(objects: Iterable[Object], owner: Object | None) -> Seen:
+    """Read the objects of a resource (``owner``: its metadata). Labels alone make no object its own: anybody may write
+    those.
+    """
+    live = {(item["kind"], item["metadata"]["name"]): item for item in objects if owner and _belongs(item, owner)}
     pods = tuple(_pod(item) for (kind, _), item in live.items() if kind == "Pod")
     workloads = {
         (kind, item["metadata"]["labels"].get(COMPONENT)): _workload(item)
@@ -97,6 +101,19 @@ def observe(objects: Iterable[Object]) -> Seen:
         recorder=workloads.get(("Deployment", "recorder")),
         revisions=dict(filter(None, (_revision(item) for (kind, _), item in live.items() if kind == "ConfigMap"))),
         live=live,
+    )
+
+
+def _belongs(item: Object, owner: Object) -> bool:
+    """Pods are their workloads', which may be gone already while their pods stop."""
+    controller = controller_of(item)
+    if controller is None:
+        return False
+    if item["kind"] != "Pod":
+        return bool(controller["uid"] == owner["uid"])
+    made_by = controller["kind"], controller["name"]
+    return made_by == ("StatefulSet", f"{owner['name']}-shard") or (
+        made_by[0] == "ReplicaSet" and made_by[1].startswith((f"{owner['name']}-api-", f"{owner['name']}-recorder-"))
     )
 
 

@@ -14,7 +14,8 @@ from swapstats_core.planning import Policy, initial
 from swapstats_operator.cluster import Cluster, Key, Refused
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.ownership import Intent, Ownership
-from swapstats_operator.deciding.ports import Clock, Copy, Say, Superseded, Unavailable, World
+from swapstats_operator.deciding.ports import Clock, Copy, Superseded, Tell, Unavailable, World
+from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.deciding.truth import TruthError, begin, newest
 from swapstats_operator.servers import Reached, SecretMissing, Site
 from swapstats_operator.status_truth import StatusTruth, stored
@@ -35,7 +36,7 @@ class Owning:
         reach: Reach,
         clock: Clock,
         intents: Callable[[], Iterable[Intent]],
-        say: Say,
+        tell: Tell,
     ) -> None:
         self.ownership: Ownership | None = None
         """What decides now."""
@@ -46,7 +47,7 @@ class Owning:
         self._reach = reach
         self._clock = clock
         self._intents = intents
-        self._say = say
+        self._tell = tell
         self.site: Site | None = None
         """Where the decider works; None: nobody shall decide."""
         self._uid = ""
@@ -88,7 +89,7 @@ class Owning:
                     await self._moved.wait()
             except (Unavailable, Refused, SecretMissing, TruthError, msgspec.ValidationError) as error:
                 if str(error) != self.problem:
-                    self._say(f"nobody decides ownership: {error}", bad=True)
+                    self._tell(Reason.NOT_DECIDING, f"Nobody decides ownership: {error}", bad=True)
                 self.problem = str(error)
                 await asyncio.sleep(RETRY_S)
 
@@ -98,7 +99,7 @@ class Owning:
             truth, first = await self._begin(site, reached)
             world = World(truth, reached.copy, reached.connect, self._clock)
             assert self._policy is not None, "it comes with the site"
-            ownership = Ownership(site.instance, self._policy, first, world, self._intents, self._say, _forget)
+            ownership = Ownership(site.instance, self._policy, first, world, self._intents, self._tell, _forget)
             running = asyncio.create_task(ownership.run())
             moved = asyncio.create_task(self._moved.wait())
             self.ownership, self.problem = ownership, None

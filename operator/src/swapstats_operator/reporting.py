@@ -66,7 +66,7 @@ def rollout_status(rollout: Rollout, shards: Progress) -> RolloutStatus | None:
     current = None if rollout.rolling is None else rollout.rolling.name
     if rollout.failed is not None:
         stalled = (
-            f"revision {rollout.failed} won't do: {rollout.why}. The pods have revision {rollout.stable} again. "
+            f"Revision {rollout.failed} failed: {rollout.why}. The pods have revision {rollout.stable} again. "
             "Change the spec, or set the annotation swapstats.io/restart to try again"
         )
         return RolloutStatus(f"revision {rollout.target}", done, total, current, stalled)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +22,10 @@ RESTART: Final = "swapstats.io/restart"
 """Annotation: another value makes another revision, hence a rolling restart."""
 
 
+_COST: Final = 2**12
+"""Of a digest, in scrypt's measure: some 10 ms."""
+
+
 class Images(msgspec.Struct, frozen=True):
     """Where the processes' images are."""
 
@@ -29,7 +34,7 @@ class Images(msgspec.Struct, frozen=True):
 
 
 class Revision(msgspec.Struct, frozen=True):
-    """All of it. ``resource``: what the processes read. ``secrets``: a digest of each Secret's content, by name."""
+    """All of it. ``resource``: what the processes read. ``secrets``: a salted digest of each Secret, by name."""
 
     resource: dict[str, Any]
     images: Images
@@ -49,9 +54,15 @@ decode_revision = msgspec.json.Decoder(Revision).decode
 
 
 def revision_of(
-    resource: SwapStatsResource, images: Images, secrets: Mapping[str, Mapping[str, bytes] | None], restart: str
+    resource: SwapStatsResource,
+    images: Images,
+    secrets: Mapping[str, Mapping[str, bytes] | None],
+    restart: str,
+    salt: str,
 ) -> Revision:
-    """The revision that a resource asks for. ``images``: those of its release; ``secrets``: content by name."""
+    """The revision that a resource asks for. ``images``: those of its release; ``secrets``: content by name; ``salt``:
+    another one for each resource.
+    """
     spec = resource.spec
     content = _read(SwapStatsSpec, spec.model_dump(mode="json", by_alias=True, exclude_none=True))
     del content["images"]  # they stand beside it
@@ -68,7 +79,7 @@ def revision_of(
         images=Images(spec.images.aggregator or images.aggregator, spec.images.api or images.api),
         pull_policy=spec.images.pull_policy,
         pull_secrets=list(spec.images.pull_secrets),
-        secrets={name: _digest(secrets.get(name)) for name in sorted({ref.name for _, ref in secret_refs(spec)})},
+        secrets={name: _digest(secrets.get(name), salt) for name in sorted({ref.name for _, ref in secret_refs(spec)})},
         restart=restart,
     )
 
@@ -113,10 +124,12 @@ def _known(model: type[BaseModel], said: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-def _digest(content: Mapping[str, bytes] | None) -> str:
-    if content is None:
-        return ""
-    digest = hashlib.sha256()
-    for key, value in sorted(content.items()):
-        digest.update(f"{len(key)}:{key}:{len(value)}:".encode() + value)
-    return digest.hexdigest()[:16]
+def _digest(content: Mapping[str, bytes] | None, salt: str) -> str:
+    """Whoever may read ConfigMaps mustn't learn a Secret by it, neither from a table nor by trying passwords."""
+    return "" if content is None else _stretched(tuple(sorted(content.items())), salt)
+
+
+@lru_cache(maxsize=1024)
+def _stretched(content: tuple[tuple[str, bytes], ...], salt: str) -> str:
+    whole = b"".join(f"{len(key)}:{key}:{len(value)}:".encode() + value for key, value in content)
+    return hashlib.scrypt(whole, salt=salt.encode(), n=_COST, r=8, p=1, dklen=8).hex()

@@ -10,6 +10,7 @@ from typing import Final
 from swapstats_core.spec import SwapStatsResource
 from swapstats_operator.deciding.conditions import Finding
 from swapstats_operator.deciding.ports import Unavailable
+from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.servers import SecretMissing, Secrets, TopicWrong
 
 _LOOK_S: Final = 120.0
@@ -26,7 +27,7 @@ class TopicKeeper:
     def __init__(self, keep: Keep, changed: Callable[[], None]) -> None:
         self.ready = False
         """Whether the topics were as wanted when they were looked at last."""
-        self.finding = Finding("NotChecked", "the broker hasn't been asked yet")
+        self.finding = Finding(Reason.NOT_CHECKED, "The broker hasn't been asked yet")
         """What was found."""
         self._keep = keep
         self._changed = changed
@@ -57,16 +58,16 @@ class TopicKeeper:
         try:
             loose = await self._keep(resource, secrets)
         except Unavailable as error:
-            self.ready, self.finding = False, Finding("BrokerUnavailable", str(error))
+            self.ready, self.finding = False, Finding(Reason.BROKER_UNAVAILABLE, str(error))
         except SecretMissing as error:
-            self.ready, self.finding = False, Finding("SecretMissing", str(error))
+            self.ready, self.finding = False, Finding(Reason.SECRET_MISSING, str(error))
         except TopicWrong as error:
-            self.ready, self.finding = False, Finding("TopicDiffers", str(error))
+            self.ready, self.finding = False, Finding(Reason.TOPIC_DIFFERS, str(error))
         else:
             topic = resource.spec.source.topic
             kept = "has its settings" if topic.manage else "is there; its settings are somebody else's matter"
             self.ready = True
-            there = f"topic {topic.name} with {topic.partitions} partitions {kept}"
-            self.finding = Finding("TopicReady", there)
+            there = f"Topic {topic.name} with {topic.partitions} partitions {kept}"
+            self.finding = Finding(Reason.TOPIC_READY, there)
             if loose is not None:
-                self.finding = Finding("RecordTimesUnbounded", f"{there}. But {loose}")
+                self.finding = Finding(Reason.RECORD_TIMES_UNBOUNDED, f"{there}. But {loose}")

@@ -77,7 +77,7 @@ def status(
         conditions=[
             Condition("Ready", True, "Serving", "every partition is served", AT),
             Condition("Progressing", progressing is not None, "Moving", progressing or "nothing is on the move", AT),
-            Condition("Degraded", False, "Healthy", "nothing is wrong", AT),
+            Condition("Degraded", False, "Healthy", "Nothing is wrong", AT),
         ],
         shards=f"{len(members)}/{replicas}",
         partitions="2/2",

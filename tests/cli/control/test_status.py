@@ -50,9 +50,9 @@ def _judged(**changes: object) -> dict[str, tuple[bool, str, str]]:
 
 def test_all_is_well() -> None:
     assert _judged() == {
-        "Ready": (True, "Serving", "every partition is served"),
-        "Progressing": (False, "Settled", "nothing is on the move"),
-        "Degraded": (False, "Healthy", "nothing is wrong"),
+        "Ready": (True, "Serving", "Every partition is served"),
+        "Progressing": (False, "Settled", "Nothing is changing"),
+        "Degraded": (False, "Healthy", "Nothing is wrong"),
     }
 
 
@@ -60,19 +60,29 @@ def test_all_is_well() -> None:
     ("changes", "kind", "reason", "message"),
     [
         ({"started": False, "down": ("redis",)}, "Ready", "Starting", "redis"),
-        ({"unserved": (1, 2, 3)}, "Ready", "PartitionsNotServed", "partitions 1-3 have no owner"),
+        ({"unserved": (1, 2, 3)}, "Ready", "PartitionsNotServed", "No shard serves partitions 1-3"),
         ({"down": ("api-0",)}, "Ready", "ApiNotReady", "api-0"),
-        ({"rollout": ROLLOUT}, "Progressing", "Rolling", "1 of 2 shards done, now shard-1"),
-        ({"replicas": 3}, "Progressing", "Scaling", "to 3 shards; about to start"),
-        ({"members": (member(0), member(1, wanted=False))}, "Progressing", "Scaling", "shard-1: to be emptied"),
-        ({"members": (member(0), member(1, state="starting"))}, "Progressing", "Scaling", "shard-1: starting"),
-        ({"assignment": WARMING}, "Progressing", "Moving", "1 (shard-1 -> shard-0)"),
+        ({"rollout": ROLLOUT}, "Progressing", "Rolling", "1 of 2 are done, shard-1 is being replaced"),
+        ({"replicas": 3}, "Progressing", "Scaling", "The number of shards becomes 3; the first step"),
+        (
+            {"members": (member(0), member(1, wanted=False))},
+            "Progressing",
+            "Scaling",
+            "to be emptied and stopped: shard-1",
+        ),
+        ({"members": (member(0), member(1, state="starting"))}, "Progressing", "Scaling", "starting: shard-1"),
+        ({"assignment": WARMING}, "Progressing", "Moving", "1 (from shard-1 to shard-0)"),
         ({"settled": False}, "Progressing", "Settling", "being placed"),
         (
             {"settled": False, "members": (member(0), member(1, state="silent"))},
-            *("Progressing", "Settling", "waiting for shard-1"),
+            *("Progressing", "Settling", "Waiting for shard-1"),
         ),
-        ({"handoffs": (handoff(), DIFFERENT)}, "Degraded", "DigestsDiffer", "partition 1, shard-0 -> shard-1, epoch 2"),
+        (
+            {"handoffs": (handoff(), DIFFERENT)},
+            "Degraded",
+            "DigestsDiffer",
+            "partition 1, from shard-0 to shard-1, epoch 2",
+        ),
         ({"deciding_problem": "nats is away"}, "Degraded", "NotDeciding", "nats is away"),
         ({"publishing_problem": "redis: away"}, "Degraded", "NotPublished", "redis: away"),
         ({"members": (member(0), member(1, state="down"))}, "Degraded", "ShardsDown", "shard-1 is down"),
@@ -82,7 +92,7 @@ def test_all_is_well() -> None:
         ({"members": (member(0, degraded=["no snapshot"]),)}, "Degraded", "ShardsDegraded", "shard-0: no snapshot"),
         ({"members": (member(0, work(0, rebuilding=0.25)),)}, "Degraded", "Rebuilding", "25% of them read"),
         ({"snapshot_age_ms": 60_001}, "Degraded", "SnapshotsOld", "60.0 s old"),
-        ({"snapshot_age_ms": 60_001, "snapshot_interval_ms": 10_000}, "Degraded", "Healthy", "nothing is wrong"),
+        ({"snapshot_age_ms": 60_001, "snapshot_interval_ms": 10_000}, "Degraded", "Healthy", "Nothing is wrong"),
         ({"file_problem": "no YAML"}, "Degraded", "ResourceRefused", "no YAML"),
     ],
 )
@@ -156,7 +166,7 @@ async def test_a_status_shows_what_the_shards_say() -> None:
 
 def _drawn(*members: MemberStatus, handoffs: tuple[HandoffStatus, ...] = ()) -> str:
     console = Console(file=io.StringIO(), width=140, force_terminal=False)
-    shown = status(*members, progressing="partitions on the move: 1", moves={1: "shard-0"}, handoffs=handoffs)
+    shown = status(*members, progressing="Partitions are moving: 1", moves={1: "shard-0"}, handoffs=handoffs)
     with console.capture() as capture:
         console.print(screen(shown))
     return capture.get()
@@ -170,7 +180,7 @@ def test_the_screen_shows_what_matters() -> None:
         handoffs=(handoff(), DIFFERENT, handoff(3, gap_by="observed", digests_equal=None)),
     )
     for shown in (
-        *("Progressing", "partitions on the move: 1", "12:00:31Z", "shards 3/2", "lag 0.0 s", "snapshot age 3.0 s"),
+        *("Progressing", "Partitions are moving: 1", "12:00:31Z", "shards 3/2", "lag 0.0 s", "snapshot age 3.0 s"),
         *("out of service, rebuilds partitions 1 (50%), redis is away", "is stopped when it is empty"),
         *("1,234 ms", "~1,234 ms", "equal", "DIFFER"),
     ):

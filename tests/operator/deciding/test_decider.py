@@ -47,7 +47,7 @@ async def test_nothing_is_in_force_that_could_not_be_stored(town: Town) -> None:
     town.start("shard-2")
     await town.pass_ms(2_000)
     assert town.assignment == town.copy.stored == before
-    assert town.alarms == ["the assignment can't be stored, so it stays as it is: no space left"]
+    assert town.alarms == ["The assignment can't be stored, so it stays as it is: no space left"]
     town.truth.full = False
     await town.pass_ms(3_000)
     assert "shard-2" in town.owners()
@@ -99,7 +99,7 @@ async def test_whoever_sees_nobody_because_nats_is_away_changes_nothing(town: To
     await town.pass_ms(2_000)
     assert town.assignment == before
     assert not blind_settled
-    assert town.alarms == ["nats doesn't answer: nobody is seen, so ownership stays as it is"]
+    assert town.alarms == ["NATS doesn't answer, so no shard can be seen, and ownership stays as it is"]
 
 
 async def test_a_shard_that_died_while_nats_was_away_has_its_time_to_come_back(town: Town) -> None:
@@ -126,12 +126,12 @@ async def test_redis_gets_what_it_missed_and_what_it_lost(town: Town) -> None:
     await town.pass_ms(3_000)
     assert town.copy.stored == town.assignment
     assert (problem_then, town.ownership.publication.problem) == ("redis: away", None)
-    assert any(text.startswith("redis has the assignment") for text in town.said)
+    assert any(text.startswith("Redis has the newest assignment again") for text in town.said)
 
     town.copy.lose()
     await town.pass_ms(200)
     assert town.copy.stored == town.assignment
-    assert town.alarms[1:] == ["redis had lost the assignment: it was written again"]
+    assert town.alarms[1:] == ["Redis had lost the assignment; it was written again"]
 
 
 async def test_what_somebody_else_wrote_is_corrected(town: Town) -> None:
@@ -154,7 +154,7 @@ async def test_a_decider_that_was_paused_changes_nothing_and_ends(town: Town) ->
         with pytest.RaisesGroup(Superseded):
             await town.ownership.run()
     assert town.copy.stored == written
-    assert "redis had lost the assignment: it was written again" not in town.alarms
+    assert "Redis had lost the assignment; it was written again" not in town.alarms
 
 
 async def test_a_drained_shard_is_emptied_warm_and_gets_partitions_again(town: Town) -> None:
@@ -193,7 +193,7 @@ async def test_what_is_offered_is_delivered_at_once() -> None:
         announced.append(payload)
         news.set()
 
-    publication = Publication(copy, announce, lambda text, bad=False: None)
+    publication = Publication(copy, announce, lambda *_, **__: None)
     running = asyncio.create_task(publication.run())
     publication.offer(Assignment(3, [PartitionAssignment("a", 1)]))
     async with asyncio.timeout(5):
@@ -263,10 +263,21 @@ async def test_a_line_that_goes_deaf_is_replaced() -> None:
             enough.set()
         yield Deaf()
 
-    calls = RollCall(Roll(), SUBJECTS, connect, clock.now_ms, lambda report: None, lambda text, bad=False: None)
+    calls = RollCall(Roll(), SUBJECTS, connect, clock.now_ms, lambda report: None, lambda *_, **__: None)
     running = asyncio.create_task(calls.run())
     async with asyncio.timeout(5):
         await enough.wait()
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
+
+
+async def test_garbage_is_told_once_a_minute_and_counted(town: Town) -> None:
+    await _settled(town, "shard-0")
+    for number in range(1_000):
+        town.ownership._calls._heard(b"garbage %d" % number)
+    (first,) = [alarm for alarm in town.alarms if "can't be read" in alarm]
+    assert first.startswith("A report of shards can't be read")
+    town.clock.ms += 60_000
+    town.ownership._calls._heard(b"more")
+    assert town.alarms[-1].startswith("1000 reports of shards can't be read")

@@ -7,6 +7,7 @@ import msgspec
 from swapstats_core.ownership import Handoff, MemberReport, PartitionReport
 from swapstats_core.wire import rfc3339
 from swapstats_operator.deciding.handoffs import COMPLETE_AFTER_MS, KEPT, Handoffs, told
+from swapstats_operator.deciding.reasons import Reason
 
 T_MS = 1_767_614_400_000
 
@@ -41,9 +42,9 @@ def test_a_handoff_is_complete_when_both_digests_are_known() -> None:
 def test_digests_that_differ_are_an_alarm() -> None:
     handoffs = Handoffs()
     handoffs.observe(_report("shard-1", _handoff(digest_owner="aa", digest_former="bb")), T_MS)
-    ((line, alarm),) = told(handoffs.completed(T_MS))
+    ((reason, line),) = told(handoffs.completed(T_MS))
     assert "DIGESTS DIFFER" in line
-    assert alarm
+    assert reason is Reason.DIGESTS_DIFFER
 
 
 def test_a_move_that_was_refused_is_an_alarm_and_no_move() -> None:
@@ -54,7 +55,9 @@ def test_a_move_that_was_refused_is_an_alarm_and_no_move() -> None:
     )
     moved, refused = handoffs.completed(T_MS)
     assert (moved.refused, refused.refused, refused.gap_ms) == (False, True, None)
-    assert told([refused]) == [("partition 0: not moved to shard-1, whose state at offset 100 isn't shard-0's", True)]
+    assert told([refused]) == [
+        (Reason.MOVE_REFUSED, "Partition 0 stayed with shard-0, because shard-1 had another state at offset 100")
+    ]
 
 
 def test_a_digest_that_does_not_come_is_not_waited_for_for_ever() -> None:
@@ -64,7 +67,10 @@ def test_a_digest_that_does_not_come_is_not_waited_for_for_ever() -> None:
     (done,) = handoffs.completed(T_MS + COMPLETE_AFTER_MS)
     assert done.digests_equal is None
     assert told([done]) == [
-        ("partition 0: shard-0 -> shard-1 (gap 12 ms, 3 records replayed, digests not known)", False)
+        (
+            Reason.PARTITION_MOVED,
+            "Partition 0 moved from shard-0 to shard-1 (gap 12 ms, 3 records replayed, digests not known)",
+        )
     ]
     handoffs.observe(_report("shard-1", _handoff(digest_owner="aa", digest_former="bb")), T_MS + 40_000)
     (late,) = handoffs.completed(T_MS + 40_000)
@@ -80,7 +86,10 @@ def test_the_gap_of_a_failover_counts_from_when_the_former_owner_was_last_seen_t
     (done,) = handoffs.completed(T_MS + 60)
     assert (done.gap_ms, done.gap_by, done.digests_equal) == (9_050, "observed", None)
     assert told([done]) == [
-        ("partition 0: shard-1 took over from shard-0, which was gone (gap 9050 ms, 3 records replayed)", False)
+        (
+            Reason.PARTITION_MOVED,
+            "shard-1 took partition 0 over from shard-0, which was gone (gap 9050 ms, 3 records replayed)",
+        )
     ]
 
 
@@ -89,14 +98,14 @@ def test_a_first_owner_has_no_gap() -> None:
     handoffs.observe(_report("shard-1", _handoff(former="", gap_ms=None, replayed=7)), T_MS)
     (done,) = handoffs.completed(T_MS)
     assert (done.gap_ms, done.gap_by) == (None, None)
-    assert told([done]) == [("partition 0: shard-1 serves, 7 records replayed", False)]
+    assert told([done]) == [(Reason.PARTITION_MOVED, "shard-1 serves partition 0 (7 records replayed)")]
 
 
 def test_a_shard_that_comes_back_takes_over_from_nobody_else() -> None:
     handoffs = Handoffs()
     handoffs.observe(_report("shard-1", _handoff(former="shard-1", gap_ms=None)), T_MS)
     assert told(handoffs.completed(T_MS)) == [
-        ("partition 0: shard-1 serves again, in a new life (3 records replayed)", False)
+        (Reason.PARTITION_MOVED, "shard-1 serves partition 0 again, in a new life (3 records replayed)")
     ]
 
 
@@ -105,7 +114,10 @@ def test_what_is_alike_is_told_in_one_line() -> None:
     moves = [_handoff(partition, gap_ms=10 + partition, digest_owner="a", digest_former="a") for partition in (4, 2, 0)]
     handoffs.observe(_report("shard-1", *moves), T_MS)
     assert told(handoffs.completed(T_MS)) == [
-        ("partitions 0, 2, 4: shard-0 -> shard-1 (gap 10-14 ms, 9 records replayed, digests equal)", False)
+        (
+            Reason.PARTITION_MOVED,
+            "Partitions 0, 2, 4 moved from shard-0 to shard-1 (gap 10-14 ms, 9 records replayed, digests equal)",
+        )
     ]
 
 

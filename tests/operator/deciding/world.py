@@ -13,6 +13,7 @@ from swapstats_core.wire import Held, SnapshotQuery, Subjects, decode_query
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.ownership import Intent, Ownership
 from swapstats_operator.deciding.ports import Line, Superseded, Unavailable, World
+from swapstats_operator.deciding.reasons import Reason
 
 INSTANCE = "demo"
 SUBJECTS = Subjects(INSTANCE)
@@ -140,7 +141,7 @@ class Town:
     def begin(self, assignment: Assignment | None = None, policy: Policy = POLICY) -> Ownership:
         world = World(self.truth, self.copy, self.connect, self.clock)
         first = assignment or initial(policy.partitions)
-        self.ownership = Ownership(INSTANCE, policy, first, world, self.intents.values, self.say, self.recorded.extend)
+        self.ownership = Ownership(INSTANCE, policy, first, world, self.intents.values, self.tell, self.recorded.extend)
         self.ownership.publish(first)
         return self.ownership
 
@@ -154,7 +155,7 @@ class Town:
         del self.shards[name]
         self.ownership.died(name)
 
-    def say(self, text: str, *, bad: bool = False) -> None:
+    def tell(self, reason: Reason, text: str, *, bad: bool = False) -> None:
         (self.alarms if bad else self.said).append(text)
 
     @property

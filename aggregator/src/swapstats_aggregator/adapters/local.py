@@ -115,6 +115,8 @@ class LocalSnapshots:
             for folder in self._folder.iterdir():
                 if folder.stat().st_mtime < now_s - _FORGOTTEN_S:
                     shutil.rmtree(folder, ignore_errors=True)
+        except FileNotFoundError:
+            return  # nothing was kept here yet, or another process has just tidied up
         except OSError as error:
             self._say(partition, error)
 

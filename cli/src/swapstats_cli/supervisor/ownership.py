@@ -21,6 +21,7 @@ from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.nats import open_line
 from swapstats_operator.deciding.ownership import Intent, Ownership
 from swapstats_operator.deciding.ports import Say, Unavailable, World
+from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.deciding.redis import RedisCopy, connect
 from swapstats_operator.deciding.truth import TruthError, begin
 from swapstats_settings.clock import SystemClock
@@ -40,6 +41,10 @@ async def owning(
     ``resource`` is the embedded one. ``redis_ready`` is waited for: Redis may be ahead of an old data directory's file.
     """
     stores, name = resource.spec.stores, resource.metadata.name
+
+    def tell(_: Reason, text: str, *, bad: bool = False) -> None:
+        say(text, bad=bad)
+
     copy, truth = RedisCopy(connect(stores.redis), Keys(stores.redis.prefix, name)), AssignmentFile(data.assignment)
     world = World(truth, copy, partial(open_line, NatsAccess.of(stores.nats)), SystemClock())
     try:
@@ -48,7 +53,9 @@ async def owning(
             say("there was a run before: the shards go on from its snapshots")
         first = before or initial(resource.spec.source.topic.partitions)
         await _store(truth, first)
-        yield Ownership(name, Policy.of(resource.spec), first, world, intents, say, partial(append, data.handoffs, say))
+        yield Ownership(
+            name, Policy.of(resource.spec), first, world, intents, tell, partial(append, data.handoffs, say)
+        )
     finally:
         await copy.close()
 

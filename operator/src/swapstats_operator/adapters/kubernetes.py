@@ -13,18 +13,21 @@ from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.dynamic import DynamicClient
 
-from swapstats_operator.cluster import Key, Manifest, Refused
+from swapstats_operator.cluster import Foreign, Key, Manifest, Refused
 from swapstats_operator.crd import GROUP, VERSION
 from swapstats_operator.deciding.ports import Unavailable
 from swapstats_operator.manifests.monitoring import GROUP_VERSION as MONITORING
 from swapstats_operator.manifests.monitoring import KINDS as MONITORS
-from swapstats_operator.manifests.names import MANAGER
+from swapstats_operator.manifests.names import MANAGER, controller_of
 
+_APPLY: Final = "application/apply-patch+yaml"
 _PLURALS: Final = {"NetworkPolicy": "networkpolicies"}
 """Where it isn't the kind with an s."""
 _TIMEOUT_S: Final = 10.0
 _TRY_AGAIN: Final = frozenset({0, 409, 429, 500, 502, 503, 504})
 _STATUS: Final = "status"
+_NEW: Final = "1"
+"""A resourceVersion that no object has. An apply that names it creates the object, or is refused (409): as one step."""
 
 
 class KubernetesCluster:
@@ -33,11 +36,42 @@ class KubernetesCluster:
     def __init__(self, api: client.ApiClient) -> None:
         self._client = DynamicClient(api)  # type: ignore[no-untyped-call]  # kubernetes has no types there
 
-    async def apply(self, manifest: Manifest) -> str:
+    async def apply(self, manifest: Manifest, uid: str | None) -> str:
         metadata = manifest["metadata"]
         path = _path(manifest["apiVersion"], manifest["kind"], metadata["namespace"], metadata["name"])
+        if uid is not None:
+            return await self._correct(path, manifest, uid)
         try:
-            applied = await self._ask("patch", path, manifest, "application/apply-patch+yaml", force_conflicts=True)
+            created = await self._ask(
+                "patch", path, _with(manifest, resourceVersion=_NEW), _APPLY, force_conflicts=True
+            )
+        except _AbsentError as error:  # the namespace or the kind is gone
+            raise Refused(str(error)) from error
+        except Unavailable as error:
+            if not _is(error, 409):
+                raise
+            return await self._correct(path, manifest, await self._own(path, manifest))
+        version: str = created["metadata"]["resourceVersion"]
+        return version
+
+    async def _own(self, path: str, manifest: Manifest) -> str:
+        """Uid of the object that is there. Raises Foreign if it isn't the manifest's controller's."""
+        try:
+            found = await self._ask("get", path)
+        except _AbsentError as error:
+            raise Unavailable(f"the API server: {error}") from error  # created at the next try
+        wanted, controller = controller_of(manifest), controller_of(found)
+        assert wanted is not None, "all manifests have a controller"
+        if controller is None or controller["uid"] != wanted["uid"]:
+            raise Foreign(_foreign(manifest, controller, wanted))
+        uid: str = found["metadata"]["uid"]
+        return uid
+
+    async def _correct(self, path: str, manifest: Manifest, uid: str) -> str:
+        """Apply to this very object."""
+        manifest = _with(manifest, uid=uid)
+        try:
+            applied = await self._ask("patch", path, manifest, _APPLY, force_conflicts=True)
         except Refused as error:
             if not _is(error, 422):
                 raise
@@ -47,7 +81,7 @@ class KubernetesCluster:
                 applied = await self._ask("patch", path, manifest, "application/merge-patch+json")
             except _AbsentError:
                 raise error from None
-        except _AbsentError as error:  # the namespace or the kind is gone
+        except _AbsentError as error:
             raise Refused(str(error)) from error
         version: str = applied["metadata"]["resourceVersion"]
         return version
@@ -144,6 +178,25 @@ async def _asking() -> AsyncIterator[None]:
         if error.status in _TRY_AGAIN:
             raise Unavailable(f"the API server: {text}") from error
         raise Refused(text) from error
+
+
+def _with(manifest: Manifest, **metadata: str) -> Manifest:
+    return manifest | {"metadata": manifest["metadata"] | metadata}
+
+
+def _foreign(manifest: Manifest, controller: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> str:
+    """What a person must know of an object that is in the way."""
+    kind, name = manifest["kind"], manifest["metadata"]["name"]
+    if controller is not None and (controller["kind"], controller["name"]) == (wanted["kind"], wanted["name"]):
+        return (
+            f"The {kind} {name} belongs to an earlier {wanted['kind']} resource of the same name. Kubernetes is about "
+            f"to remove it, and then it is made anew; if it stays, delete it: kubectl delete {kind.lower()} {name}"
+        )
+    whose = "to nobody" if controller is None else f"to the {controller['kind']} {controller['name']}"
+    return (
+        f"The {kind} {name} is there already and belongs {whose}, so it is left as it is. Remove it if nobody needs it "
+        f"(kubectl delete {kind.lower()} {name}), or give the {wanted['kind']} resource another name"
+    )
 
 
 def _is(error: Exception, status: int) -> bool:

@@ -9,6 +9,7 @@ from swapstats_core.ownership import Assignment
 from swapstats_core.wire import rfc3339
 from swapstats_core.words import held, ranges, seconds
 from swapstats_operator.deciding.handoffs import HandoffStatus
+from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.deciding.status import Condition, ConditionType, MemberStatus, RolloutStatus
 
 STALE_SNAPSHOT_INTERVALS = 10
@@ -23,7 +24,7 @@ class Facts:
     ``unserved``: partitions whose owner doesn't say that it serves, without those that just change hands.
     ``settled`` as the decider says it. ``deciding_problem`` and ``publishing_problem``: why nothing is decided, or
     Redis doesn't have it.
-    ``file_problem``: why the resource isn't in force as it is now.
+    ``file_problem``: why the resource isn't in force as it is now; ``file_reason``: of what kind that is.
     """
 
     started: bool
@@ -40,6 +41,7 @@ class Facts:
     deciding_problem: str | None
     publishing_problem: str | None
     file_problem: str | None
+    file_reason: Reason = Reason.RESOURCE_REFUSED
 
     @property
     def stale_after_ms(self) -> int:
@@ -51,7 +53,7 @@ class Facts:
 class Finding:
     """Why a condition is as it is."""
 
-    reason: str
+    reason: Reason
     message: str
 
 
@@ -59,28 +61,34 @@ Judge = Callable[[Facts], Finding | None]
 
 
 def _starting(facts: Facts) -> Finding | None:
-    return None if facts.started else Finding("Starting", f"not ready yet: {', '.join(_not_ready(facts)) or 'soon'}")
+    if facts.started:
+        return None
+    missing = ", ".join(_not_ready(facts))
+    return Finding(Reason.STARTING, f"Not ready yet: {missing}" if missing else "Everything is there and being checked")
 
 
 def _unserved(facts: Facts) -> Finding | None:
     if not facts.unserved:
         return None
     if not facts.replicas:
-        return Finding("ScaledToZero", "no shard is wanted, so nothing is served")
-    return Finding("PartitionsNotServed", f"partitions {ranges(facts.unserved)} have no owner that serves them")
+        return Finding(Reason.SCALED_TO_ZERO, "The resource wants no shard (shards.replicas: 0), so nothing is served")
+    return Finding(Reason.PARTITIONS_NOT_SERVED, f"No shard serves partitions {ranges(facts.unserved)}")
 
 
 def _api_down(facts: Facts) -> Finding | None:
     api = [name for name in facts.down if name.startswith("api")]
-    return Finding("ApiNotReady", f"{', '.join(api)}: not ready") if api else None
+    return Finding(Reason.API_NOT_READY, f"The API isn't ready: {', '.join(api)}") if api else None
 
 
 def _rolling(facts: Facts) -> Finding | None:
     rollout = facts.rollout
     if rollout is None or rollout.stalled is not None:
         return None
-    now = "about to begin" if rollout.current is None else f"now {rollout.current}"
-    return Finding("Rolling", f"{rollout.reason}: {rollout.done} of {rollout.total} shards done, {now}")
+    now = "the next one is about to begin" if rollout.current is None else f"{rollout.current} is being replaced"
+    return Finding(
+        Reason.ROLLING,
+        f"Shards are being replaced ({rollout.reason}): {rollout.done} of {rollout.total} are done, {now}",
+    )
 
 
 def _scaling(facts: Facts) -> Finding | None:
@@ -91,27 +99,30 @@ def _scaling(facts: Facts) -> Finding | None:
     missing = facts.replicas - sum(member.wanted for member in facts.members)
     if not leaving and not coming and missing <= 0:
         return None
-    told = [f"{', '.join(coming)}: starting"] if coming else []
-    told += [f"{', '.join(leaving)}: to be emptied and stopped"] if leaving else []
-    return Finding("Scaling", f"to {facts.replicas} shards; {'; '.join(told) or 'about to start'}")
+    told = [f"starting: {', '.join(coming)}"] if coming else []
+    told += [f"to be emptied and stopped: {', '.join(leaving)}"] if leaving else []
+    return Finding(
+        Reason.SCALING,
+        f"The number of shards becomes {facts.replicas}; {'; '.join(told) or 'the first step is about to start'}",
+    )
 
 
 def _moving(facts: Facts) -> Finding | None:
     if facts.assignment is None:
         return None
     moves = [
-        f"{number} ({entry.owner} -> {entry.next})"
+        f"{number} (from {entry.owner} to {entry.next})"
         for number, entry in enumerate(facts.assignment.partitions)
         if entry.phase == "warming"
     ]
-    return Finding("Moving", f"partitions on the move: {', '.join(moves)}") if moves else None
+    return Finding(Reason.MOVING, f"Partitions are moving: {', '.join(moves)}") if moves else None
 
 
 def _settling(facts: Facts) -> Finding | None:
     if facts.settled or any(judge(facts) is not None for judge in (_starting, _rolling, _scaling, _moving)):
         return None
     away = [member.name for member in facts.members if member.state != "ready"]
-    return Finding("Settling", f"waiting for {', '.join(away)}" if away else "partitions are being placed")
+    return Finding(Reason.SETTLING, f"Waiting for {', '.join(away)}" if away else "Partitions are being placed")
 
 
 def _digests(facts: Facts) -> Finding | None:
@@ -120,43 +131,43 @@ def _digests(facts: Facts) -> Finding | None:
         return None
     last = wrong[-1]
     return Finding(
-        "DigestsDiffer",
-        f"{len(wrong)} handoffs of late ended with another state than they began with; the newest: partition "
-        f"{last.partition}, {last.former} -> {last.owner}, epoch {last.epoch}, offset {last.offset}. "
-        "Compare with the topic: swapstats verify",
+        Reason.DIGESTS_DIFFER,
+        f"{len(wrong)} recent handoffs ended with another state than they began with; the newest one: partition "
+        f"{last.partition}, from {last.former} to {last.owner}, epoch {last.epoch}, offset {last.offset}. "
+        "Compare the state with the topic: swapstats verify",
     )
 
 
 def _undecided(facts: Facts) -> Finding | None:
-    return None if facts.deciding_problem is None else Finding("NotDeciding", facts.deciding_problem)
+    return None if facts.deciding_problem is None else Finding(Reason.NOT_DECIDING, facts.deciding_problem)
 
 
 def _unpublished(facts: Facts) -> Finding | None:
     if facts.publishing_problem is None:
         return None
-    return Finding("NotPublished", f"redis doesn't have the assignment: {facts.publishing_problem}")
+    return Finding(Reason.NOT_PUBLISHED, f"Redis doesn't have the newest assignment: {facts.publishing_problem}")
 
 
 def _shards_down(facts: Facts) -> Finding | None:
     down = [f"{member.name} is {member.state}" for member in facts.members if member.state in {"down", "silent"}]
-    return Finding("ShardsDown", "; ".join(down)) if down else None
+    return Finding(Reason.SHARDS_DOWN, "; ".join(down)) if down else None
 
 
 def _parts_down(facts: Facts) -> Finding | None:
     if not facts.started or not facts.down:
         return None
-    return Finding("PartsDown", f"not ready: {', '.join(facts.down)}")
+    return Finding(Reason.PARTS_DOWN, f"These parts aren't ready: {', '.join(facts.down)}")
 
 
 def _stalled(facts: Facts) -> Finding | None:
     if facts.rollout is None or facts.rollout.stalled is None:
         return None
-    return Finding("RolloutStalled", facts.rollout.stalled)
+    return Finding(Reason.ROLLOUT_STALLED, facts.rollout.stalled)
 
 
 def _reported(facts: Facts) -> Finding | None:
     told = [f"{member.name}: {', '.join(member.degraded)}" for member in facts.members if member.degraded]
-    return Finding("ShardsDegraded", "; ".join(told)) if told else None
+    return Finding(Reason.SHARDS_DEGRADED, "; ".join(told)) if told else None
 
 
 def _snapshots(facts: Facts) -> Finding | None:
@@ -164,10 +175,17 @@ def _snapshots(facts: Facts) -> Finding | None:
     if age_ms is None or age_ms <= facts.stale_after_ms:
         return None
     return Finding(
-        "SnapshotsOld",
-        f"the oldest newest snapshot is {seconds(age_ms / 1000)} old; from {seconds(facts.stale_after_ms / 1000)} "
-        "a restart has much to replay",
+        Reason.SNAPSHOTS_OLD,
+        f"{_oldest_snapshot(facts, age_ms)} is {seconds(age_ms / 1000)} old (limit "
+        f"{seconds(facts.stale_after_ms / 1000)}): a restart would replay a lot",
     )
+
+
+def _oldest_snapshot(facts: Facts, age_ms: int) -> str:
+    """Whose snapshot that is, as far as the members tell."""
+    owned = (work for member in facts.members for work in member.partitions if work.role == "owner")
+    number = next((work.partition for work in owned if work.snapshot_age_ms == age_ms), None)
+    return "The newest snapshot of a partition" if number is None else f"The newest snapshot of partition {number}"
 
 
 def _rebuilding(facts: Facts) -> Finding | None:
@@ -180,8 +198,8 @@ def _rebuilding(facts: Facts) -> Finding | None:
     if not shares:
         return None
     return Finding(
-        "Rebuilding",
-        f"snapshots were lost: partitions {ranges(tuple(sorted(shares)))} are rebuilt from the broker's records, "
+        Reason.REBUILDING,
+        f"Snapshots were lost: partitions {ranges(tuple(sorted(shares)))} are rebuilt from the broker's records, "
         f"{min(shares.values()):.0%} of them read; until then their windows lack the rest",
     )
 
@@ -193,11 +211,11 @@ def _held(facts: Facts) -> Finding | None:
         for work in member.partitions
         if work.held is not None and work.role == "owner"
     ]
-    return Finding("HeldByFutureRecord", ". ".join(told)) if told else None
+    return Finding(Reason.HELD_BY_FUTURE_RECORD, ". ".join(told)) if told else None
 
 
 def _file(facts: Facts) -> Finding | None:
-    return None if facts.file_problem is None else Finding("ResourceRefused", facts.file_problem)
+    return None if facts.file_problem is None else Finding(facts.file_reason, facts.file_problem)
 
 
 CHAINS: dict[ConditionType, tuple[Judge, ...]] = {
@@ -219,9 +237,9 @@ CHAINS: dict[ConditionType, tuple[Judge, ...]] = {
 }
 """Per condition what may be found. For Ready that is what is missing, for the others what holds."""
 _PEACE: dict[ConditionType, Finding] = {
-    "Ready": Finding("Serving", "every partition is served"),
-    "Progressing": Finding("Settled", "nothing is on the move"),
-    "Degraded": Finding("Healthy", "nothing is wrong"),
+    "Ready": Finding(Reason.SERVING, "Every partition is served"),
+    "Progressing": Finding(Reason.SETTLED, "Nothing is changing"),
+    "Degraded": Finding(Reason.HEALTHY, "Nothing is wrong"),
 }
 
 

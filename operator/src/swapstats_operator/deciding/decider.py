@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
+import msgspec
+
 from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.planning import Decision, Member, Memory, Observed, Policy, plan
 from swapstats_operator.deciding.ports import Truth, Unavailable
+from swapstats_operator.deciding.reasons import Reason
 
 INTERVAL_S = 0.1
 NOTED_AFTER_MS = 5_000
@@ -37,8 +40,8 @@ class Surroundings(Protocol):
         """Of its owner, because another shard is about to restore the partition. Raises `Unavailable`."""
         ...
 
-    def say(self, text: str, *, bad: bool = False) -> None:
-        """Tell people."""
+    def tell(self, reason: Reason, text: str, *, bad: bool = False) -> None:
+        """Tell people; see `ports.Tell`."""
         ...
 
 
@@ -97,14 +100,14 @@ class Decider:
             try:
                 await self._truth.store(planned.assignment)
             except Unavailable as error:
-                self._face(f"the assignment can't be stored, so it stays as it is: {error}")
+                self._face(f"The assignment can't be stored, so it stays as it is: {error}")
                 return
             before, self.assignment = self.assignment, planned.assignment
             around.publish(planned.assignment)
             await self._warm(before)
         self._face(None)
-        for text, bad in told(planned.decisions):
-            around.say(text, bad=bad)
+        for reason, text in told(planned.decisions):
+            around.tell(reason, text, bad=reason is Reason.PARTITION_ORPHANED)
         self._begun = self._begun or bool(planned.decisions)
         if self._begun:  # until then everybody is only just starting
             self._note(planned.notes, now_ms)
@@ -116,7 +119,7 @@ class Decider:
         if self._blind_since_ms is None:
             self._blind_since_ms = now_ms
         if now_ms - self._blind_since_ms >= NOTED_AFTER_MS:
-            self._face("nats doesn't answer: nobody is seen, so ownership stays as it is")
+            self._face("NATS doesn't answer, so no shard can be seen, and ownership stays as it is")
 
     async def _warm(self, before: Assignment) -> None:
         """Ask for snapshots, so that the next owners have little to replay; they can do without."""
@@ -127,9 +130,9 @@ class Decider:
 
     def _face(self, problem: str | None) -> None:
         if problem is not None and problem != self.problem:
-            self._surroundings.say(problem, bad=True)
+            self._surroundings.tell(Reason.NOT_DECIDING, problem, bad=True)
         if problem is None and self.problem is not None:
-            self._surroundings.say("ownership is decided again")
+            self._surroundings.tell(Reason.DECIDING_AGAIN, "Ownership is decided again")
         self.problem = problem
 
     def _note(self, notes: Sequence[str], now_ms: int) -> None:
@@ -137,7 +140,7 @@ class Decider:
         since = {note: self._noted.get(note, now_ms) for note in notes}
         for note, since_ms in since.items():
             if now_ms - since_ms >= NOTED_AFTER_MS and note not in self._told_notes:
-                self._surroundings.say(note)
+                self._surroundings.tell(Reason.MOVE_HINDERED, f"Not everything can be done yet: {note}")
         self._told_notes = {note for note, since_ms in since.items() if now_ms - since_ms >= NOTED_AFTER_MS}
         self._noted = since
 
@@ -157,23 +160,31 @@ def is_calm(assignment: Assignment, members: Sequence[Member]) -> bool:
     return serving == wanted and all(entry.phase == "owned" for entry in assignment.partitions)
 
 
-def told(decisions: Sequence[Decision]) -> list[tuple[str, bool]]:
-    """The decisions as people read them, one line for all that are alike; and whether it is a bad sign."""
-    groups: dict[tuple[str, str], list[int]] = {}
+def told(decisions: Sequence[Decision]) -> list[tuple[Reason, str]]:
+    """The decisions as people read them, a sentence for all that are alike."""
+    groups: dict[tuple[PartitionAssignment, str], list[int]] = {}
     for decision in decisions:
-        groups.setdefault((_what(decision.entry), decision.why), []).append(decision.partition)
+        alike = msgspec.structs.replace(decision.entry, epoch=0)
+        groups.setdefault((alike, decision.why), []).append(decision.partition)
     return [
-        (f"partition{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}: {what}, because {why}", bad)
-        for (what, why), numbers in groups.items()
-        for bad in [what.startswith("without")]
+        (reason, f"{_subject(numbers)} {what}, because {why}")
+        for (entry, why), numbers in groups.items()
+        for reason, what in [_what(entry, "is" if len(numbers) == 1 else "are")]
     ]
 
 
-def _what(entry: PartitionAssignment) -> str:
+def _subject(numbers: Sequence[int]) -> str:
+    return f"Partition{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+
+
+def _what(entry: PartitionAssignment, are: str) -> tuple[Reason, str]:
     match entry.phase:
         case "owned":
-            return f"{entry.owner} shall own"
+            return Reason.PARTITION_ASSIGNED, f"{are} assigned to {entry.owner}"
         case "warming":
-            return f"{entry.next} shall warm up, to follow {entry.owner}"
+            return Reason.PARTITION_WARMING, f"{are} being loaded by {entry.next}, which will follow {entry.owner}"
         case "orphaned":
-            return f"without an owner until {entry.owner} is back or another takes over"
+            return (
+                Reason.PARTITION_ORPHANED,
+                f"{are} without an owner until {entry.owner} is back or another takes over",
+            )

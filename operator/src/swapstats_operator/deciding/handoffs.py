@@ -10,6 +10,7 @@ import msgspec
 
 from swapstats_core.ownership import Handoff, MemberReport
 from swapstats_core.wire import rfc3339
+from swapstats_operator.deciding.reasons import Reason
 
 KEPT = 200
 COMPLETE_AFTER_MS = 30_000
@@ -166,15 +167,19 @@ def _equal(one: str | None, other: str | None) -> bool | None:
     return None if one is None or other is None else one == other
 
 
-def told(handoffs: Sequence[HandoffStatus]) -> list[tuple[str, bool]]:
-    """The handoffs as people read them: one line for all that have their shards and their kind in common, and whether
-    it is an alarm.
-    """
+def told(handoffs: Sequence[HandoffStatus]) -> list[tuple[Reason, str]]:
+    """The handoffs as people read them: a sentence for all that have their shards and their kind in common."""
     groups: dict[tuple[object, ...], list[HandoffStatus]] = {}
     for handoff in handoffs:
         key = (handoff.former, handoff.owner, handoff.gap_by, handoff.digests_equal, handoff.refused)
         groups.setdefault(key, []).append(handoff)
-    return [(_line(group), group[0].digests_equal is False) for group in groups.values()]
+    return [(_reason(group[0]), _line(group)) for group in groups.values()]
+
+
+def _reason(handoff: HandoffStatus) -> Reason:
+    if handoff.refused:
+        return Reason.MOVE_REFUSED
+    return Reason.DIGESTS_DIFFER if handoff.digests_equal is False else Reason.PARTITION_MOVED
 
 
 def _line(group: Sequence[HandoffStatus]) -> str:
@@ -186,15 +191,21 @@ def _line(group: Sequence[HandoffStatus]) -> str:
     replayed = f"{sum(handoff.replayed for handoff in group)} records replayed"
     if first.refused:
         offsets = ", ".join(str(handoff.offset) for handoff in group)
-        return f"{what}: not moved to {first.owner}, whose state at offset {offsets} isn't {first.former}'s"
+        return (
+            f"{_capital(what)} stayed with {first.former}, because {first.owner} had another state at offset {offsets}"
+        )
     if not first.former:
-        return f"{what}: {first.owner} serves, {replayed}"
+        return f"{first.owner} serves {what} ({replayed})"
     if first.former == first.owner:
-        return f"{what}: {first.owner} serves again, in a new life ({gap}{replayed})"
+        return f"{first.owner} serves {what} again, in a new life ({gap}{replayed})"
     if first.gap_by != "released":
-        return f"{what}: {first.owner} took over from {first.former}, which was gone ({gap}{replayed})"
+        return f"{first.owner} took {what} over from {first.former}, which was gone ({gap}{replayed})"
     digests = {True: "digests equal", False: "DIGESTS DIFFER", None: "digests not known"}[first.digests_equal]
-    return f"{what}: {first.former} -> {first.owner} ({gap}{replayed}, {digests})"
+    return f"{_capital(what)} moved from {first.former} to {first.owner} ({gap}{replayed}, {digests})"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _span(values: Sequence[int]) -> str:

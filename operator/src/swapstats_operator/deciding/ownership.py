@@ -11,8 +11,9 @@ from swapstats_core.planning import Member, Policy
 from swapstats_core.wire import SnapshotQuery, Subjects, encode
 from swapstats_operator.deciding.decider import Decider
 from swapstats_operator.deciding.handoffs import Handoffs, HandoffStatus, told
-from swapstats_operator.deciding.ports import Say, World
+from swapstats_operator.deciding.ports import Tell, World
 from swapstats_operator.deciding.publication import Publication
+from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.deciding.roll import Roll
 from swapstats_operator.deciding.rollcall import RollCall
 
@@ -42,7 +43,7 @@ class Ownership:
         assignment: Assignment,
         world: World,
         intents: Callable[[], Iterable[Intent]],
-        say: Say,
+        tell: Tell,
         record: Callable[[Sequence[HandoffStatus]], None],
     ) -> None:
         self.roll = Roll()
@@ -50,11 +51,11 @@ class Ownership:
         self._subjects = Subjects(instance)
         self._clock = world.clock
         self._intents = intents
-        self._say = say
+        self._tell = tell
         self._record = record
         self._told: dict[str, object] = {}
-        self._calls = RollCall(self.roll, self._subjects, world.connect, world.clock.now_ms, self._heard, say)
-        self.publication = Publication(world.copy, self._announce, say)
+        self._calls = RollCall(self.roll, self._subjects, world.connect, world.clock.now_ms, self._heard, tell)
+        self.publication = Publication(world.copy, self._announce, tell)
         self.decider = Decider(policy, assignment, world.truth, self)
 
     async def run(self) -> None:
@@ -108,9 +109,9 @@ class Ownership:
         """Of its owner. Raises `Unavailable`."""
         await self._calls.send(self._subjects.query(partition), encode(SnapshotQuery()))
 
-    def say(self, text: str, *, bad: bool = False) -> None:
+    def tell(self, reason: Reason, text: str, *, bad: bool = False) -> None:
         """Tell people."""
-        self._say(text, bad=bad)
+        self._tell(reason, text, bad=bad)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -146,7 +147,7 @@ class Ownership:
 
     def _tell_handoffs(self) -> None:
         completed = self.handoffs.completed(self._clock.now_ms())
-        for line, alarm in told(completed):
-            self._say(line, bad=alarm)
+        for reason, line in told(completed):
+            self._tell(reason, line, bad=reason is not Reason.PARTITION_MOVED)
         if completed:
             self._record(completed)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from swapstats_core.ownership import Assignment
+from swapstats_operator.deciding.reasons import Reason
 
 
 class Unavailable(Exception):  # noqa: N818 - reads as what it is
@@ -82,6 +83,12 @@ class World:
     copy: Copy
     connect: Connect
     clock: Clock
+
+
+class Tell(Protocol):
+    """Tells people what has happened, in a sentence, and machines of what kind it is; ``bad``: it needs attention."""
+
+    def __call__(self, reason: Reason, text: str, /, *, bad: bool = False) -> None: ...
 
 
 class Say(Protocol):

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from swapstats_core.ownership import Assignment
-from swapstats_operator.deciding.ports import Copy, Say, Unavailable
+from swapstats_operator.deciding.ports import Copy, Tell, Unavailable
+from swapstats_operator.deciding.reasons import Reason
 
 RETRY_S = 0.1
 CHECK_INTERVAL_S = 2.0
@@ -21,10 +22,10 @@ class Publication:
     and `deliver` raise `Superseded` when the copy has a higher revision than what was offered.
     """
 
-    def __init__(self, copy: Copy, announce: Callable[[bytes], Awaitable[None]], say: Say) -> None:
+    def __init__(self, copy: Copy, announce: Callable[[bytes], Awaitable[None]], tell: Tell) -> None:
         self._copy = copy
         self._announce = announce
-        self._say = say
+        self._tell = tell
         self._offered: Assignment | None = None
         self._stored: Assignment | None = None
         self._news = asyncio.Event()
@@ -60,14 +61,17 @@ class Publication:
         except Unavailable as error:
             self._stored = None
             if self._problem is None:
-                self._say(f"the assignment can't be brought to redis, it is tried again and again ({error})", bad=True)
+                text = f"The assignment can't be brought to Redis; it is tried again and again ({error})"
+                self._tell(Reason.NOT_PUBLISHED, text, bad=True)
             self._problem = str(error)
             return
         self._stored = assignment
         if lost:
-            self._say("redis had lost the assignment: it was written again", bad=True)
+            self._tell(Reason.ASSIGNMENT_RESTORED, "Redis had lost the assignment; it was written again", bad=True)
         if self._problem is not None:
             self._problem = None
-            self._say(f"redis has the assignment (revision {assignment.revision})")
+            self._tell(
+                Reason.PUBLISHED_AGAIN, f"Redis has the newest assignment again (revision {assignment.revision})"
+            )
         with suppress(Unavailable):  # the shards look by themselves now and then, and the next check announces again
             await self._announce(str(assignment.revision).encode())

@@ -14,6 +14,7 @@ from swapstats_core.wire import CURRENT_WITHIN_MS, rfc3339
 from swapstats_operator.deciding.conditions import Conditions, Facts
 from swapstats_operator.deciding.handoffs import Handoffs
 from swapstats_operator.deciding.ownership import Intent, Ownership
+from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.deciding.status import AssignmentStatus, MemberStatus, RolloutStatus, Status, WorkStatus
 
 READY = "ready"
@@ -48,6 +49,7 @@ class View:
     intents: tuple[Intent, ...]
     rollout: RolloutStatus | None
     file_problem: str | None
+    file_reason: Reason = Reason.RESOURCE_REFUSED
     deciding_problem: str | None = None
     """Why there is no ownership, if there should be."""
 
@@ -79,6 +81,7 @@ def status(view: View, ownership: Ownership | None, conditions: Conditions, now_
         deciding_problem=view.deciding_problem if ownership is None else ownership.decider.problem,
         publishing_problem=None if ownership is None else ownership.publication.problem,
         file_problem=view.file_problem,
+        file_reason=view.file_reason,
     )
     return Status(
         name=view.name,

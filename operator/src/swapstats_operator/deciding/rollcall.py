@@ -9,13 +9,16 @@ import msgspec
 
 from swapstats_core.ownership import MemberReport, decode_report
 from swapstats_core.wire import Subjects
-from swapstats_operator.deciding.ports import Connect, Line, Say, Unavailable
+from swapstats_operator.deciding.ports import Connect, Line, Tell, Unavailable
+from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.deciding.roll import Roll
 
 INTERVAL_S = 0.1
 RETRY_S = 0.25
 DEAF_AFTER_S = 2.0
 """A line on which not even the own echo comes back for this long is replaced."""
+COMPLAIN_EVERY_S = 60.0
+"""Whoever sends garbage sends a lot of it: it is told once, and then how much more there was."""
 
 
 class RollCall:
@@ -31,15 +34,17 @@ class RollCall:
         connect: Connect,
         clock_ms: Callable[[], int],
         took: Callable[[MemberReport], None],
-        say: Say,
+        tell: Tell,
     ) -> None:
         self._roll = roll
         self._subjects = subjects
         self._connect = connect
         self._clock_ms = clock_ms
         self._took = took
-        self._say = say
-        self._complaint = ""
+        self._tell = tell
+        self._complained_ms: int | None = None
+        self._unread = 0
+        """Reports that couldn't be read since the last complaint."""
         self._line: Line | None = None
 
     async def run(self) -> None:
@@ -81,12 +86,16 @@ class RollCall:
         try:
             report = decode_report(payload)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._complain(f"a shard's report can't be read: {error}")
+            self._complain(str(error), now_ms)
             return
         if self._roll.hear(report, now_ms):
             self._took(report)
 
-    def _complain(self, complaint: str) -> None:
-        if complaint != self._complaint:
-            self._complaint = complaint
-            self._say(complaint, bad=True)
+    def _complain(self, why: str, now_ms: int) -> None:
+        self._unread += 1
+        if self._complained_ms is not None and now_ms - self._complained_ms < COMPLAIN_EVERY_S * 1000:
+            return
+        what = "A report" if self._unread == 1 else f"{self._unread} reports"
+        text = f"{what} of shards can't be read, and nothing is concluded from such a report. The newest one: {why}"
+        self._tell(Reason.REPORTS_UNREADABLE, text, bad=True)
+        self._complained_ms, self._unread = now_ms, 0

@@ -6,11 +6,13 @@ from typing import Any, Final
 
 from swapstats_operator.cluster import Key, Manifest
 from swapstats_operator.manifests.names import HTTP, selector
-from swapstats_operator.manifests.pods import SPEC, pod_template, port, probes
+from swapstats_operator.manifests.pods import SPEC, pod_template, port, probes, requests
 from swapstats_operator.revision import Revision
 
 _API_GRACE_S: Final = 45
 _RECORDER_GRACE_S: Final = 45
+_API_LEAST: Final = {"cpu": "50m", "memory": "128Mi"}
+_RECORDER_LEAST: Final = {"cpu": "50m", "memory": "256Mi"}
 _LEAVE_S: Final = 5
 """How long a pod that ends goes on to serve: proxies and clients need a moment to learn that it does."""
 _API_PORT: Final = 8080
@@ -28,7 +30,7 @@ def api_template(key: Key, name: str, revision: Revision) -> Manifest:
         "image": revision.images.api,
         "args": ["--spec", SPEC, "--host", "0.0.0.0", "--port", str(number)],  # noqa: S104 - the pod's own
         "ports": [port(number)],
-        "resources": revision.resource["spec"]["api"].get("resources", {}),
+        "resources": requests(revision.resource["spec"]["api"].get("resources", {}), _API_LEAST),
         "lifecycle": {"preStop": {"sleep": {"seconds": _LEAVE_S}}},
         **probes(),
     }
@@ -43,7 +45,7 @@ def recorder_template(key: Key, name: str, revision: Revision) -> Manifest:
         "command": ["python", "-P", "-m", "swapstats_aggregator.recorder"],
         "args": ["--spec", SPEC, "--http-host", "0.0.0.0", "--http-port", str(HTTP)],  # noqa: S104 - the pod's own
         "ports": [port(HTTP)],
-        "resources": revision.resource["spec"]["recorder"].get("resources", {}),
+        "resources": requests(revision.resource["spec"]["recorder"].get("resources", {}), _RECORDER_LEAST),
         **probes(),
     }
     secrets = ("source.", "stores.clickhouse.")

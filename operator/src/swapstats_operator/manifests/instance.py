@@ -17,6 +17,7 @@ from swapstats_operator.manifests.pods import (
     disruption_budget,
     health_service,
     network_policy,
+    ports_of,
     service,
 )
 from swapstats_operator.revision import Revision, encode_revision, named
@@ -39,10 +40,6 @@ def config_map(key: Key, owner: Mapping[str, Any], name: str, revision: Revision
     return base | {"immutable": True, "data": {RESOURCE_KEY: read, REVISION_KEY: encode_revision(revision).decode()}}
 
 
-def _policy(make: Make, key: Key, component: str) -> Manifest:
-    return make(component, "networking.k8s.io/v1", "NetworkPolicy", f"{key.name}-{component}")
-
-
 def _budget(make: Make, key: Key, component: str) -> Manifest:
     return make(component, "policy/v1", "PodDisruptionBudget", f"{key.name}-{component}")
 
@@ -55,19 +52,28 @@ def instance(
     revision: Revision,
     replicas: int,
     *,
+    before: Revision | None = None,
     monitors: Collection[str],
 ) -> Iterator[Manifest]:
     """Every object. ``spec`` says how many and how they are run, ``revision`` what; ``replicas``: shards to have now.
-    ``monitors``: which of `monitoring.KINDS`.
+    ``before``: what pods may still have. ``monitors``: which of `monitoring.KINDS`.
 
     Order: what pods need comes first.
     """
     make = partial(owned, key, owner)
+    revisions = [revision] if before is None else [revision, before]
+
+    def policy(component: str, port: int, *sections: str) -> Manifest:
+        base = make(component, "networking.k8s.io/v1", "NetworkPolicy", f"{key.name}-{component}")
+        network = spec.network
+        reached = ports_of(sections, revisions).union(network.egress_ports) if network.egress == "stores" else None
+        return network_policy(base, key, component, [port], reached)
+
     yield config_map(key, owner, name, revision)
     yield make("instance", "v1", "ServiceAccount", key.name) | {"automountServiceAccountToken": False}
 
     yield health_service(make("shard", "v1", "Service", f"{key.name}-shards"), key, "shard")
-    yield network_policy(_policy(make, key, "shard"), key, "shard", [HTTP])
+    yield policy("shard", HTTP, "source", "redis", "nats")
     yield disruption_budget(_budget(make, key, "shard"), key, "shard")
     stateful_set = make("shard", "apps/v1", "StatefulSet", f"{key.name}-shard")
     yield shards.stateful_set(stateful_set, key, name, revision, replicas)
@@ -75,7 +81,7 @@ def instance(
     number = deployments.api_port(revision)
     api = f"{key.name}-api"
     yield service(make("api", "v1", "Service", api), key, "api", [("http", number)], headless=False)
-    yield network_policy(_policy(make, key, "api"), key, "api", [number])
+    yield policy("api", number, "redis", "nats")
     yield disruption_budget(_budget(make, key, "api"), key, "api")
     scaling = spec.api.autoscaling
     template = deployments.api_template(key, name, revision)
@@ -87,7 +93,7 @@ def instance(
 
     recorder = f"{key.name}-recorder"
     yield health_service(make("recorder", "v1", "Service", recorder), key, "recorder")
-    yield network_policy(_policy(make, key, "recorder"), key, "recorder", [HTTP])
+    yield policy("recorder", HTTP, "source", "clickhouse")
     template = deployments.recorder_template(key, name, revision)
     base = make("recorder", "apps/v1", "Deployment", recorder)
     yield deployments.deployment(base, key, "recorder", template, spec.recorder.replicas)

@@ -36,6 +36,11 @@ def owned(key: Key, owner: Mapping[str, Any], component: str, api_version: str, 
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata}
 
 
+def controller_of(item: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The reference to the one owner of an object that keeps it; None: nobody does."""
+    return next((each for each in item["metadata"].get("ownerReferences", ()) if each.get("controller")), None)
+
+
 def owner_reference(resource: Mapping[str, Any]) -> dict[str, Any]:
     """A resource as the owner of what it is made of."""
     metadata = resource["metadata"]

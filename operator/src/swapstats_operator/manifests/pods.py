@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from swapstats_operator.cluster import Key, Manifest
 from swapstats_operator.manifests.names import HTTP, RESOURCE_KEY, REVISION, labels, selector
@@ -14,6 +15,14 @@ USER: Final = 65532
 _CONFIGURATION: Final = "/etc/swapstats"
 SPEC: Final = f"{_CONFIGURATION}/{RESOURCE_KEY}"
 _SECRETS: Final = f"{_CONFIGURATION}/secrets"
+_LIMITS: Final = {"tmp": "64Mi", "state": "32Gi"}
+"""Of the folders that a pod may write, so that it can't fill its node's disk. In ``state`` is a copy of what Redis has
+of the shard's partitions: a day of 1,000 swaps a second is 3 GB over all shards.
+"""
+_DNS_PORTS: Final = (53, 5353)
+"""A policy sees the port of the DNS server's pod, which isn't its Service's everywhere."""
+_PORTS: Final = {"redis": 6379, "rediss": 6379, "nats": 4222, "tls": 4222, "http": 80, "https": 443}
+"""Of addresses that name none."""
 
 
 def pod_template(
@@ -45,7 +54,7 @@ def pod_template(
                 "items": [{"key": RESOURCE_KEY, "path": RESOURCE_KEY}],
             },
         },
-        *({"name": name, "emptyDir": {}} for name in writable),
+        *({"name": name, "emptyDir": {"sizeLimit": _LIMITS[name]}} for name in writable),
     ]
     if sources := _secret_sources(revision, secrets):
         volumes.append({"name": "secrets", "projected": {"sources": sources}})
@@ -131,16 +140,52 @@ def disruption_budget(base: Manifest, key: Key, component: str) -> Manifest:
     return base | {"spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector(key, component)}}}
 
 
-def network_policy(base: Manifest, key: Key, component: str, ports: Iterable[int]) -> Manifest:
-    """Nothing comes in but to these ports. Where it goes out to is the stores' matter."""
-    ingress = [{"ports": [{"port": number, "protocol": "TCP"} for number in ports]}]
-    return base | {
-        "spec": {
-            "podSelector": {"matchLabels": selector(key, component)},
-            "policyTypes": ["Ingress"],
-            "ingress": ingress,
-        }
+def network_policy(
+    base: Manifest, key: Key, component: str, ports: Iterable[int], reached: Collection[int] | None
+) -> Manifest:
+    """Nothing comes in but to ``ports``, and nothing goes out but to DNS servers and to the ports ``reached``; None:
+    where it goes out to isn't bounded.
+    """
+    spec: Manifest = {
+        "podSelector": {"matchLabels": selector(key, component)},
+        "policyTypes": ["Ingress"],
+        "ingress": [{"ports": [{"port": number, "protocol": "TCP"} for number in ports]}],
     }
+    if reached is not None:
+        dns = [{"port": number, "protocol": protocol} for number in _DNS_PORTS for protocol in ("UDP", "TCP")]
+        stores = [{"port": number, "protocol": "TCP"} for number in sorted(reached)]
+        spec |= {"policyTypes": ["Ingress", "Egress"], "egress": [{"ports": dns}, {"ports": stores}]}
+    return base | {"spec": spec}
+
+
+def ports_of(sections: Sequence[str], revisions: Iterable[Revision]) -> set[int]:
+    """TCP ports of the addresses in these parts of the spec: ``source``, ``redis``, ``nats``, ``clickhouse``."""
+    found = set[int]()
+    for revision in revisions:
+        spec = revision.parsed.spec
+        stores = spec.stores
+        urls = {"redis": stores.redis.url, "nats": stores.nats.url, "clickhouse": stores.clickhouse.url}
+        for section in sections:
+            if section == "source":
+                found |= {int(broker.rpartition(":")[2]) for broker in spec.source.brokers}
+            else:
+                found |= {_port(url) for url in urls[section].split(",")}
+            if section == "redis" and stores.redis.sentinel_master:
+                found.add(_PORTS["redis"])
+    return found
+
+
+def requests(given: Mapping[str, Any], least: Mapping[str, str]) -> Manifest:
+    """A container's resources: as given, with ``least`` where neither a request nor a limit is, so that the scheduler
+    knows that there is a process, and an autoscaler what its load is measured by.
+    """
+    missing = {name: amount for name, amount in least.items() if name not in given.get("limits", {})}
+    return {**given, "requests": missing | given.get("requests", {})}
+
+
+def _port(url: str) -> int:
+    parts = urlsplit(url)
+    return parts.port or _PORTS[parts.scheme]
 
 
 def _probe(path: str, *, period_s: int, failures: int) -> Manifest:

@@ -6,12 +6,13 @@ from typing import Any, Final
 
 from swapstats_operator.cluster import Key, Manifest
 from swapstats_operator.manifests.names import HTTP, selector
-from swapstats_operator.manifests.pods import SPEC, pod_template, port, probes
+from swapstats_operator.manifests.pods import SPEC, pod_template, port, probes, requests
 from swapstats_operator.revision import Revision
 
 COMPONENT: Final = "shard"
 GRACE_S: Final = 90
 """Time to hand partitions over, up to 30 s, and for final snapshots, up to 20 s; twice as much, nearly."""
+_LEAST: Final = {"cpu": "100m", "memory": "256Mi"}
 _STATE: Final = "/var/lib/swapstats"
 
 
@@ -24,7 +25,7 @@ def shard_template(key: Key, name: str, revision: Revision) -> Manifest:
         "args": [*arguments, "--http-host", "0.0.0.0", "--http-port", str(HTTP)],  # noqa: S104 - the pod's own
         "env": [{"name": "POD_INDEX", "valueFrom": index}],
         "ports": [port(HTTP)],
-        "resources": revision.resource["spec"]["shards"].get("resources", {}),
+        "resources": requests(revision.resource["spec"]["shards"].get("resources", {}), _LEAST),
         # Partitions leave before the process is told to stop, whoever ends the pod.
         "lifecycle": {"preStop": {"httpGet": {"path": "/drained", "port": "http"}}},
         **probes(),
