@@ -19,6 +19,7 @@ from swapstats_operator.adapters.kubernetes import KubernetesCluster
 from swapstats_operator.cluster import Key, Manifest, Refused
 from swapstats_operator.controller import Surface
 from swapstats_operator.crd import custom_resource_definition
+from swapstats_operator.deciding.conditions import Finding
 from swapstats_operator.deciding.ports import Superseded, Unavailable
 from swapstats_operator.handlers import Operator
 from swapstats_operator.manifests.monitoring import KINDS as MONITORS
@@ -79,8 +80,9 @@ class World:
     async def _reach(self, _: Site) -> AsyncIterator[Reached]:
         yield Reached(self.town.copy, self.town.connect)
 
-    async def _keep(self, resource: SwapStatsResource, _: Secrets) -> None:
+    async def _keep(self, resource: SwapStatsResource, _: Secrets) -> list[Finding]:
         self.topics.append(resource.spec.source.topic.name)
+        return []
 
     @asynccontextmanager
     async def operator(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -290,6 +292,23 @@ async def test_what_the_api_server_refuses_is_said(world: World) -> None:
         assert (await world.condition("Ready"))["status"] == "True", "what is there goes on"
         await world.edit({"shards": {"resources": {"requests": {"cpu": "1m"}}}})
         await until(world.settled, 60)
+
+
+async def test_nobody_says_that_a_store_answers_which_wasnt_asked(world: World) -> None:
+    async def told(message: str) -> bool:
+        return bool((await world.condition("StoresReady")).get("message") == message)
+
+    async with world.operator():
+        await world.create({**SPEC, "recorder": {"replicas": 0}})
+        await until(world.settled)
+        await until(lambda: told("redis and nats answer; nobody asks clickhouse while recorder.replicas is 0"))
+        await world.edit({"recorder": {"replicas": 1}})
+        await until(lambda: told("redis, nats and clickhouse answer"))
+        await world.edit({"shards": {"replicas": 0}})
+        await until(lambda: told("clickhouse answers; nobody asks redis and nats while shards.replicas is 0"))
+        await world.edit({"recorder": {"replicas": 0}})
+        await until(lambda: told("nobody asks the stores while shards.replicas and recorder.replicas are 0"))
+        assert (await world.condition("StoresReady"))["status"] == "False"
 
 
 async def test_it_scales(world: World) -> None:

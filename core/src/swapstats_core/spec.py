@@ -24,6 +24,7 @@ from swapstats_core.fields import (
     Duration,
     Name,
     NatsUrl,
+    Origin,
     RedisUrl,
     SecretKey,
     Usd,
@@ -258,8 +259,10 @@ class HttpApi(Section):
 
     port: int = Field(default=8080, ge=0, le=65535)
     """Port of HTTP and WebSocket; 0 picks a free one."""
-    cors_origins: list[str] = []
-    """Origins that browsers may call from; empty: none."""
+    cors_origins: list[Origin] = []
+    """Origins of pages whose scripts may read, over HTTP and WebSocket, as in ``https://app.example.com``; ``*``: any.
+    Pages of the API's own host always may, and so may what isn't a browser. Empty: nobody else.
+    """
 
 
 class WebSocketApi(Section):

@@ -324,8 +324,17 @@ class Controller:
     def _stores_condition(self, resource: SwapStatsResource, now_ms: int) -> Condition:
         assert self._conditions is not None
         trouble = next(self._stores_trouble(resource), None)
-        finding = trouble or Finding("StoresReady", "redis, nats and clickhouse answer")
+        finding = trouble or Finding("StoresReady", self._stores_asked(resource.spec))
         return self._conditions.condition("StoresReady", finding, now_ms, holds=trouble is None)
+
+    def _stores_asked(self, spec: SwapStatsSpec) -> str:
+        """Which of them answer, and which nobody asks."""
+        by_shards, by_recorder = self._owning.site is not None, spec.recorder.replicas > 0
+        if by_shards and by_recorder:
+            return "redis, nats and clickhouse answer"
+        if by_shards:
+            return "redis and nats answer; nobody asks clickhouse while recorder.replicas is 0"
+        return "clickhouse answers; nobody asks redis and nats while shards.replicas is 0"
 
     def _stores_trouble(self, resource: SwapStatsResource) -> Iterator[Finding]:
         for path, ref in secret_refs(resource.spec):
@@ -343,6 +352,8 @@ class Controller:
                 yield Finding("NatsUnavailable", "nats doesn't answer")
         elif owning.site is not None:
             yield Finding("NotChecked", "the stores are about to be asked")
+        elif not resource.spec.recorder.replicas:
+            yield Finding("NotChecked", "nobody asks the stores while shards.replicas and recorder.replicas are 0")
         recorder = self._seen.recorder
         if resource.spec.recorder.replicas and (recorder is None or not recorder.available):
             yield Finding("RecorderNotReady", "no recorder is ready: its log says whether clickhouse answers")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -16,8 +16,8 @@ _LOOK_S: Final = 120.0
 """How often topics are looked at that were well."""
 _RETRY_S: Final = 3.0
 
-Keep = Callable[[SwapStatsResource, Secrets], Awaitable[str | None]]
-"""Returns why records' times aren't bounded, if they aren't."""
+Keep = Callable[[SwapStatsResource, Secrets], Awaitable[Sequence[Finding]]]
+"""Returns what people should know of topics that can be used all the same."""
 
 
 class TopicKeeper:
@@ -55,7 +55,7 @@ class TopicKeeper:
             return
         resource, secrets = self._wanted
         try:
-            loose = await self._keep(resource, secrets)
+            remarks = await self._keep(resource, secrets)
         except Unavailable as error:
             self.ready, self.finding = False, Finding("BrokerUnavailable", str(error))
         except SecretMissing as error:
@@ -67,6 +67,5 @@ class TopicKeeper:
             kept = "has its settings" if topic.manage else "is there; its settings are somebody else's matter"
             self.ready = True
             there = f"topic {topic.name} with {topic.partitions} partitions {kept}"
-            self.finding = Finding("TopicReady", there)
-            if loose is not None:
-                self.finding = Finding("RecordTimesUnbounded", f"{there}. But {loose}")
+            reason = remarks[0].reason if remarks else "TopicReady"
+            self.finding = Finding(reason, ". But ".join([there, *(remark.message for remark in remarks)]))
