@@ -16,8 +16,8 @@ from aiokafka.errors import InvalidConfigurationError, KafkaError, PolicyViolati
 
 from swapstats_core.spec import Source, Topic
 from swapstats_operator import topics
-from swapstats_operator.topic_settings import IncrementalAlterConfigs
 from swapstats_operator.deciding.conditions import Finding
+from swapstats_operator.topic_settings import IncrementalAlterConfigs
 from swapstats_operator.topics import keep_topics
 from swapstats_settings.kafka import kafka_security
 from swapstats_settings.record_times import unbounded
