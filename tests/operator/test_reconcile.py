@@ -294,6 +294,23 @@ async def test_what_the_api_server_refuses_is_said(world: World) -> None:
         await until(world.settled, 60)
 
 
+async def test_what_the_recorder_said_when_it_ended_is_in_the_condition(world: World) -> None:
+    too_old = "ClickHouse 23.8.16.40 is too old, 24.10 or newer is needed"
+    line = msgspec.json.encode({"event": "the recorder can't go on", "level": "error", "error": too_old}).decode()
+    world.kubelet.fallen["recorder"] = f"something else\n{line}\n"
+    async with world.operator():
+        await world.create(SPEC)
+        await until(lambda: _reason(world.condition("StoresReady"), "RecorderNotReady"))
+        expected = f"no recorder is ready: the recorder can't go on: {too_old}"
+
+        async def told() -> bool:
+            return bool((await world.condition("StoresReady"))["message"] == expected)
+
+        await until(told)
+        world.kubelet.fallen.clear()
+        await until(world.settled, 60)
+
+
 async def test_nobody_says_that_a_store_answers_which_wasnt_asked(world: World) -> None:
     async def told(message: str) -> bool:
         return bool((await world.condition("StoresReady")).get("message") == message)

@@ -356,7 +356,9 @@ class Controller:
             yield Finding("NotChecked", "nobody asks the stores while shards.replicas and recorder.replicas are 0")
         recorder = self._seen.recorder
         if resource.spec.recorder.replicas and (recorder is None or not recorder.available):
-            yield Finding("RecorderNotReady", "no recorder is ready: its log says whether clickhouse answers")
+            words = next((pod.last_words for pod in self._seen.pods if pod.component == "recorder"), "")
+            why = words or "its log says whether clickhouse answers"
+            yield Finding("RecorderNotReady", f"no recorder is ready: {why}")
 
     # -- a person's wish ----------------------------------------------------------------------------------------------
 
