@@ -18,8 +18,8 @@ PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 
 
 class Kubelet:
-    """`run` until cancelled. ``held``: pods that don't get ready, by name. ``fallen``: components whose containers end at
-    once, with the end of their logs.
+    """`run` until cancelled. ``held``: pods that don't get ready, by name. ``fallen``: components whose containers end
+    at once, with the end of their logs.
     """
 
     def __init__(self, client: httpx.AsyncClient, town: Town) -> None:
