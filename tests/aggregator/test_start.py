@@ -54,8 +54,10 @@ async def until_stored(resource: SwapStatsResource, end: int) -> None:
     store = connect(redis)
     snapshots = RedisSnapshots(store, Keys(redis.prefix, resource.metadata.name), "test")
     async with asyncio.timeout(30):
-        while not any(decode_manifest(each).offset == end for each in await snapshots.manifests(PARTITION)):
-            await asyncio.sleep(0.02)  # Redis tells nobody
+        while not any(  # noqa: ASYNC110 - Redis tells nobody
+            decode_manifest(each).offset == end for each in await snapshots.manifests(PARTITION)
+        ):
+            await asyncio.sleep(0.02)
     await store.aclose()
 
 
