@@ -62,7 +62,7 @@ RUN tools/bin/pip --python /opt/swapstats/bin/python install --require-hashes --
 
 # Apache Kafka's jars, and nothing else: by Maven, or from a folder that takes the place of the stage `kafka`.
 #
-#     docker build --target devstack --build-context kafka=$HOME/.cache/swapstats/kafka-4.1.1 .
+#     docker build --target devstack --build-context kafka=$HOME/.cache/swapstats/kafka-4.1.2 .
 FROM wheels AS maven
 RUN apt-get update && apt-get install --yes --no-install-recommends maven
 COPY requirements/kafka kafka

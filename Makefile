@@ -6,7 +6,7 @@ CRDS := crds/swapstats.io_swapstats.yaml charts/swapstats/files/swapstats.io_swa
 MEMBERS := core/src aggregator/src api/src operator/src cli/src
 
 .DEFAULT_GOAL := help
-.PHONY: help install kafka kubernetes run test chaos cluster cluster-down e2e soak check lint types layers pins generated crds reference format bench lock clean
+.PHONY: help install kafka kubernetes run test chaos cluster cluster-down e2e soak check lint types layers pins audit generated crds reference format bench lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -52,7 +52,7 @@ soak: install ## The system tests with the times of real faults, and new example
 	@SWAPSTATS_LONG=1 $(BIN)/python -m pytest e2e/test_upgrade.py --timeout 1200
 	@SWAPSTATS_EXAMPLES=3000 HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest tests/core --timeout 1200
 
-check: lint types layers pins generated ## Lint, format, types, layers, pins, generated files (make -k check: go on after a finding)
+check: lint types layers pins audit generated ## Lint, format, types, layers, pins, known holes, generated files (make -k check: go on after a finding)
 
 lint: install
 	$(BIN)/ruff check
@@ -68,6 +68,9 @@ pins: install
 	$(BIN)/python requirements/lock.py --check
 	$(BIN)/python requirements/declared.py
 	$(BIN)/python requirements/kafka/fetch.py --check
+
+audit: install ## Hold the pins against the holes that are known in what they name
+	@$(BIN)/python requirements/audit.py
 
 generated: install
 	@$(BIN)/python -m swapstats_operator.crd --check $(CRDS)

@@ -12,6 +12,8 @@ from statistics import quantiles
 from typing import Any, Final
 
 import aiohttp
+import jsonpatch
+import msgspec
 
 _ASKERS: Final = 4
 _PAUSE_S: Final = 0.04
@@ -28,6 +30,15 @@ class Failure:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class Spell:
+    """How long all answers about a token were stale; ``from_s``: Unix time."""
+
+    from_s: float
+    token: str
+    lasted_s: float
+
+
 @dataclass(slots=True)
 class Clients:
     """`start`, look at what they saw, `stop`.
@@ -41,11 +52,16 @@ class Clients:
     stale: int = 0
     patches: int = 0
     reconnects: int = -1
+    spells: list[Spell] = field(default_factory=list)
+    held: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By token what the WebSocket's listener has: a state with all patches since."""
     failures: list[Failure] = field(default_factory=list)
     took_s: list[float] = field(default_factory=list)
     seen: Callable[[dict[str, Any]], None] = lambda _: None
     """Is shown each answer."""
     _tokens: list[str] = field(default_factory=list)
+    _seqs: dict[str, int] = field(default_factory=dict)
+    _stale_since_s: dict[str, float] = field(default_factory=dict)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -60,6 +76,12 @@ class Clients:
 
     def failed_since(self, since_s: float) -> list[Failure]:
         return [failure for failure in self.failures if failure.at_s >= since_s]
+
+    def stale_for_s(self, since_s: float) -> float:
+        """The longest spell that has begun since then, or goes on."""
+        now_s = time.time()
+        going_on = [Spell(from_s, token, now_s - from_s) for token, from_s in list(self._stale_since_s.items())]
+        return max((each.lasted_s for each in (*self.spells, *going_on) if each.from_s >= since_s), default=0.0)
 
     @property
     def p99_ms(self) -> float:
@@ -91,7 +113,7 @@ class Clients:
                     body = await reply.json()
                 if reply.status == 200:
                     self.answers += 1
-                    self.stale += bool(body["stale"])
+                    self._note_stale(token, began_s, is_stale=bool(body["stale"]))
                     self.took_s.append(time.time() - began_s)
                     self.seen(body)
                 else:
@@ -99,6 +121,13 @@ class Clients:
             except (aiohttp.ClientError, TimeoutError) as error:
                 self.failures.append(Failure(began_s, repr(error)))
             await asyncio.sleep(_PAUSE_S)
+
+    def _note_stale(self, token: str, at_s: float, *, is_stale: bool) -> None:
+        self.stale += is_stale
+        if is_stale:
+            self._stale_since_s.setdefault(token, at_s)
+        elif (from_s := self._stale_since_s.pop(token, None)) is not None:
+            self.spells.append(Spell(from_s, token, at_s - from_s))
 
     async def _listen(self, session: aiohttp.ClientSession) -> None:
         while not self._stopping.is_set():
@@ -111,5 +140,23 @@ class Clients:
                         message = await socket.receive(timeout=5)
                         if message.type is not aiohttp.WSMsgType.TEXT:
                             break
-                        self.patches += 1
+                        if not self._take(msgspec.json.decode(message.data, type=dict[str, Any])):
+                            break
             await asyncio.sleep(_PAUSE_S)
+
+    def _take(self, heard: dict[str, Any]) -> bool:
+        """A state replaces what is held, and a patch changes it; that one was missed is a failure. False: the API has
+        nothing to send now, and must be asked again.
+        """
+        if heard["type"] == "error":
+            return False
+        token, seq = heard["token"], int(heard["seq"])
+        if heard["type"] == "state":
+            self.held[token] = heard["state"]
+        else:
+            if seq != (before := self._seqs[token]) + 1:
+                self.failures.append(Failure(time.time(), f"{token}: patch {seq} after {before}"))
+            self.held[token] = jsonpatch.apply_patch(self.held[token], heard["patch"])
+            self.patches += 1
+        self._seqs[token] = seq
+        return True

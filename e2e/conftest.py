@@ -11,12 +11,12 @@ import pytest
 from e2e.cluster.cluster import Cluster
 from e2e.cluster.host import HostError
 from e2e.cluster.others import AnyCluster, Given, Kind
-from tests.kit.figures import figure, print_figures
+from tests.kit.figures import figure, print_figures, promise
 from tests.kit.skips import pytest_make_collect_report, pytest_runtest_makereport
 
 collect_ignore = [] if os.environ.get("SWAPSTATS_LONG") == "1" else ["test_upgrade.py"]
 """The upgrade builds the images of the release before from git's history: a part of `make soak`."""
-__all__ = ["collect_ignore", "figure", "pytest_make_collect_report", "pytest_runtest_makereport"]
+__all__ = ["collect_ignore", "figure", "promise", "pytest_make_collect_report", "pytest_runtest_makereport"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

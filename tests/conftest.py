@@ -11,12 +11,12 @@ from xdist.remote import Producer
 from xdist.scheduler import Scheduling
 
 from swapstats_cli.supervisor import servers
-from tests.kit.figures import figure, print_figures
+from tests.kit.figures import figure, print_figures, promise
 from tests.kit.kafka import ApacheKafka
 from tests.kit.skips import pytest_make_collect_report, pytest_runtest_makereport
 from tests.kit.together import TogetherScheduling, is_of_system
 
-__all__ = ["figure", "pytest_make_collect_report", "pytest_runtest_makereport"]
+__all__ = ["figure", "promise", "pytest_make_collect_report", "pytest_runtest_makereport"]
 
 # Deterministic by default: the same examples on every machine. HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

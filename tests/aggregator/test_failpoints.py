@@ -124,7 +124,7 @@ class Servers:
         redis = self.resource.spec.stores.redis
         store = redis_adapter.connect(redis)
         assignment = Assignment(self._epoch, [PartitionAssignment("shard-0", self._epoch)] * PARTITIONS)
-        await store.set(Keys(redis.prefix, "failpoints").assignment, encode(assignment))
+        await store.set(Keys(redis.prefix, self.resource.metadata.name).assignment, encode(assignment))
         await store.aclose()
 
     async def fail(self, request: str, number: int, moment: str) -> int | None:
@@ -151,7 +151,7 @@ class Servers:
         metrics, store = ShardMetrics(), redis_adapter.connect(spec.stores.redis)
         source, letters = KafkaSource(spec.source, "shard-0"), KafkaDeadLetters(spec.source, "shard-0")
         bus = nats_adapter.NatsBus(await nats_adapter.connect(spec.stores.nats, "shard-0"), metrics.bus_dropped)
-        keys = Keys(spec.stores.redis.prefix, "failpoints")
+        keys = Keys(spec.stores.redis.prefix, self.resource.metadata.name)
         ports = Ports(source, letters, redis_adapter.RedisSnapshots(store, keys, life), bus)
         await source.start()
         await letters.start()

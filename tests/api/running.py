@@ -96,7 +96,11 @@ class Socket:
 
 @contextlib.asynccontextmanager
 async def running_api(
-    site: Site, snapshots: SnapshotReader | None = None, dependencies: Sequence[Any] = (), capacity: int = 100
+    site: Site,
+    snapshots: SnapshotReader | None = None,
+    dependencies: Sequence[Any] = (),
+    capacity: int = 100,
+    cors_origins: Sequence[str] = (),
 ) -> AsyncGenerator[Api]:
     metrics = Metrics()
     memory = MemorySnapshots()
@@ -119,7 +123,7 @@ async def running_api(
     follower.subscribe(hub.on_changed, hub.on_gone)
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    server = create_server(create_app(reads, hub, metrics, dependencies=dependencies))
+    server = create_server(create_app(reads, hub, metrics, dependencies=dependencies, cors_origins=cors_origins))
     serving = asyncio.create_task(server.serve([listener]))
     background = [asyncio.create_task(follower.run()), asyncio.create_task(hub.run())]
     try:

@@ -16,6 +16,7 @@ from aiokafka.errors import InvalidConfigurationError, KafkaError, PolicyViolati
 
 from swapstats_core.spec import Source, Topic
 from swapstats_operator import topics
+from swapstats_operator.deciding.conditions import Finding
 from swapstats_operator.topic_settings import IncrementalAlterConfigs
 from swapstats_operator.topics import keep_topics
 from swapstats_settings.kafka import kafka_security
@@ -33,7 +34,7 @@ async def admin(apache_kafka: ApacheKafka) -> AsyncIterator[AIOKafkaAdminClient]
         await client.close()
 
 
-async def kept(source: Source) -> str | None:
+async def kept(source: Source) -> list[Finding]:
     async with asyncio.timeout(10):
         while True:
             try:
@@ -60,11 +61,12 @@ async def test_somebody_elses_topic_is_only_judged(
     source = Source(brokers=[apache_kafka.brokers], topic=Topic(name=name, partitions=2, manage=False))
     told = await kept(source)
     if is_bounded:
-        assert told is None
+        assert told == []
     else:
-        assert told is not None
-        assert f"topic {name} takes any record time that a producer writes" in told
-        assert "Set message.timestamp.type=LogAppendTime on the topic" in told
+        (finding,) = told
+        assert finding.reason == "RecordTimesUnbounded"
+        assert f"topic {name} takes any record time that a producer writes" in finding.message
+        assert "Set message.timestamp.type=LogAppendTime on the topic" in finding.message
 
 
 async def test_an_existing_topic_of_ours_gets_a_bound_and_keeps_its_other_settings(
@@ -74,7 +76,7 @@ async def test_an_existing_topic_of_ours_gets_a_bound_and_keeps_its_other_settin
     letters = NewTopic("ours.dead-letters", 1, 1, topic_configs=theirs)
     await admin.create_topics([NewTopic("ours", 2, 1, topic_configs=theirs), letters])
     assert await unbounded(admin, "ours") is not None
-    await kept(Source(brokers=[apache_kafka.brokers], topic=Topic(name="ours", partitions=2)))
+    assert await kept(Source(brokers=[apache_kafka.brokers], topic=Topic(name="ours", partitions=2))) == []
     async with asyncio.timeout(10):
         while await unbounded(admin, "ours") is not None:  # noqa: ASYNC110 - a broker has no event
             await asyncio.sleep(0.05)
@@ -121,3 +123,17 @@ async def test_what_a_broker_refuses_is_replaced_by_the_next_best(fault: type[Ka
     assert older.settings["retention.ms"] == "604800000"
     with pytest.raises(fault):
         await topics._manage(Choosy({"cleanup.policy": fault}), Source())
+
+
+async def test_a_topic_with_another_number_of_replicas_is_told_of_if_it_is_ours(
+    apache_kafka: ApacheKafka, admin: AIOKafkaAdminClient
+) -> None:
+    await admin.create_topics([NewTopic("thin", 2, 1), NewTopic("thin.dead-letters", 1, 1)])
+    topic = Topic(name="thin", partitions=2, replication=3)
+    told = await kept(Source(brokers=[apache_kafka.brokers], topic=topic))
+    assert [finding.reason for finding in told] == ["ReplicationDiffers"] * 2
+    assert "topic thin keeps 1 replicas of each record and source.topic.replication says 3" in told[0].message
+    assert told[0].message.endswith("set source.topic.replication: 1")
+    theirs = topic.model_copy(update={"manage": False})
+    told = await kept(Source(brokers=[apache_kafka.brokers], topic=theirs))
+    assert "ReplicationDiffers" not in {finding.reason for finding in told}

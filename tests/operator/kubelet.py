@@ -18,10 +18,13 @@ PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 
 
 class Kubelet:
-    """`run` until cancelled. ``held``: pods that don't get ready, by name."""
+    """`run` until cancelled. ``held``: pods that don't get ready, by name. ``fallen``: components whose containers end
+    at once, with the end of their logs.
+    """
 
     def __init__(self, client: httpx.AsyncClient, town: Town) -> None:
         self.held: set[str] = set()
+        self.fallen: dict[str, str] = {}
         self._client = client
         self._town = town
 
@@ -40,12 +43,18 @@ class Kubelet:
         elif "bad" in pod["spec"]["containers"][0]["image"]:
             waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
             await self._say(pod, ready=False, state={"waiting": waiting})
+        elif (words := self.fallen.get(pod["metadata"]["labels"].get(COMPONENT, ""))) is not None:
+            waiting = {"reason": "CrashLoopBackOff", "message": "back-off"}
+            terminated = {"exitCode": 1, "reason": "Error", "message": words}
+            await self._say(pod, ready=False, state={"waiting": waiting}, last={"terminated": terminated})
         elif name not in self.held:
             if (shard := _shard(pod)) and shard not in self._town.shards:
                 self._town.shards[shard] = Shard(shard, self._town.copy, self._town.clock)
             await self._say(pod, ready=True, state={"running": {}})
 
-    async def _say(self, pod: dict[str, Any], *, ready: bool, state: dict[str, Any]) -> None:
+    async def _say(
+        self, pod: dict[str, Any], *, ready: bool, state: dict[str, Any], last: dict[str, Any] | None = None
+    ) -> None:
         container = pod["spec"]["containers"][0]
         said = pod["status"].get("containerStatuses", [{}])[0]
         if said.get("ready") is ready and said.get("state", {}).keys() == state.keys():
@@ -56,7 +65,7 @@ class Kubelet:
             "phase": "Running" if ready else "Pending",
             "podIP": "10.0.0.1",
             "conditions": conditions,
-            "containerStatuses": [status | {"ready": ready, "state": state}],
+            "containerStatuses": [status | {"ready": ready, "state": state, "lastState": last or {}}],
         }
         headers = {"Content-Type": "application/merge-patch+json"}
         path = f"{PODS}/{pod['metadata']['name']}/status"

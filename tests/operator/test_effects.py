@@ -52,6 +52,12 @@ def written(path: tuple[str, ...]) -> str:
     return ".".join(steps)
 
 
+def another_item(field: FieldInfo) -> object:
+    """Of a list that is empty."""
+    kind = str(field.annotation)
+    return Skip(partition=0, offset=1) if "Skip" in kind else 7 if "int" in kind else "x"
+
+
 def changed(value: object, field: FieldInfo) -> object:
     """Another value of a field; whether it is allowed is no matter here."""
     match value:
@@ -64,7 +70,7 @@ def changed(value: object, field: FieldInfo) -> object:
         case dict():
             return {"limits": {"cpu": 1}}
         case list():
-            return [*value, Skip(partition=0, offset=1) if "Skip" in str(field.annotation) else (value or [9 if "int" in str(field.annotation) else "x"])[0]]
+            return [*value, value[0] if value else another_item(field)]
         case _:
             part = section_of(field)
             return ABSENT[part.__name__] if part is not None else 7 if "int" in str(field.annotation) else "x"

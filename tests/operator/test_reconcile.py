@@ -22,6 +22,7 @@ from swapstats_operator.adapters.kubernetes import KubernetesCluster
 from swapstats_operator.cluster import Key, Manifest, Refused
 from swapstats_operator.controller import Surface
 from swapstats_operator.crd import custom_resource_definition
+from swapstats_operator.deciding.conditions import Finding
 from swapstats_operator.deciding.ports import Superseded, Unavailable
 from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.handlers import Operator
@@ -90,8 +91,9 @@ class World:
     async def _reach(self, _: Site) -> AsyncIterator[Reached]:
         yield Reached(self.town.copy, self.town.connect)
 
-    async def _keep(self, resource: SwapStatsResource, _: Secrets) -> None:
+    async def _keep(self, resource: SwapStatsResource, _: Secrets) -> list[Finding]:
         self.topics.append(resource.spec.source.topic)
+        return []
 
     @asynccontextmanager
     async def operator(self, namespace: str = NAMESPACE) -> AsyncIterator[asyncio.Task[None]]:
@@ -321,6 +323,40 @@ async def test_a_setting_of_the_topic_is_brought_to_the_broker_and_restarts_noth
         await until(told)
         await until(world.settled)
         assert await what_runs() == before
+
+
+async def test_what_the_recorder_said_when_it_ended_is_in_the_condition(world: World) -> None:
+    too_old = "ClickHouse 23.8.16.40 is too old, 24.10 or newer is needed"
+    line = msgspec.json.encode({"event": "the recorder can't go on", "level": "error", "error": too_old}).decode()
+    world.kubelet.fallen["recorder"] = f"something else\n{line}\n"
+    async with world.operator():
+        await world.create(SPEC)
+        await until(lambda: _reason(world.condition("StoresReady"), "RecorderNotReady"))
+        expected = f"No recorder is ready: the recorder can't go on: {too_old}"
+
+        async def told() -> bool:
+            return bool((await world.condition("StoresReady"))["message"] == expected)
+
+        await until(told)
+        world.kubelet.fallen.clear()
+        await until(world.settled, 60)
+
+
+async def test_nobody_says_that_a_store_answers_which_wasnt_asked(world: World) -> None:
+    async def told(message: str) -> bool:
+        return bool((await world.condition("StoresReady")).get("message") == message)
+
+    async with world.operator():
+        await world.create({**SPEC, "recorder": {"replicas": 0}})
+        await until(world.settled)
+        await until(lambda: told("Redis and NATS answer; nobody asks ClickHouse while recorder.replicas is 0"))
+        await world.edit({"recorder": {"replicas": 1}})
+        await until(lambda: told("Redis, NATS and ClickHouse answer"))
+        await world.edit({"shards": {"replicas": 0}})
+        await until(lambda: told("ClickHouse answers; nobody asks Redis and NATS while shards.replicas is 0"))
+        await world.edit({"recorder": {"replicas": 0}})
+        await until(lambda: told("Nobody asks the stores while there are no shards and no recorder"))
+        assert (await world.condition("StoresReady"))["status"] == "False"
 
 
 async def test_it_scales(world: World) -> None:

@@ -32,6 +32,7 @@ def pod(index: int, revision: str, *, ready: bool = True, broken: str = "", term
         terminating=terminating,
         restarts=0,
         broken=broken,
+        last_words="",
     )
 
 

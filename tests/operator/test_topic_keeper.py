@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 
 from swapstats_core.spec import SwapStatsResource
+from swapstats_operator.deciding.conditions import Finding
+from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.servers import Secrets
 from swapstats_operator.topic_keeper import TopicKeeper
 
 RESOURCE = SwapStatsResource.model_validate({"metadata": {"name": "test"}, "spec": {"source": {"topic": {}}}})
 
 
-async def test_a_topic_that_takes_any_record_time_is_ready_but_that_is_said() -> None:
-    loose: str | None = "topic raw-swaps takes any record time. Set message.timestamp.type=LogAppendTime"
+async def test_a_topic_that_can_be_used_is_ready_but_what_is_odd_is_said() -> None:
+    remarks = [
+        Finding(Reason.RECORD_TIMES_UNBOUNDED, "topic raw-swaps takes any record time"),
+        Finding(Reason.REPLICATION_DIFFERS, "topic raw-swaps keeps 1 replicas"),
+    ]
     looked = asyncio.Event()
 
-    async def keep(_: SwapStatsResource, __: Secrets) -> str | None:
-        return loose
+    async def keep(_: SwapStatsResource, __: Secrets) -> list[Finding]:
+        return list(remarks)
 
     keeper = TopicKeeper(keep, looked.set)
     keeper.want(RESOURCE, {})
@@ -24,9 +29,11 @@ async def test_a_topic_that_takes_any_record_time_is_ready_but_that_is_said() ->
     try:
         await looked.wait()
         assert (keeper.ready, keeper.finding.reason) == (True, "RecordTimesUnbounded")
-        assert keeper.finding.message.endswith("Set message.timestamp.type=LogAppendTime")
+        assert keeper.finding.message.endswith(
+            "has its settings. But topic raw-swaps takes any record time. But topic raw-swaps keeps 1 replicas"
+        )
         looked.clear()
-        loose = None
+        remarks.clear()
         keeper.want(RESOURCE, {"other": None})
         await looked.wait()
         assert (keeper.ready, keeper.finding.reason) == (True, "TopicReady")

@@ -20,7 +20,7 @@ from swapstats_cli.target import resource_in
 from swapstats_core.fields import MINUTE_MS
 from swapstats_core.partition import Config
 from tests.kit.audit import wrong
-from tests.kit.figures import Figure
+from tests.kit.figures import Figure, Promise
 from tests.kit.flow import flowing
 from tests.kit.recovery import age_s, current_again, new_pid
 from tests.kit.running import LONG, PARTITIONS, TOPIC, System, clients, dev, home, wall_ms
@@ -42,8 +42,9 @@ spec:
 RATE_OF_THE_DAY = 1_000 if LONG else 116
 """Events a second: 86 or 10 million in all."""
 SHARDS = ("shard-0", "shard-1", "shard-2") if LONG else ("shard-1",)
-WITHIN_S = 5.0 if LONG else 30.0
-"""5 s are promised; a machine under other load gets more in the short form, which prints what it took."""
+PROMISED_S = 5.0
+WITHIN_S = PROMISED_S if LONG else 30.0
+"""A machine under other load gets more in the short form."""
 _WARM_EACH, _COLD_EACH = 10, 30
 _COMMON = 100
 """So many tokens trade all the time; those after them are asked for, so that the oracle isn't slow."""
@@ -97,7 +98,9 @@ def memory_gb(system: System) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e9
 
 
-async def test_a_killed_shard_is_back_in_seconds(tmp_path: Path, figure: Figure, kafka_is_installed: None) -> None:
+async def test_a_killed_shard_is_back_in_seconds(
+    tmp_path: Path, figure: Figure, promise: Promise, kafka_is_installed: None
+) -> None:
     resource, data_dir = tmp_path / "day.yaml", tmp_path / "data"
     resource.write_text(RESOURCE)
     async with dev(data_dir, resource, "--broker", "kafka"):
@@ -139,4 +142,5 @@ async def test_a_killed_shard_is_back_in_seconds(tmp_path: Path, figure: Figure,
     assert [fault for fault in readers.failed if '"code":"unavailable"' not in fault] == []
     assert readers.went_back == []
     assert faults == []
-    assert max(killed_s for killed_s, _ in took.values()) <= WITHIN_S
+    for shard, (killed_s, _) in took.items():
+        promise(f"kill -9 of {shard} with a day", killed_s, PROMISED_S, "s", bound=WITHIN_S)

@@ -14,7 +14,7 @@ import pytest
 from swapstats_cli.generate import tokens
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from tests.kit.audit import wrong
-from tests.kit.figures import Figure
+from tests.kit.figures import Figure, Promise
 from tests.kit.flow import flowing
 from tests.kit.running import LONG, PARTITIONS, System, clients, dev, home, swapstats, wall_ms
 from tests.reads.readers import Readers, reading
@@ -36,10 +36,10 @@ TOKENS = 1_000
 WARM_EACH = 10
 _WARM_RANKS = slice(50, 500)
 """Of the tokens that are asked for all the time: they trade every few seconds, and the oracle isn't slow."""
-P99_MS = 50 if LONG else 2_000
-MEDIAN_GAP_MS = 250 if LONG else 1_000
-LONGEST_GAP_MS = 1_000 if LONG else 5_000
-"""Those of the long form are promised; a machine under other load gets more in the short one, which prints them."""
+PROMISED_P99_MS, P99_MS = 50, 50 if LONG else 2_000
+PROMISED_MEDIAN_GAP_MS, MEDIAN_GAP_MS = 250, 250 if LONG else 1_000
+PROMISED_LONGEST_GAP_MS, LONGEST_GAP_MS = 1_000, 1_000 if LONG else 5_000
+"""The long form asserts what is promised; a machine under other load gets more in the short one."""
 
 
 def warm_tokens() -> list[str]:
@@ -82,7 +82,9 @@ async def carry_out(system: System, command: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize("broker", ["kafka", "embedded"])
-async def test_reads_never_stop(tmp_path: Path, figure: Figure, broker: str, kafka_is_installed: None) -> None:
+async def test_reads_never_stop(
+    tmp_path: Path, figure: Figure, promise: Promise, broker: str, kafka_is_installed: None
+) -> None:
     seed = 1
     resource = tmp_path / "reads.yaml"
     resource.write_text(RESOURCE)
@@ -109,9 +111,10 @@ async def test_reads_never_stop(tmp_path: Path, figure: Figure, broker: str, kaf
     assert faults == []
     assert [each for each in handoffs if not each.digests_equal] == []
     gaps = gaps_ms(handoffs)
-    assert median(gaps) <= MEDIAN_GAP_MS
-    assert max(gaps) <= LONGEST_GAP_MS
-    assert readers.quantile_ms(0.99) <= P99_MS
+    where = f"while partitions move, {broker}"
+    promise(f"gap of a handoff, median, {where}", median(gaps), PROMISED_MEDIAN_GAP_MS, "ms", bound=MEDIAN_GAP_MS)
+    promise(f"gap of a handoff, longest, {where}", max(gaps), PROMISED_LONGEST_GAP_MS, "ms", bound=LONGEST_GAP_MS)
+    promise(f"reads, p99, {where}", readers.quantile_ms(0.99), PROMISED_P99_MS, "ms", bound=P99_MS)
 
 
 def gaps_ms(handoffs: Sequence[HandoffStatus]) -> list[int]:

@@ -21,12 +21,12 @@ PARTITIONS = 3
 GROUP = "swap-stats-recorder"
 
 
-def resource(kafka: str, clickhouse: ClickHouse) -> SwapStatsResource:
+def resource(kafka: str, clickhouse: ClickHouse, **source: object) -> SwapStatsResource:
     return SwapStatsResource.model_validate(
         {
             "metadata": {"name": "test"},
             "spec": {
-                "source": {"brokers": [kafka], "topic": {"partitions": PARTITIONS}, "sessionTimeout": "2s"},
+                "source": {"brokers": [kafka], "topic": {"partitions": PARTITIONS}, "sessionTimeout": "2s"} | source,
                 "stores": {"clickhouse": clickhouse.model_dump(by_alias=True)},
             },
         }

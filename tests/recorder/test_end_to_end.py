@@ -73,6 +73,19 @@ async def test_each_record_once_through_kill_9_of_the_recorder_and_of_clickhouse
                 await all_recorded(client, events)
 
 
+@pytest.mark.parametrize("start", ["latest", "earliest"])
+async def test_a_new_recorder_begins_with_the_oldest_record_whatever_shards_do(
+    tmp_path: Path, kafka: str, clickhouse: ClickHouse, client: AsyncClient, start: str
+) -> None:
+    events = [event(number, int(time.time() * 1000)) for number in range(50)]
+    async with producer(kafka) as sending:
+        await send(sending, events[:30])
+        with recorder(resource(kafka, clickhouse, start=start), tmp_path, free_port()):
+            await all_recorded(client, events[:30], clickhouse.database)
+            await send(sending, events[30:])
+            await all_recorded(client, events, clickhouse.database)
+
+
 async def test_an_outage_of_clickhouse_is_waited_for_and_said(tmp_path: Path, kafka: str) -> None:
     port, http_port, data = free_port(), free_port(), tmp_path / "clickhouse"
     events = stream(2, 2_000)

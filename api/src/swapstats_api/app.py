@@ -28,6 +28,7 @@ def create_app(
 
     ``dependencies`` (FastAPI ``Depends``; they get an ``HTTPConnection``) run before every read, over HTTP and
     WebSocket, but not before health checks and metrics: the place for authentication and rate limits.
+    ``cors_origins``: see `origins.may_read`.
     """
     app = FastAPI(
         title="SwapStats",
@@ -39,7 +40,7 @@ def create_app(
     )
     problems.install(app)
     app.include_router(routes.operations(reads, hub, metrics))
-    app.include_router(routes.reading(reads, hub), dependencies=list(dependencies))
+    app.include_router(routes.reading(reads, hub, cors_origins), dependencies=list(dependencies))
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["GET"])
     app.add_middleware(_Timed, metrics=metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
 import msgspec
@@ -46,8 +47,10 @@ def _json(value: object) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-def reading(reads: Reads, hub: Hub) -> APIRouter:
-    """What clients read; the app puts its dependencies (who may, how often) before all of it."""
+def reading(reads: Reads, hub: Hub, origins: Collection[str]) -> APIRouter:
+    """What clients read; the app puts its dependencies (who may, how often) before all of it. ``origins``: see
+    `origins.may_read`.
+    """
     router = APIRouter()
 
     @router.get("/api/tokens/{token:path}/stats", responses=_example(_TOKEN), tags=["read"])
@@ -79,7 +82,7 @@ def reading(reads: Reads, hub: Hub) -> APIRouter:
 
     @router.websocket("/ws")
     async def ws(websocket: WebSocket) -> None:
-        await serve(websocket, hub)
+        await serve(websocket, hub, origins)
 
     return router
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Collection
 
 import msgspec
 from fastapi import WebSocket, WebSocketDisconnect
@@ -24,6 +25,7 @@ from starlette.types import Message
 
 from swapstats_api.client import POLICY_VIOLATION, Client
 from swapstats_api.hub import Error, Hub, frame
+from swapstats_api.origins import may_read
 from swapstats_api.problems import problem
 from swapstats_api.reads import Overloaded, Refusal
 
@@ -68,8 +70,13 @@ class _Nonsense(Exception):  # noqa: N818 - the client's mistake
 _decode = msgspec.json.Decoder(_Command).decode
 
 
-async def serve(websocket: WebSocket, hub: Hub) -> None:
-    """One connection, from the handshake to its end."""
+async def serve(websocket: WebSocket, hub: Hub, origins: Collection[str]) -> None:
+    """One connection, from the handshake to its end. ``origins``: those of foreign pages that may listen."""
+    origin = websocket.headers.get("origin")
+    if not may_read(origin, websocket.headers.get("host"), origins):
+        detail = f"pages of {origin} may not connect: add it to spec.api.http.corsOrigins if they shall"
+        await websocket.send_denial_response(problem(403, "origin_not_allowed", detail, websocket.url.path))
+        return
     try:
         client = hub.join()
     except Overloaded as refusal:

@@ -114,8 +114,16 @@ def written(pattern: str, remedy: str) -> tuple[object, ...]:
 
 
 _HOST = r"[^@/\s,]+"
+_ORIGIN_HOST = r"([-.a-z0-9]+|\[[0-9a-f:.]+\])"
 _NO_PASSWORD = "without a name or a password: those have fields of their own"
 Broker = Annotated[str, *written(rf"{_HOST}:[0-9]{{1,5}}", "host:port, as in kafka-0:9092")]
+Origin = Annotated[
+    str,
+    *written(
+        rf"[*]|[a-z][-+.a-z0-9]*://{_ORIGIN_HOST}(:[0-9]{{1,5}})?",
+        "an origin as browsers send it, as in https://app.example.com (no path, no capital letters), or * for any",
+    ),
+]
 RedisUrl = Annotated[
     str, *written(rf"rediss?://{_HOST}(/[0-9]*)?", f"as in redis://redis:6379/0 (rediss with TLS), {_NO_PASSWORD}")
 ]

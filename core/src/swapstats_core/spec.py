@@ -34,6 +34,7 @@ from swapstats_core.fields import (
     Duration,
     Name,
     NatsUrl,
+    Origin,
     RedisUrl,
     SecretKey,
     Usd,
@@ -89,7 +90,9 @@ class Topic(Section):
     partitions: Annotated[int, refused("a token's partition follows from it")] = Field(default=12, ge=1, le=1024)
     """Number of partitions (immutable)."""
     replication: Annotated[int, TOPIC_SETTING] = Field(default=1, ge=1, le=9)
-    """Replication factor: 1 on a laptop, 3 in production."""
+    """Replication factor of a topic that is created: 1 on a laptop, 3 in production. A topic that is there with another
+    one keeps it; the condition ``TopicReady`` says so.
+    """
     retention: Annotated[Duration, TOPIC_SETTING] = 7 * DAY_MS
     """How long the broker keeps records; at least the longest window plus grace, so that state can be rebuilt."""
     segment: Annotated[Duration, TOPIC_SETTING] = HOUR_MS
@@ -161,7 +164,10 @@ class Source(Section):
     group_id: str = "swap-stats"
     """Group under which offsets are shown to lag tools; the recorder's group is this plus ``-recorder``."""
     start: Literal["latest", "earliest"] = "latest"
-    """Where a partition without any snapshot begins."""
+    """Where a shard begins with a partition that never had an owner: at the first record that comes from then on, or at
+    the oldest one that the broker has. The recorder always begins at the oldest one: the history lacks nothing that
+    could be had.
+    """
     reorg_horizon: Duration = DEFAULT_REORG_HORIZON_MS
     """How long, in stream time, an event stays open after it was last mentioned: a removal then needs only to name it,
     and an inclusion in a higher block replaces it. At most ``dedupe.ttl``, after which it is forgotten, if more than
@@ -272,8 +278,10 @@ class HttpApi(Section):
 
     port: Annotated[int, LISTENER] = Field(default=8080, ge=0, le=65535)
     """Port of HTTP and WebSocket; 0 picks a free one."""
-    cors_origins: list[str] = []
-    """Origins that browsers may call from; empty: none."""
+    cors_origins: list[Origin] = []
+    """Origins of pages whose scripts may read, over HTTP and WebSocket, as in ``https://app.example.com``; ``*``: any.
+    Pages of the API's own host always may, and so may what isn't a browser. Empty: nobody else.
+    """
 
 
 class WebSocketApi(Section):
@@ -355,7 +363,10 @@ class ClickHouse(Section):
     tls: Tls = Tls()
     """Certificates for ``https://``; absent: the system's authorities are trusted."""
     storage_policy: str | None = None
-    """Storage policy with a ``cold`` volume; absent: rows stay on the default disk until they expire."""
+    """Storage policy with a volume ``cold``. One that is set or changed later must have all volumes of the one before,
+    at first ``default`` with the disk ``default``. Absent: rows stay where they are until they expire, and tables
+    that have a policy keep it.
+    """
     cold_after: Duration = 90 * DAY_MS
     """Age at which rows move to the ``cold`` volume."""
     delete_after: Duration = 365 * DAY_MS

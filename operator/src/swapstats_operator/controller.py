@@ -358,8 +358,17 @@ class Controller:
     def _stores_condition(self, resource: SwapStatsResource, now_ms: int) -> Condition:
         assert self._conditions is not None
         trouble = next(self._stores_trouble(resource), None)
-        finding = trouble or Finding(Reason.STORES_READY, "Redis, NATS and ClickHouse answer")
+        finding = trouble or Finding(Reason.STORES_READY, self._stores_asked(resource.spec))
         return self._conditions.condition("StoresReady", finding, now_ms, holds=trouble is None)
+
+    def _stores_asked(self, spec: SwapStatsSpec) -> str:
+        """Which of them answer, and which nobody asks."""
+        by_shards, by_recorder = self._owning.site is not None, spec.recorder.replicas > 0
+        if by_shards and by_recorder:
+            return "Redis, NATS and ClickHouse answer"
+        if by_shards:
+            return "Redis and NATS answer; nobody asks ClickHouse while recorder.replicas is 0"
+        return "ClickHouse answers; nobody asks Redis and NATS while shards.replicas is 0"
 
     def _stores_trouble(self, resource: SwapStatsResource) -> Iterator[Finding]:
         if self._refused is not None:
@@ -379,9 +388,13 @@ class Controller:
                 yield Finding(Reason.NATS_UNAVAILABLE, "NATS doesn't answer")
         elif owning.site is not None:
             yield Finding(Reason.NOT_CHECKED, "The stores are about to be asked")
+        elif not resource.spec.recorder.replicas:
+            yield Finding(Reason.NOT_CHECKED, "Nobody asks the stores while there are no shards and no recorder")
         recorder = self._seen.recorder
         if resource.spec.recorder.replicas and (recorder is None or not recorder.available):
-            yield Finding(Reason.RECORDER_NOT_READY, "No recorder is ready; its log says whether ClickHouse answers")
+            words = next((pod.last_words for pod in self._seen.pods if pod.component == "recorder"), "")
+            why = words or "its log says whether ClickHouse answers"
+            yield Finding(Reason.RECORDER_NOT_READY, f"No recorder is ready: {why}")
 
     # -- a person's wish ----------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ _CRASHES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """``broken``: why it won't get ready; empty: it may."""
+    """``broken``: why it won't get ready; empty: it may. ``last_words``: what its container said when it ended last."""
 
     name: str
     uid: str
@@ -45,6 +45,7 @@ class Pod:
     terminating: bool
     restarts: int
     broken: str
+    last_words: str
 
     @property
     def shard(self) -> str:
@@ -132,6 +133,7 @@ def _pod(item: Object) -> Pod:
         terminating="deletionTimestamp" in item["metadata"],
         restarts=sum(container.get("restartCount", 0) for container in containers),
         broken=next(filter(None, map(_broken, containers)), ""),
+        last_words=next(filter(None, map(_last_words, containers)), ""),
     )
 
 
@@ -146,6 +148,19 @@ def _broken(container: Object) -> str:
         ended = container.get("lastState", {}).get("terminated", {})
         return f"it ended {crashes} times, the last time with exit code {ended.get('exitCode')}"
     return ""
+
+
+def _last_words(container: Object) -> str:
+    """The end of its log, which Kubernetes keeps when it ended by a fault: as our processes log, or as it is."""
+    ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated") or {}
+    lines = str(ended.get("message", "")).strip().splitlines()
+    if not lines:
+        return ""
+    try:
+        said = msgspec.json.decode(lines[-1], type=dict[str, Any])
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return lines[-1]
+    return ": ".join(str(said[key]) for key in ("event", "error") if key in said)
 
 
 def _workload(item: Object) -> Workload:

@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from swapstats_core.spec import Nats, Redis, SecretRef, SwapStatsResource
 from swapstats_core.wire import Keys
+from swapstats_operator.deciding.conditions import Finding
 from swapstats_operator.deciding.nats import open_line
 from swapstats_operator.deciding.ports import Connect, Copy, Unavailable
 from swapstats_operator.deciding.redis import RedisCopy, connect
@@ -97,7 +98,7 @@ async def reach(site: Site) -> AsyncIterator[Reached]:
             await copy.close()
 
 
-async def keep_topics_of(resource: SwapStatsResource, secrets: Secrets) -> str | None:
+async def keep_topics_of(resource: SwapStatsResource, secrets: Secrets) -> list[Finding]:
     """Create the instance's topics, and give them their settings; returns what `keep_topics` does. Raises Unavailable,
     SecretMissing, TopicWrong.
     """

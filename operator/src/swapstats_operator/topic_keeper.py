@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -17,8 +17,8 @@ _LOOK_S: Final = 120.0
 """How often topics are looked at that were well."""
 _RETRY_S: Final = 3.0
 
-Keep = Callable[[SwapStatsResource, Secrets], Awaitable[str | None]]
-"""Returns why records' times aren't bounded, if they aren't."""
+Keep = Callable[[SwapStatsResource, Secrets], Awaitable[Sequence[Finding]]]
+"""Returns what people should know of topics that can be used all the same."""
 
 
 class TopicKeeper:
@@ -56,7 +56,7 @@ class TopicKeeper:
             return
         resource, secrets = self._wanted
         try:
-            loose = await self._keep(resource, secrets)
+            remarks = await self._keep(resource, secrets)
         except Unavailable as error:
             self.ready, self.finding = False, Finding(Reason.BROKER_UNAVAILABLE, str(error))
         except SecretMissing as error:
@@ -68,6 +68,5 @@ class TopicKeeper:
             kept = "has its settings" if topic.manage else "is there; its settings are somebody else's matter"
             self.ready = True
             there = f"Topic {topic.name} with {topic.partitions} partitions {kept}"
-            self.finding = Finding(Reason.TOPIC_READY, there)
-            if loose is not None:
-                self.finding = Finding(Reason.RECORD_TIMES_UNBOUNDED, f"{there}. But {loose}")
+            reason = remarks[0].reason if remarks else Reason.TOPIC_READY
+            self.finding = Finding(reason, ". But ".join([there, *(remark.message for remark in remarks)]))

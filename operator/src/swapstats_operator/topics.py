@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -16,6 +16,8 @@ from aiokafka.errors import (
 )
 
 from swapstats_core.spec import Source
+from swapstats_operator.deciding.conditions import Finding
+from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.topic_settings import set_topic_settings
 from swapstats_settings.record_times import BOUNDS, unbounded
 
@@ -51,10 +53,11 @@ def topics_of(source: Source, times: Mapping[str, str]) -> list[NewTopic]:
     ]
 
 
-async def keep_topics(source: Source, access: Mapping[str, Any]) -> str | None:
+async def keep_topics(source: Source, access: Mapping[str, Any]) -> list[Finding]:
     """On a broker that keeps its records: create the topics of ``source``; existing ones get its settings, and keep
     their others. Topics that are somebody else's (``manage: false``) are only looked at. ``access``: see
-    `kafka_security`. Returns what there is to say about the times of the records (`record_times.unbounded`).
+    `kafka_security`. Returns what people should know of topics that can be used all the same: that their records' times
+    aren't bounded (`record_times.unbounded`), that they have another number of replicas.
 
     Raises TopicMismatchError for a topic with another number of partitions, KafkaError.
     """
@@ -63,20 +66,36 @@ async def keep_topics(source: Source, access: Mapping[str, Any]) -> str | None:
     try:
         if source.topic.manage:
             await _manage(client, source)
-        existing = await partition_counts(client)
+        existing = {topic["topic"]: topic["partitions"] for topic in await client.describe_topics()}
         loose = await unbounded(client, source.topic.name) if source.topic.name in existing else None
     finally:
         await client.close()
     for name in (source.topic.name, source.dead_letters):
         if name not in existing:
             raise UnknownTopicOrPartitionError(name)  # a new topic is told of some milliseconds later
-    if (found := existing[source.topic.name]) != source.topic.partitions:
+    if (found := len(existing[source.topic.name])) != source.topic.partitions:
         raise TopicMismatchError(
             f"topic {source.topic.name} has {found} partitions and the resource says {source.topic.partitions}: a "
             "token's partition follows from their number, so it can't change. Restore it, or start anew under another "
             "name"
         )
-    return loose
+    told = [] if loose is None else [Finding(Reason.RECORD_TIMES_UNBOUNDED, loose)]
+    return [*told, *_replicated_otherwise(source, existing)]
+
+
+def _replicated_otherwise(source: Source, existing: Mapping[str, Sequence[Any]]) -> Iterator[Finding]:
+    """Topics of ours that were created with another number of replicas. Moving them costs more than anybody asked for,
+    so that is left to people.
+    """
+    for name in (source.topic.name, source.dead_letters) if source.topic.manage else ():
+        found = min(len(partition["replicas"]) for partition in existing[name])
+        if found != source.topic.replication:
+            yield Finding(
+                Reason.REPLICATION_DIFFERS,
+                f"topic {name} keeps {found} replicas of each record and source.topic.replication says "
+                f"{source.topic.replication}, which decides only when a topic is created. Change its replicas with "
+                f"kafka-reassign-partitions.sh, or set source.topic.replication: {found}",
+            )
 
 
 async def _manage(client: AIOKafkaAdminClient, source: Source) -> None:

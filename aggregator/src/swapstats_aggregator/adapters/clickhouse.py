@@ -13,7 +13,15 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from swapstats_aggregator.recorder.ports import Record, StoreUnavailableError
 from swapstats_aggregator.recorder.rows import COLUMNS
-from swapstats_aggregator.recorder.schema import RETENTION_VERSION, Migration, load, pending, quoted_identifier
+from swapstats_aggregator.recorder.schema import (
+    RETENTION_VERSION,
+    Migration,
+    SchemaError,
+    check_server,
+    load,
+    pending,
+    quoted_identifier,
+)
 from swapstats_aggregator.recorder.stream_time import Seen
 from swapstats_core.fields import DAY_MS
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
@@ -26,8 +34,15 @@ _MIGRATION_SECONDS = 6 * 3600
 """A migration may have to carry all rows over."""
 _ALREADY_RENAMED = (57, 60)
 """TABLE_ALREADY_EXISTS, UNKNOWN_TABLE: another recorder, or this one before a crash, has renamed the table."""
+_POLICY_REFUSED = (36, 450, 478)
+"""BAD_ARGUMENTS, BAD_TTL_EXPRESSION, UNKNOWN_POLICY."""
 _LOOKED_BACK_MS = 2 * DAY_MS
 _COMMENTS = "SELECT name, comment FROM system.tables WHERE database = {database:String}"
+_REMEDY_OF_POLICY = (
+    "ClickHouse refuses stores.clickhouse.storagePolicy {!r}: {}. The server's storage_configuration must have that "
+    "policy with a volume named cold. Tables that are there already take only a policy that also has all volumes of "
+    "their present one, at first default with the disk default. Correct the policy, or remove the key"
+)
 INSERT_SETTINGS = {
     "async_insert": "0",  # with a deduplication token it has lost rows (ClickHouse/ClickHouse#111031)
     "insert_deduplicate": "1",
@@ -102,11 +117,13 @@ class ClickHouseStore:
     async def migrate(self, spec: SwapStatsSpec) -> list[str]:
         """Bring the schema up to date; names of what was applied.
 
-        Raises SchemaError when an applied file was changed, StoreUnavailableError when ClickHouse doesn't answer.
+        Raises SchemaError when that can't be done with this server or these files, StoreUnavailableError when
+        ClickHouse doesn't answer.
         """
-        schema = load(spec)
+        schema, policy = load(spec), spec.stores.clickhouse.storage_policy
         client = await _connected(spec.stores.clickhouse, _MIGRATION_SECONDS)
         try:
+            check_server(client.server_version or "")
             for statement in schema.ledger:
                 await client.command(statement)
             found = await client.query(f"SELECT version, checksum FROM {self._database}.schema_migrations FINAL")  # noqa: S608 - an identifier, quoted
@@ -116,6 +133,8 @@ class ClickHouseStore:
             due = pending(schema, ledger, {str(name): str(comment) for name, comment in found.result_rows})
             await self._apply(client, due)
         except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
+            if policy is not None and getattr(error, "code", None) in _POLICY_REFUSED:
+                raise SchemaError(_REMEDY_OF_POLICY.format(policy, error)) from error
             raise _unavailable(error) from error
         finally:
             await client.close()

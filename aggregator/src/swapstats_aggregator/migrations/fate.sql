@@ -1,5 +1,6 @@
 -- docs/engine.md, "An event counts at most once at a time" and "What becomes of a record", over the records of one event.
 -- A mention's `at` is its place among them, from 1. `arrayMap(name -> ..., [value])[1]` gives a value a name.
+-- ClickHouse 24 knows the names of a tuple that is an expression only as arguments of `tupleElement`.
 (a, b) -> if(a.block != '' AND b.block != '', a.block = b.block,
              a.number = -1 OR b.number = -1 OR a.number = b.number) AS are_compatible,
 (a, b) -> a.removed = b.removed AND a.block = b.block AND a.number = b.number AND a.revision = b.revision
@@ -28,7 +29,7 @@ mentions -> arrayMap(taken -> arrayFilter(
 -- (its number, what it said, its place from the end) of each.
 mentions -> arrayMap(a -> (number_of(a, mentions), a.said, -toInt64(a.at)), alive_of(mentions)) AS last_of,
 mentions -> arrayMap(last -> if(empty(last), toUInt32(0), toUInt32(-arrayReverseSort(
-    l -> (if(arrayExists(o -> o.1 = -1, last), l.2.ms, toInt64(0)), l.1, l.2, l.3), last
+    l -> (if(arrayExists(o -> o.1 = -1, last), tupleElement(l.2, 'ms'), toInt64(0)), l.1, l.2, l.3), last
 )[1].3)), [last_of(mentions)])[1] AS counting_of,
 (x, mentions) -> arrayMap(add -> arrayExists(
     taking -> (x.revision = -1 OR taking.1 = -1)
@@ -61,8 +62,8 @@ e -> length(e.mentions) >= 24 OR e.changes >= 1000 AS is_full,
     e.counting != 0 OR arrayExists(m -> are_compatible(m, x.mention), e.mentions) OR e.changes >= 1000, e,
     begun(e, x, e.changes + 1)) AS added_later,
 (e, x) -> arrayMap(counts -> multiIf(
-    notEmpty(counts) AND (counts[1].said != x.mention.said OR is_full(e) OR (
-        counts[1].revision != -1 AND x.mention.revision != -1
+    notEmpty(counts) AND (tupleElement(counts[1], 'said') != x.mention.said OR is_full(e) OR (
+        tupleElement(counts[1], 'revision') != -1 AND x.mention.revision != -1
         AND arrayExists(m -> m.at != e.counting AND is_said(m, x.mention), e.mentions))), e,
     empty(counts) AND (is_full(e) OR arrayExists(m -> is_said(m, x.mention), e.mentions)), e,
     event_of(arrayPushBack(e.mentions, x.mention), if(empty(counts), e.counting, toUInt32(0)), e.changed, x.newest,

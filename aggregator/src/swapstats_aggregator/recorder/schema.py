@@ -23,6 +23,8 @@ from swapstats_core.spec import ClickHouse, SwapStatsSpec
 RETENTION_VERSION = 0
 VIEWS = ("swaps", "daily", "swaps_daily_refresh")
 """What counting.sql makes. Each has its checksum as comment."""
+OLDEST_SERVER = (24, 10)
+"""The first ClickHouse whose refreshable views append without a setting."""
 OPEN_DAYS = 2
 """The days before today that are computed again."""
 OLDEST_OPEN_DAY = f"toDate(now('UTC')) - {OPEN_DAYS}"
@@ -62,7 +64,9 @@ _DETAILS = (
 
 
 class SchemaError(Exception):
-    """The files and the database disagree, or the resource names something that can't be in SQL."""
+    """The files and the database disagree, or the resource names something that can't be in SQL, or that the server
+    doesn't have.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,17 @@ class Schema:
     counting: Migration
 
 
+def check_server(version: str) -> None:
+    """Whether the SQL can run on a server that tells this version. Raises SchemaError for one that is too old."""
+    told = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if told < OLDEST_SERVER:
+        oldest = ".".join(map(str, OLDEST_SERVER))
+        raise SchemaError(
+            f"ClickHouse {version} is too old, {oldest} or newer is needed: the days are computed by a refreshable "
+            "view that appends. Upgrade the server that stores.clickhouse.url names, or name another one"
+        )
+
+
 def quoted_identifier(name: str) -> str:
     """A name as SQL has it. Raises SchemaError for one that isn't plain."""
     return f"`{_identifier(name)}`"
@@ -95,9 +110,15 @@ def quoted_identifier(name: str) -> str:
 
 def variables(spec: ClickHouse) -> dict[str, str]:
     """What the files may name. Raises SchemaError for a database or policy that isn't a plain identifier."""
-    policy = spec.storage_policy
+    policy, database = spec.storage_policy, quoted_identifier(spec.database)
+
+    def policy_of(table: str) -> str:
+        return "" if policy is None else f"ALTER TABLE {database}.{table} MODIFY SETTING storage_policy = '{policy}'"
+
     return {
-        "database": quoted_identifier(spec.database),
+        "database": database,
+        "policy_of_records": policy_of("swap_records"),
+        "policy_of_raw_swaps": policy_of("raw_swaps"),
         "storage_policy_setting": "" if policy is None else f", storage_policy = '{_identifier(policy)}'",
         "move_to_cold": ""
         if policy is None

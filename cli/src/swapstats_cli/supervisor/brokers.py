@@ -79,11 +79,11 @@ async def _topics_kept(source: Source, say: Journal) -> bool:
     if not await probes.listens(source.brokers[0]):
         return False
     try:
-        loose = await keep_topics(source, kafka_security(source))
+        remarks = await keep_topics(source, kafka_security(source))
     except TopicMismatchError as error:
         raise StartFailedError(str(error)) from error
     except (KafkaError, OSError):
         return False
-    if loose is not None:
-        say.say(loose, Tone.WARNING)
+    for remark in remarks:
+        say.say(remark.message, Tone.WARNING)
     return True

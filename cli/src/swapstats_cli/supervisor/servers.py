@@ -17,7 +17,7 @@ from pathlib import Path
 
 from swapstats_cli.supervisor.ports import HOST
 
-KAFKA_VERSION = "4.1.1"
+KAFKA_VERSION = "4.1.2"
 """Of the jars that `make kafka` brings."""
 _JAVA_AT_LEAST = 17
 

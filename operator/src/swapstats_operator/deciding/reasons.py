@@ -54,6 +54,7 @@ class Reason(StrEnum):
     # -- TopicReady and StoresReady -----------------------------------------------------------------------------------
     TOPIC_READY = "TopicReady", "The topic is as the resource says."
     RECORD_TIMES_UNBOUNDED = "RecordTimesUnbounded", "The topic is ready, but the broker takes records of any time."
+    REPLICATION_DIFFERS = "ReplicationDiffers", "The topic is ready, but has another number of replicas."
     TOPIC_DIFFERS = (
         "TopicDiffers",
         "The topic isn't as the resource says, and only a person can decide what it shall be.",
