@@ -11,6 +11,7 @@ import pytest
 
 from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignment
 from swapstats_core.planning import initial
+from swapstats_operator.deciding.decider import INTERVAL_S
 from swapstats_operator.deciding.ports import Line, Superseded
 from swapstats_operator.deciding.publication import Publication
 from swapstats_operator.deciding.roll import BLIND_AFTER_MS, Roll
@@ -263,7 +264,9 @@ async def test_a_line_that_goes_deaf_is_replaced() -> None:
             enough.set()
         yield Deaf()
 
-    calls = RollCall(Roll(), SUBJECTS, connect, clock.now_ms, lambda report: None, lambda text, bad=False: None)
+    calls = RollCall(
+        Roll(), SUBJECTS, connect, clock.now_ms, lambda: INTERVAL_S, lambda report: None, lambda text, bad=False: None
+    )
     running = asyncio.create_task(calls.run())
     async with asyncio.timeout(5):
         await enough.wait()

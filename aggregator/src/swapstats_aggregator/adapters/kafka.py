@@ -27,6 +27,11 @@ _FETCH_WAIT_MS = 20
 """How long the broker may hold an empty fetch. Some brokers look for new records only when it ends, so it is
 latency.
 """
+_QUIET_FETCH_WAIT_MS = 150
+"""The same once no record has come for `_QUIET_AFTER_S`: every answer costs both sides. Twice this and two polls is how
+old a confirmed end may be, which must stay well below what makes a partition count as behind.
+"""
+_QUIET_AFTER_S = 2.0
 _MAX_RECORDS = 4_096
 """Records taken by one poll: bounds the time in which queries wait."""
 _UNANSWERED_MS = 5_000
@@ -86,6 +91,7 @@ class KafkaSource:
         self._calls = Silence()
         self._unanswered_ms = 0.0
         self._stalls = Stalls()
+        self._quiet_from_s = 0.0
         self.on_time: Callable[[int, int], None] = lambda _wall_ms, _mono_ms: None
         """Told what the broker's clock showed (Unix ms) at a moment (monotonic), where the broker dates its records."""
         self._use(self._new())
@@ -178,6 +184,7 @@ class KafkaSource:
         self._progress = {partition: _Progress() for partition in self._positions}
         self._unverified = {}
         self._unanswered_ms = 0.0
+        self._expect_records()
         self._watch.forget()
         for partition, offset in self._positions.items():
             self._consumer.seek(TopicPartition(self._topic, partition), offset)
@@ -207,11 +214,20 @@ class KafkaSource:
         # No longer than it was meant to: this process may have been stopped meanwhile.
         waited_ms = min((time.monotonic() - began_s) * 1000, timeout_ms)
         self._unanswered_ms += waited_ms
+        if batches:
+            self._expect_records()
+        elif time.monotonic() >= self._quiet_from_s:
+            _wait_at_the_broker(consumer, _QUIET_FETCH_WAIT_MS)
         news = {at: await self._fetched(consumer, at, batches.get(at, [])) for at in partitions}
         if consumer is not self._consumer:  # likewise: its successor begins where this batch does
             return {}
         self._stalls.polled({at: fetched.position for at, fetched in news.items()}, waited_ms)
         return {at.partition: fetched for at, fetched in news.items()}
+
+    def _expect_records(self) -> None:
+        """More may come soon: none shall wait for the end of a long fetch."""
+        self._quiet_from_s = time.monotonic() + _QUIET_AFTER_S
+        _wait_at_the_broker(self._consumer, _FETCH_WAIT_MS)
 
     async def _look_after_fetches(self) -> None:
         """Replace a client that doesn't bring what the broker has. Raises Stalled if that was in vain, Unavailable."""
@@ -225,6 +241,8 @@ class KafkaSource:
             await self._replace(self._consumer)
 
     async def _verify(self) -> None:
+        if self._watch.is_sure:
+            return
         async with self._asking():
             changed = await self._watch.changed(self._incarnation)
         if changed is not None:
@@ -269,3 +287,8 @@ class KafkaSource:
 def _fetch_at_once(consumer: AIOKafkaConsumer) -> None:
     """Otherwise records of a partition that isn't polled hold up the fetches of the others for 100 ms."""
     consumer._fetcher._prefetch_backoff = 0  # noqa: SLF001 - there is no option for it
+
+
+def _wait_at_the_broker(consumer: AIOKafkaConsumer, wait_ms: int) -> None:
+    """How long the broker may hold the fetches from the next one on."""
+    consumer._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001 - aiokafka takes it only when a consumer is made

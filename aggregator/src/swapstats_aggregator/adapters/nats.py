@@ -23,7 +23,7 @@ _PENDING_BYTES = 4 * 1024 * 1024
 """Unsent bytes kept while the connection is down; beyond it messages are dropped, which readers notice."""
 
 
-_WATCHDOG_S = 0.5
+_WATCHDOG_S = 1.0
 _ANSWER_S = 3
 """How long the server may take to answer a ping."""
 _REPLACE_AFTER_S = 10.0

@@ -12,7 +12,6 @@ from swapstats_core.wire import Subjects
 from swapstats_operator.deciding.ports import Connect, Line, Say, Unavailable
 from swapstats_operator.deciding.roll import Roll
 
-INTERVAL_S = 0.1
 RETRY_S = 0.25
 DEAF_AFTER_S = 2.0
 """A line on which not even the own echo comes back for this long is replaced."""
@@ -21,7 +20,7 @@ DEAF_AFTER_S = 2.0
 class RollCall:
     """Fills a `Roll`; `run` until cancelled.
 
-    ``took`` is called with every report that counts.
+    ``took`` is called with every report that counts; ``pace_s`` tells how long to wait between two rounds.
     """
 
     def __init__(
@@ -30,6 +29,7 @@ class RollCall:
         subjects: Subjects,
         connect: Connect,
         clock_ms: Callable[[], int],
+        pace_s: Callable[[], float],
         took: Callable[[MemberReport], None],
         say: Say,
     ) -> None:
@@ -37,6 +37,7 @@ class RollCall:
         self._subjects = subjects
         self._connect = connect
         self._clock_ms = clock_ms
+        self._pace_s = pace_s
         self._took = took
         self._say = say
         self._complaint = ""
@@ -71,7 +72,7 @@ class RollCall:
         opened_ms = self._clock_ms()
         while self._roll.deaf_ms(opened_ms, self._clock_ms()) < DEAF_AFTER_S * 1000:
             await self.ask_all(line)
-            await asyncio.sleep(INTERVAL_S)
+            await asyncio.sleep(self._pace_s())
 
     def _heard(self, payload: bytes) -> None:
         now_ms = self._clock_ms()
