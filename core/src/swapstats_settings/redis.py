@@ -11,9 +11,10 @@ from redis.asyncio import Redis, Sentinel
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from swapstats_core import spec
+from swapstats_settings.access import Door, tls_fault
 from swapstats_settings.secret_files import secret
 from swapstats_settings.tls import tls_files
 
@@ -60,6 +61,26 @@ def redis_client(
     database = int(url.path.removeprefix("/") or 0)
     master: Redis = sentinel.master_for(settings.sentinel_master, redis_class=_Master, db=database)
     return master
+
+
+def redis_fault(client: Redis, error: BaseException) -> str:
+    """An error of a client of Redis, as people should read it."""
+    pool, access = client.connection_pool, client.connection_pool.connection_kwargs
+    place = f"{access['host']}:{access['port']}" if "host" in access else f"the master {pool.service_name}"  # type: ignore[attr-defined] # Sentinel's
+    door = Door(
+        f"Redis at {place}",
+        access.get("username") or (None if access.get("password") is None else "default"),
+        "stores.redis.username and stores.redis.secretRef",
+        "stores.redis.tls",
+        "all commands on the keys that begin with stores.redis.prefix, scripts and TIME",
+    )
+    if isinstance(error, NoPermissionError | AuthorizationError) or "NOPERM" in str(error):
+        return door.denies(error)
+    if isinstance(error, AuthenticationError) or "NOAUTH" in str(error):
+        return door.refuses_login(error)
+    if (refused := tls_fault(error)) is not None:
+        return door.fails_tls(refused)
+    return f"Redis: {str(error) or type(error).__name__}"
 
 
 async def redis_time_ms(client: Redis) -> int | None:

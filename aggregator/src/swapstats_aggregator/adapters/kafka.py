@@ -19,7 +19,7 @@ from swapstats_aggregator.adapters.kafka_topic import TopicWatch, incarnation
 from swapstats_aggregator.ports import Fetched, OutOfRange, Recreated, SourceRecord, Unavailable
 from swapstats_core import spec
 from swapstats_settings.clock import monotonic_ms
-from swapstats_settings.kafka import kafka_security
+from swapstats_settings.kafka import kafka_fault, kafka_names, kafka_security
 
 log = structlog.get_logger()
 
@@ -116,8 +116,7 @@ class KafkaSource:
 
     async def start(self) -> None:
         """Connect. Raises Unavailable."""
-        async with reaching():
-            await self._consumer.start()
+        await started(self._consumer, self._source)
         _fetch_at_once(self._consumer)
 
     async def stop(self) -> None:
@@ -152,7 +151,7 @@ class KafkaSource:
         if self._calls.is_long:
             await self._replace(self._consumer)
         self._calls.begins()
-        async with reaching():
+        async with reaching(self._source):
             yield self._consumer
         self._calls.ends()
 
@@ -162,7 +161,7 @@ class KafkaSource:
             if self._consumer is not suspect:
                 return
             fresh = self._new()
-            await started(fresh)
+            await started(fresh, self._source)
             _fetch_at_once(fresh)
             log.warning("kafka_client_replaced", topic=self._topic)
             self._use(fresh)
@@ -210,7 +209,7 @@ class KafkaSource:
             (at, offset), *_ = error.args[0].items()
             raise OutOfRange(at.partition, offset) from error
         except KafkaError as error:
-            raise Unavailable(f"Kafka: {error!r}") from error
+            raise Unavailable(kafka_fault(kafka_names(self._source), error)) from error
         # No longer than it was meant to: this process may have been stopped meanwhile.
         waited_ms = min((time.monotonic() - began_s) * 1000, timeout_ms)
         self._unanswered_ms += waited_ms
@@ -280,7 +279,7 @@ class KafkaSource:
 
     async def commit(self, positions: Mapping[int, int]) -> None:
         if assigned := {partition: offset for partition, offset in positions.items() if partition in self._positions}:
-            async with reaching():
+            async with reaching(self._source):
                 await commit(self._consumer._client, self._source.group_id, self._topic, assigned)  # noqa: SLF001 - see above
 
 

@@ -25,7 +25,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
 
 from swapstats_core.spec import Source
-from swapstats_settings.kafka import kafka_security
+from swapstats_settings.kafka import kafka_fault, kafka_names, kafka_security
 from swapstats_settings.record_times import unbounded
 
 log = structlog.get_logger()
@@ -143,7 +143,7 @@ async def say_if_times_are_unbounded(source: Source) -> None:
         if (why := await unbounded(client, source.topic.name)) is not None:
             log.warning("record_times_unbounded", why=why)
     except KafkaError as error:
-        log.warning("record_times_unknown", error=repr(error))
+        log.warning("record_times_unknown", error=kafka_fault(kafka_names(source), error))
     finally:
         await client.close()
 

@@ -177,7 +177,7 @@ class NatsOwners:
         if isinstance(error, nats.errors.SlowConsumerError):
             self._suspect("slow_consumer")
         else:
-            _log.warning("nats_error", error=str(error) or type(error).__name__)
+            _log.warning("nats_error", error=self._access.fault(error))
 
     async def _on_reconnected(self) -> None:
         self._suspect("reconnected")

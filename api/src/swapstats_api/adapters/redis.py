@@ -22,7 +22,7 @@ from swapstats_core.manifest import Manifest, UnreadableSnapshot, readable
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.snapshot import restore
 from swapstats_core.swap import format_token, format_usd
-from swapstats_settings.redis import redis_client
+from swapstats_settings.redis import redis_client, redis_fault
 
 _log = structlog.get_logger(__name__)
 
@@ -57,7 +57,7 @@ class RedisSnapshots:
         try:
             stored = await self._client.hget(self._keys.owner(partition), "epoch")
         except (RedisError, OSError) as error:
-            raise SnapshotUnreadable(f"Redis: {str(error) or type(error).__name__}") from error
+            raise SnapshotUnreadable(redis_fault(self._client, error)) from error
         return epoch_of(stored) if isinstance(stored, bytes) else 0
 
     async def read(self, token: str) -> wire.TokenState | None:
@@ -70,7 +70,7 @@ class RedisSnapshots:
             # One for all who ask meanwhile; and it goes on when they give up, or it might never get anywhere.
             found = await asyncio.shield(looking)
         except (RedisError, OSError) as error:
-            raise SnapshotUnreadable(f"Redis: {str(error) or type(error).__name__}") from error
+            raise SnapshotUnreadable(redis_fault(self._client, error)) from error
         return None if found is None else _token_state(token, *found, self._config)
 
     def _looked(self, partition: int, done: asyncio.Future[_Found]) -> None:
