@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import nats
 from nats.aio.msg import Msg
 from redis.asyncio import Redis
@@ -55,7 +56,7 @@ async def measure(resources: int, seconds: int, python: str) -> dict[str, Any]:
             kafka.start()
             async with running(None) as stores, _shards(names, stores), server.async_client() as admin:
                 (await admin.post(_DEFINITIONS, json=custom_resource_definition())).raise_for_status()
-                kubelet = asyncio.create_task(Kubelet(admin, Town()).run())
+                kubelet = asyncio.create_task(_ready_pods(Kubelet(admin, Town())))
                 async with _operator(server, python) as pid, asyncio.timeout(_READY_WITHIN_S + seconds):
                     await _created(admin, names, kafka.brokers, stores)
                     kubelet.cancel()
@@ -67,7 +68,14 @@ async def measure(resources: int, seconds: int, python: str) -> dict[str, Any]:
             kafka.close()
 
 
-async def _created(admin: Any, names: list[str], brokers: str, stores: Running) -> None:  # noqa: ANN401 - httpx
+async def _ready_pods(kubelet: Kubelet) -> None:
+    """Go on where a busy API server has dropped a connection."""
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            await kubelet.run()
+
+
+async def _created(admin: httpx.AsyncClient, names: list[str], brokers: str, stores: Running) -> None:
     """Create the resources and wait until each is ready."""
     while not (await admin.get(_RESOURCES)).is_success:  # noqa: ASYNC110 - until the definition is established
         await asyncio.sleep(_LOOK_S)
@@ -80,7 +88,9 @@ async def _created(admin: Any, names: list[str], brokers: str, stores: Running) 
         kind = {"apiVersion": "swapstats.io/v1alpha1", "kind": "SwapStats", "metadata": {"name": name}, "spec": spec}
         (await admin.post(_RESOURCES, json=kind)).raise_for_status()
     while True:
-        items = (await admin.get(_RESOURCES)).json()["items"]
+        items: list[dict[str, Any]] = []
+        with contextlib.suppress(httpx.TransportError):  # likewise
+            items = (await admin.get(_RESOURCES)).json()["items"]
         ready = [item for item in items if _is_ready(item)]
         sys.stderr.write(f"{len(ready)} of {len(names)} resources are ready\n")
         if len(ready) == len(names):
@@ -121,7 +131,7 @@ async def _shards(names: list[str], stores: Running) -> AsyncIterator[None]:
         while True:
             for name, copy in copies.items():
                 stored = await redis.get(Keys("swapstats:", name).assignment)
-                if stored is not None:
+                if isinstance(stored, bytes):
                     copy.stored = decode_assignment(stored)
             await asyncio.sleep(_LOOK_S)
 
