@@ -20,7 +20,7 @@ from rich.table import Table
 from bench.parts import run_part
 
 RESULTS: Final = Path(__file__).with_name("results.json")
-PARTS: Final = ("shard", "recorder", "latency", "state")
+PARTS: Final = ("shard", "recorder", "latency", "state", "idle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,11 @@ FIGURES: Final = (
     Figure("tokens_full_snapshot_mb", "state", "... whole state stored, MB"),
     Figure("tokens_full_snapshot_s", "state", "... whole state stored, s"),
     Figure("tokens_restore_s", "state", "... restored, s"),
+    Figure("idle_shard_percent", "idle", "without traffic: a shard's share of a processor, %", le, 1),
+    Figure("idle_api_percent", "idle", "... the API's, %", le, 1),
+    Figure("idle_recorder_percent", "idle", "... the recorder's, %", le, 1),
+    Figure("idle_supervisor_percent", "idle", "... the supervisor's, %", le, 1),
+    Figure("idle_broker_percent", "idle", "... the embedded broker's, %", le, 1),
 )
 
 

@@ -103,7 +103,7 @@ def token_name(number: int) -> str:
 
 async def measure(seconds: int = SECONDS, broker: Broker = Broker.EMBEDDED) -> dict[str, Any]:
     """The latency's distribution over all events."""
-    async with _system(broker) as endpoints, asyncio.timeout(seconds + _TIMEOUT_S):
+    async with system(broker) as endpoints, asyncio.timeout(seconds + _TIMEOUT_S):
         producer = AIOKafkaProducer(bootstrap_servers=endpoints["kafka"])
         await producer.start()
         try:
@@ -166,11 +166,11 @@ async def _hear(client: ClientConnection, stream: Stream) -> None:
 
 
 @asynccontextmanager
-async def _system(broker: Broker) -> AsyncIterator[dict[str, Any]]:
-    """`swapstats dev`, and its ``endpoints.json``."""
+async def system(broker: Broker = Broker.EMBEDDED, python: str = sys.executable) -> AsyncIterator[dict[str, Any]]:
+    """`swapstats dev` of the installation that an interpreter belongs to, and its ``endpoints.json``."""
     with tempfile.TemporaryDirectory() as folder:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
+            python,
             *("-m", "swapstats_cli", "dev", "-f", str(_FILE), "--data-dir", folder, "--broker", broker),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -132,11 +132,20 @@ def test_a_lease_ends_by_the_monotonic_clock_and_a_pulse_is_due_by_it() -> None:
         replica.answer(TokenQuery("T", follow=True), now, "shard-0")
         assert "T" in replica._followed
         assert replica._followed["T"] == now.mono_ms + FOLLOW_LEASE_MS
-    replica.tick(SUBJECTS, 1_000 + FOLLOW_LEASE_MS - 1)
+    ends_ms = 1_000 + FOLLOW_LEASE_MS
+    replica.tick(SUBJECTS, ends_ms - PULSE_INTERVAL_MS)
+    assert replica.tick(SUBJECTS, ends_ms - 1) == []
     assert "T" in replica._followed
-    assert replica.tick(SUBJECTS, 1_000 + FOLLOW_LEASE_MS - 1 + PULSE_INTERVAL_MS - 1) == []
-    assert replica.tick(SUBJECTS, 1_000 + FOLLOW_LEASE_MS - 1 + PULSE_INTERVAL_MS) != []
+    assert replica.tick(SUBJECTS, ends_ms) != []
     assert "T" not in replica._followed
+
+
+def test_pulses_of_all_partitions_are_due_together() -> None:
+    replicas = [Replica(n, 2, 1, PartitionState(Config.of(RESOURCE.spec)), 5, Origin("t", 0), Inlet()) for n in (0, 1)]
+    for replica, at_ms in zip(replicas, (10_010, 10_150), strict=True):
+        assert replica.tick(SUBJECTS, at_ms), "the first one"
+    assert [replica.tick(SUBJECTS, 10_000 + PULSE_INTERVAL_MS - 1) for replica in replicas] == [[], []]
+    assert all(replica.tick(SUBJECTS, 10_000 + PULSE_INTERVAL_MS) for replica in replicas)
 
 
 def test_a_clock_that_is_ahead_of_the_time_is_not_current_until_then() -> None:

@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.fetch import FetchRequest
 
 from swapstats_aggregator.adapters import kafka, kafka_client
 from swapstats_aggregator.adapters.memory import MemoryRecord, MemorySource, MemoryTopic
 from swapstats_aggregator.ports import DeadLetter, OutOfRange, Recreated, Source, Unavailable
 from swapstats_core.rejects import REMEDIES, Reason
+from swapstats_core.wire import CURRENT_WITHIN_MS
 from swapstats_settings.clock import monotonic_ms
 from tests.aggregator.reading import Reading
 from tests.aggregator.servers import broker, free_port
@@ -339,3 +342,39 @@ async def test_the_topic_in_memory_loses_old_records_and_can_be_away() -> None:
     for call in (source.incarnation(), source.bounds(0), source.poll([0], 0), source.commit({0: 1})):
         with pytest.raises(Unavailable):
             await call
+
+
+@pytest.mark.parametrize("broker", ["embedded", "kafka"])
+async def test_a_quiet_topic_is_asked_seldom_and_its_end_confirmed_often(
+    request: pytest.FixtureRequest, broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brokers = request.getfixturevalue("kafka" if broker == "embedded" else "apache_kafka")
+    fetches, send = list[int](), AIOKafkaClient.send
+
+    async def counted(client: AIOKafkaClient, node: object, asked: object, **how: object) -> object:
+        if isinstance(asked, FetchRequest):
+            fetches.append(monotonic_ms())
+        return await send(client, node, asked, **how)
+
+    monkeypatch.setattr(AIOKafkaClient, "send", counted)
+    monkeypatch.setattr(kafka, "_QUIET_AFTER_S", 0.2)
+    async with embedded_site(brokers) if broker == "embedded" else kafka_site(brokers.brokers) as site:
+        source = site.source
+        source.assign({0: 0}, await source.incarnation())
+        reading, began_ms = Reading(source, 0), monotonic_ms()
+        await reading.until_confirmed(began_ms, 0)
+        await reading.until(lambda: monotonic_ms() - began_ms > 500)
+        quiet_ms, ages_ms = monotonic_ms(), list[int]()
+
+        def quiet_for_long() -> bool:
+            ages_ms.append(monotonic_ms() - (reading.last[0].confirmed_ms or 0))
+            return monotonic_ms() - quiet_ms > 2_000
+
+        await reading.until(quiet_for_long)
+        assert sum(at_ms > quiet_ms for at_ms in fetches) <= 20, "hardly more than 2,000 ms / 150 ms"
+        assert sorted(ages_ms)[len(ages_ms) * 9 // 10] < CURRENT_WITHIN_MS // 2, "else the partition isn't current"
+        await site.append(0, b"a")
+        await reading.until(lambda: reading.values[0] == [b"a"])
+        busy_ms = monotonic_ms()
+        await reading.until(lambda: sum(at_ms > busy_ms for at_ms in fetches) >= 5)
+        assert monotonic_ms() - busy_ms < 5 * 150, "there may be more: nothing waits for the end of a long fetch"

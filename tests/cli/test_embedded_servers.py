@@ -57,7 +57,7 @@ async def _running(command: list[str], log: Path, probe: Callable[[], Awaitable[
 async def test_the_copy_of_the_assignment_is_in_redis(tmp_path: Path, ports: PortReservations) -> None:
     port = ports.take()
     copy = RedisCopy(connect(spec.Redis(url=f"redis://127.0.0.1:{port}/0")), KEYS)
-    with pytest.raises(Unavailable, match="redis"):
+    with pytest.raises(Unavailable, match="Redis"):
         await copy.read()
     async with _running(servers.redis(port, tmp_path), tmp_path / "redis.log", lambda: probes.redis_ok(port)):
         assert await copy.read() is None
@@ -72,7 +72,7 @@ async def test_the_copy_of_the_assignment_is_in_redis(tmp_path: Path, ports: Por
         await copy.write(assignment)
         assert await copy.read() == assignment
         await _is_swapped(copy, port)
-    with pytest.raises(Unavailable, match="redis"):
+    with pytest.raises(Unavailable, match="Redis"):
         await copy.write(assignment)
     await copy.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import SystemRandom
@@ -21,9 +21,10 @@ class ApacheKafka:
     """One broker on two ports of its own, with its data in ``folder``. Raises ServerMissingError where it can't run.
 
     ``tls``: the folder of a Secret; it listens on a third port too, to those with a certificate of its authority.
+    ``users``: with passwords; it listens on a third port to them, and lets none of them do anything.
     """
 
-    def __init__(self, folder: Path, tls: Path | None = None) -> None:
+    def __init__(self, folder: Path, tls: Path | None = None, users: Mapping[str, str] | None = None) -> None:
         self._ports = PortReservations(SystemRandom())
         port, controller_port = self._ports.take(), self._ports.take()
         self.brokers = f"{HOST}:{port}"
@@ -32,7 +33,22 @@ class ApacheKafka:
         if tls is not None:
             self.brokers_with_tls = f"{HOST}:{self._ports.take()}"
             self._command += [f"--override={setting}" for setting in self._listening_with(tls, controller_port)]
+        if users is not None:
+            self.brokers_with_login = f"{HOST}:{self._ports.take()}"
+            self._command += [f"--override={setting}" for setting in self._listening_to(users, controller_port)]
         self._process: subprocess.Popen[bytes] | None = None
+
+    def _listening_to(self, users: Mapping[str, str], controller_port: int) -> Iterator[str]:
+        both = f"PLAINTEXT://{self.brokers},SASL_PLAINTEXT://{self.brokers_with_login}"
+        yield f"listeners={both},CONTROLLER://{HOST}:{controller_port}"
+        yield f"advertised.listeners={both}"
+        yield "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT"
+        yield "sasl.enabled.mechanisms=PLAIN"
+        known = " ".join(f'user_{name}="{password}"' for name, password in users.items())
+        module = "org.apache.kafka.common.security.plain.PlainLoginModule"
+        yield f"listener.name.sasl_plaintext.plain.sasl.jaas.config={module} required {known};"
+        yield "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+        yield "super.users=User:ANONYMOUS"
 
     def _listening_with(self, tls: Path, controller_port: int) -> Iterator[str]:
         both = f"PLAINTEXT://{self.brokers},SSL://{self.brokers_with_tls}"

@@ -126,7 +126,7 @@ async def test_the_operator_keeps_the_assignment_there(encrypted: dict[str, Any]
 
 async def test_the_operator_says_what_is_wrong(encrypted: dict[str, Any], secrets: Secrets) -> None:
     async with reach(_site(encrypted | {"tls": ASTRAY}, secrets)) as reached:
-        with pytest.raises(Unavailable, match=f"Redis: .*{UNTRUSTED}"):
+        with pytest.raises(Unavailable, match=f"^Redis at .* don't agree on TLS: check stores.redis.tls .*{UNTRUSTED}"):
             await reached.copy.read()
 
 

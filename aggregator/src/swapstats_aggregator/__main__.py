@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import uuid
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
 from swapstats_aggregator.adapters.kafka_topic import say_if_times_are_unbounded
 from swapstats_aggregator.adapters.local import LocalSnapshots
 from swapstats_aggregator.metrics import ShardMetrics
-from swapstats_aggregator.ports import Ports, Snapshots
+from swapstats_aggregator.ports import Ports, Snapshots, Unavailable
 from swapstats_aggregator.process import serve_health, stop_on_signals, tune_garbage_collection
 from swapstats_aggregator.shard import Shard
 from swapstats_core.spec import SwapStatsResource
@@ -31,7 +32,7 @@ log = structlog.get_logger()
 
 
 def main() -> None:
-    """Parse arguments and run until SIGTERM."""
+    """Parse arguments and run until SIGTERM. Exit code 1, with the reason in the log, when the broker can't be used."""
     parser = argparse.ArgumentParser(prog="swapstats_aggregator", description="Run one aggregator shard.")
     parser.add_argument("--spec", type=Path, required=True, help="SwapStats resource, YAML or JSON")
     parser.add_argument("--shard", required=True, help="name of this shard, as in the assignment")
@@ -42,7 +43,11 @@ def main() -> None:
     resource = load_resource(arguments.spec)
     configure_logging(resource.spec.telemetry)
     tune_garbage_collection()
-    uvloop.run(run(resource, arguments.shard, arguments.http_host, arguments.http_port, arguments.state_dir))
+    try:
+        uvloop.run(run(resource, arguments.shard, arguments.http_host, arguments.http_port, arguments.state_dir))
+    except Unavailable as error:
+        log.error("can't start", shard=arguments.shard, error=str(error))  # noqa: TRY400 - the reason says it all
+        sys.exit(1)
 
 
 async def run(resource: SwapStatsResource, name: str, host: str, port: int, state_dir: Path | None) -> None:

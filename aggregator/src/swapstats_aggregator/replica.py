@@ -318,7 +318,9 @@ class Replica:
         self._followed = {token: until for token, until in self._followed.items() if until > mono_ms}
         forgotten = self._forgotten()
         changed = [*self.state.take_changed(self._followed), *forgotten]
-        due = prove or mono_ms - self._pulse_at_ms >= PULSE_INTERVAL_MS or self.current != self._pulse_current
+        # By the clock, not since the last one: those of all partitions then go out together.
+        is_time = mono_ms // PULSE_INTERVAL_MS != self._pulse_at_ms // PULSE_INTERVAL_MS
+        due = prove or is_time or self.current != self._pulse_current
         if not changed and not due:
             return []
         self._pulse += 1

@@ -45,7 +45,8 @@ from swapstats_settings.timekeeping import Clock, Now
 
 log = structlog.get_logger()
 
-_POLL_MS: Final = 20
+_POLL_MS: Final = 100
+"""How long a poll waits where nothing comes; a record ends it at once. Pulses, proofs and handoffs wait as long."""
 _TICK_MS: Final = 10
 _TICK_BEHIND_MS: Final = 250
 """Deltas of a partition that catches up are sent less often: nobody takes them for current."""

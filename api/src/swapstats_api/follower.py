@@ -38,7 +38,7 @@ OWNER_WITHIN_S = 1.0
 """How long a reader to whom nothing at all can be shown waits for an owner to come."""
 ASKS_AT_ONCE = 128
 TICK_S = 0.05
-TICKS_PER_SWEEP = 20
+SWEEP_S = 1.0
 
 
 class Follower:
@@ -60,6 +60,8 @@ class Follower:
         self._waiters: dict[str, asyncio.Future[wire.Refused | None]] = {}
         self._actions: asyncio.Queue[Action] = asyncio.Queue()  # bounded by the machine: a few per followed token
         self._asking = asyncio.Semaphore(ASKS_AT_ONCE)
+        self._restless = asyncio.Event()
+        """Set while the machine waits for something that may be overdue."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._on_changed: Callable[[str], None] = lambda _: None
         self._on_gone: Callable[[str, wire.Refused], None] = lambda _, __: None
@@ -73,6 +75,7 @@ class Follower:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._tick())
+                group.create_task(self._sweep())
                 group.create_task(self._carry_out(group))
         finally:
             for waiter in self._waiters.values():
@@ -154,6 +157,10 @@ class Follower:
                         self._on_gone(token, refused)
                 case _:
                     self._actions.put_nowait(action)
+        if self._machine.restless:
+            self._restless.set()
+        else:
+            self._restless.clear()
 
     async def _carry_out(self, group: asyncio.TaskGroup) -> None:
         """Watches one after the other, so that a question is never sent before its watches; questions at once."""
@@ -212,10 +219,12 @@ class Follower:
         self._do(self._machine.snapshot(token, state, self._clock()))
 
     async def _tick(self) -> None:
-        ticks = 0
         while True:
+            await self._restless.wait()
             await asyncio.sleep(TICK_S)
             self._do(self._machine.tick(self._clock()))
-            ticks += 1
-            if ticks % TICKS_PER_SWEEP == 0:
-                self._do(self._machine.sweep(self._clock()))
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._do(self._machine.sweep(self._clock()))

@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from swapstats_core.spec import Source
-from swapstats_settings.kafka import kafka_security
+from swapstats_settings.kafka import kafka_fault, kafka_reason, kafka_security
 from swapstats_settings.tls import CertificateError
 
 _BATCH_BYTES = 256 * 1024
@@ -39,8 +39,8 @@ async def partition_count(topic: str, options: dict[str, Any]) -> int:
     try:
         await admin.start()
         topics = await admin.describe_topics()
-    except KafkaConnectionError:
-        raise _unreachable(options) from None
+    except KafkaError as error:
+        raise BrokerFault(await kafka_reason(options, error)) from None
     finally:
         await admin.close()
     for description in topics:
@@ -66,18 +66,13 @@ async def started_producer(options: dict[str, Any]) -> tuple[AIOKafkaProducer, b
         )
         try:
             await producer.start()
-        except KafkaConnectionError:
+        except KafkaConnectionError as error:
             await producer.stop()
-            raise _unreachable(options) from None
+            raise BrokerFault(await kafka_reason(options, error)) from None
         except KafkaError as error:
             await producer.stop()
             refusal = error
         else:
             return producer, idempotent
-    raise BrokerFault(f"the broker refuses to be produced to: {refusal!r}")
-
-
-def _unreachable(options: dict[str, Any]) -> BrokerFault:
-    return BrokerFault(
-        f"no broker answers at {', '.join(options['bootstrap_servers'])}: check the address and source.tls"
-    )
+    assert refusal is not None, "both were tried"
+    raise BrokerFault(f"the broker refuses to be produced to: {kafka_fault(options, refusal)}")

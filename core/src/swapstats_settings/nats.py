@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from swapstats_core import spec
+from swapstats_settings.access import Door, tls_fault
 from swapstats_settings.secret_files import secret
 from swapstats_settings.tls import tls_context
 
@@ -38,6 +39,24 @@ class NatsAccess:
     def arguments(self) -> dict[str, Any]:
         """What ``connect`` of a client takes from here."""
         return {"servers": self.servers, "user": self.user, "password": self.password, "tls": self.tls}
+
+    def fault(self, error: BaseException) -> str:
+        """An error of a client, as people should read it."""
+        door = Door(
+            f"NATS at {', '.join(self.servers)}",
+            self.user,
+            "stores.nats.username and stores.nats.secretRef",
+            "stores.nats.tls",
+            "to publish and to subscribe to everything below the instance's name, and to _INBOX.>",
+        )
+        said = str(error) or type(error).__name__
+        if "permissions violation" in said.lower():
+            return door.denies(said)
+        if any(word in said.lower() for word in ("authorization", "authentication")):
+            return door.refuses_login(said)
+        if (refused := tls_fault(error)) is not None:
+            return door.fails_tls(refused)
+        return said
 
 
 class _EncryptedClient(Client):

@@ -11,26 +11,15 @@ from redis.asyncio import Redis, Sentinel
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from swapstats_core import spec
+from swapstats_settings.access import Door, tls_fault
 from swapstats_settings.secret_files import secret
 from swapstats_settings.tls import tls_files
 
 _SENTINEL_PORT = 26_379
 _TIME_WITHIN_S = 1.0
-
-
-def fault(error: Exception, *keys: str) -> str:
-    """What is wrong, and what to do if one of the ``keys`` holds what SwapStats would never write there."""
-    if "WRONGTYPE" not in str(error):
-        return f"Redis: {str(error) or type(error).__name__}"
-    key = keys[0]
-    return (
-        f"Redis: {' or '.join(keys)} holds a value of another type than SwapStats stores there, so something else has "
-        f"written it. See what it is (`redis-cli TYPE {key}`), and move it away (`redis-cli RENAME {key} {key}-aside`) "
-        "or delete it: SwapStats then goes on by itself, and what is missing is read again from the broker"
-    )
 
 
 def redis_client(
@@ -72,6 +61,33 @@ def redis_client(
     database = int(url.path.removeprefix("/") or 0)
     master: Redis = sentinel.master_for(settings.sentinel_master, redis_class=_Master, db=database)
     return master
+
+
+def redis_fault(client: Redis, error: BaseException, *keys: str) -> str:
+    """An error of a client of Redis, as people should read it; ``keys``: what was asked for."""
+    if keys and "WRONGTYPE" in str(error):
+        return (
+            f"Redis: {' or '.join(keys)} holds a value of another type than SwapStats stores there, so something else "
+            f"has written it. See what it is (`redis-cli TYPE {keys[0]}`), and move it away (`redis-cli RENAME "
+            f"{keys[0]} {keys[0]}-aside`) or delete it: SwapStats then goes on by itself, and what is missing is read "
+            "again from the broker"
+        )
+    pool, access = client.connection_pool, client.connection_pool.connection_kwargs
+    place = f"{access['host']}:{access['port']}" if "host" in access else f"the master {pool.service_name}"  # type: ignore[attr-defined] # Sentinel's
+    door = Door(
+        f"Redis at {place}",
+        access.get("username") or (None if access.get("password") is None else "default"),
+        "stores.redis.username and stores.redis.secretRef",
+        "stores.redis.tls",
+        "all commands on the keys that begin with stores.redis.prefix, scripts and TIME",
+    )
+    if isinstance(error, NoPermissionError | AuthorizationError) or "NOPERM" in str(error):
+        return door.denies(error)
+    if isinstance(error, AuthenticationError) or "NOAUTH" in str(error):
+        return door.refuses_login(error)
+    if (refused := tls_fault(error)) is not None:
+        return door.fails_tls(refused)
+    return f"Redis: {str(error) or type(error).__name__}"
 
 
 async def redis_time_ms(client: Redis) -> int | None:

@@ -5,17 +5,15 @@ It reads Secrets from the API server; for its connections it writes what they ne
 
 from __future__ import annotations
 
-import asyncio
-import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, Protocol
+from typing import Protocol
 
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaError
 
 from swapstats_core.spec import Nats, Redis, SecretRef, SwapStatsResource
 from swapstats_core.wire import Keys
@@ -25,12 +23,10 @@ from swapstats_operator.deciding.ports import Connect, Copy, Unavailable
 from swapstats_operator.deciding.redis import RedisCopy, connect
 from swapstats_operator.revision import secret_refs
 from swapstats_operator.topics import TopicMismatchError, keep_topics
-from swapstats_settings.kafka import kafka_security
+from swapstats_settings.kafka import kafka_reason, kafka_security
 from swapstats_settings.nats import NatsAccess
 from swapstats_settings.secret_files import secret_file
 from swapstats_settings.tls import CertificateError
-
-_HANDSHAKE_S: Final = 1.0
 
 Secrets = Mapping[str, Mapping[str, bytes] | None]
 """Content of Secrets by name; None: there is none."""
@@ -110,11 +106,8 @@ async def keep_topics_of(resource: SwapStatsResource, secrets: Secrets) -> list[
         return await keep_topics(source, access)
     except TopicMismatchError as error:
         raise TopicWrong(str(error)) from error
-    except KafkaConnectionError as error:
-        why = await _refusal(source.brokers, access["ssl_context"]) if source.tls.enabled else None
-        raise Unavailable(f"the broker: {why or error!r}") from error
     except (KafkaError, OSError) as error:
-        raise Unavailable(f"the broker: {error!r}") from error
+        raise Unavailable(await kafka_reason(access, error)) from error
 
 
 @contextmanager
@@ -147,21 +140,3 @@ def _certificates(place: str) -> Iterator[None]:
         yield
     except CertificateError as error:
         raise Unavailable(f"{place}: {error}") from error
-
-
-async def _refusal(brokers: Sequence[str], context: ssl.SSLContext) -> ssl.SSLError | None:
-    """Why the brokers and we don't agree on TLS, if we don't: aiokafka only says that no broker could be reached."""
-    for broker in brokers:
-        host, _, port = broker.rpartition(":")
-        try:
-            async with asyncio.timeout(_HANDSHAKE_S):
-                reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=context)
-                try:
-                    await reader.read(1)  # unasked, a broker says only that it wants to see a certificate
-                finally:
-                    writer.close()
-        except ssl.SSLError as error:
-            return error
-        except (TimeoutError, OSError):
-            continue
-    return None

@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignment
-from swapstats_core.planning import initial
+from swapstats_core.planning import SILENCE_MS, initial
+from swapstats_operator.deciding.decider import INTERVAL_S, SETTLED_INTERVAL_S
 from swapstats_operator.deciding.ports import Line, Superseded
 from swapstats_operator.deciding.publication import Publication
 from swapstats_operator.deciding.roll import BLIND_AFTER_MS, Roll
@@ -39,6 +40,19 @@ async def test_the_first_shards_get_everything_evenly_and_the_truth_comes_first(
     assert town.copy.stored == town.truth.stored[-1] == town.assignment
     assert town.announced[-1] == town.assignment.revision
     assert all(entry.phase == "owned" for entry in town.assignment.partitions)
+
+
+async def test_rounds_are_fewer_while_nothing_is_to_be_decided(town: Town) -> None:
+    decider = town.begin().decider
+    assert decider.pace_s() == INTERVAL_S
+    for name in ("shard-0", "shard-1"):
+        town.start(name)
+    await town.pass_ms(2_000)
+    assert decider.pace_s() == SETTLED_INTERVAL_S
+    assert SETTLED_INTERVAL_S * 1_000 * 4 < SILENCE_MS, "a shard has several chances to be heard"
+    town.kill("shard-0")
+    await town.pass_ms(100)
+    assert decider.pace_s() == INTERVAL_S
 
 
 async def test_nothing_is_in_force_that_could_not_be_stored(town: Town) -> None:
@@ -263,7 +277,9 @@ async def test_a_line_that_goes_deaf_is_replaced() -> None:
             enough.set()
         yield Deaf()
 
-    calls = RollCall(Roll(), SUBJECTS, connect, clock.now_ms, lambda report: None, lambda *_, **__: None)
+    calls = RollCall(
+        Roll(), SUBJECTS, connect, clock.now_ms, lambda: INTERVAL_S, lambda report: None, lambda *_, **__: None
+    )
     running = asyncio.create_task(calls.run())
     async with asyncio.timeout(5):
         await enough.wait()

@@ -25,7 +25,7 @@ from swapstats_aggregator.recorder.schema import (
 from swapstats_aggregator.recorder.stream_time import Seen
 from swapstats_core.fields import DAY_MS
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
-from swapstats_settings.clickhouse import clickhouse_access
+from swapstats_settings.clickhouse import clickhouse_access, clickhouse_fault
 
 _CONNECT_SECONDS = 5
 _REPLY_SECONDS = 60
@@ -54,15 +54,16 @@ INSERT_SETTINGS = {
 class ClickHouseStore:
     """`recorder.ports.Store`, on ``swap_records`` of one database. Use `connect`."""
 
-    def __init__(self, client: AsyncClient, database: str) -> None:
+    def __init__(self, client: AsyncClient, spec: ClickHouse) -> None:
         self._client = client
-        self._database = quoted_identifier(database)
+        self._spec = spec
+        self._database = quoted_identifier(spec.database)
         self._columns = [name for name, _ in COLUMNS]
 
     @classmethod
     async def connect(cls, spec: ClickHouse) -> ClickHouseStore:
         """Connect. Raises StoreUnavailableError; OSError and CertificateError if a secret can't be used."""
-        return cls(await _connected(spec, _REPLY_SECONDS), spec.database)
+        return cls(await _connected(spec, _REPLY_SECONDS), spec)
 
     async def insert(self, block: bytes, token: str) -> None:
         """See `recorder.ports.Store`."""
@@ -75,7 +76,7 @@ class ClickHouseStore:
                 fmt="Native",
             )
         except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
-            raise _unavailable(error) from error
+            raise _unavailable(self._spec, error) from error
 
     async def seen_before(self, record: Record, incarnation: str, reach_ms: int) -> Seen:
         """See `recorder.ports.Store`."""
@@ -111,7 +112,7 @@ class ClickHouseStore:
         try:
             found = await self._client.query(sql, parameters=dict(parameters))
         except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
-            raise _unavailable(error) from error
+            raise _unavailable(self._spec, error) from error
         return found.result_rows
 
     async def migrate(self, spec: SwapStatsSpec) -> list[str]:
@@ -135,7 +136,7 @@ class ClickHouseStore:
         except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
             if policy is not None and getattr(error, "code", None) in _POLICY_REFUSED:
                 raise SchemaError(_REMEDY_OF_POLICY.format(policy, error)) from error
-            raise _unavailable(error) from error
+            raise _unavailable(self._spec, error) from error
         finally:
             await client.close()
         return [migration.name for migration in due]
@@ -180,9 +181,9 @@ async def _connected(spec: ClickHouse, reply_seconds: int) -> AsyncClient:
             autogenerate_session_id=False,  # it would refuse to tell the time during an insert
         )
     except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
-        raise _unavailable(error) from error
+        raise _unavailable(spec, error) from error
 
 
-def _unavailable(error: Exception) -> StoreUnavailableError:
+def _unavailable(spec: ClickHouse, error: Exception) -> StoreUnavailableError:
     code = getattr(error, "code", None)
-    return StoreUnavailableError(code if isinstance(code, int) else 0, str(error) or repr(error))
+    return StoreUnavailableError(code if isinstance(code, int) else 0, clickhouse_fault(spec, error))

@@ -19,7 +19,7 @@ from swapstats_aggregator.adapters.kafka_topic import TopicWatch, incarnation
 from swapstats_aggregator.ports import Fetched, OutOfRange, Recreated, SourceRecord, Unavailable
 from swapstats_core import spec
 from swapstats_settings.clock import monotonic_ms
-from swapstats_settings.kafka import kafka_security
+from swapstats_settings.kafka import kafka_fault, kafka_names, kafka_security
 
 log = structlog.get_logger()
 
@@ -27,6 +27,11 @@ _FETCH_WAIT_MS = 20
 """How long the broker may hold an empty fetch. Some brokers look for new records only when it ends, so it is
 latency.
 """
+_QUIET_FETCH_WAIT_MS = 150
+"""The same once no record has come for `_QUIET_AFTER_S`: every answer costs both sides. Twice this and two polls is how
+old a confirmed end may be, which must stay well below what makes a partition count as behind.
+"""
+_QUIET_AFTER_S = 2.0
 _MAX_RECORDS = 4_096
 """Records taken by one poll: bounds the time in which queries wait."""
 _UNANSWERED_MS = 5_000
@@ -86,6 +91,7 @@ class KafkaSource:
         self._calls = Silence()
         self._unanswered_ms = 0.0
         self._stalls = Stalls()
+        self._quiet_from_s = 0.0
         self.on_time: Callable[[int, int], None] = lambda _wall_ms, _mono_ms: None
         """Told what the broker's clock showed (Unix ms) at a moment (monotonic), where the broker dates its records."""
         self._use(self._new())
@@ -110,8 +116,7 @@ class KafkaSource:
 
     async def start(self) -> None:
         """Connect. Raises Unavailable."""
-        async with reaching():
-            await self._consumer.start()
+        await started(self._consumer, self._source)
         _fetch_at_once(self._consumer)
 
     async def stop(self) -> None:
@@ -146,7 +151,7 @@ class KafkaSource:
         if self._calls.is_long:
             await self._replace(self._consumer)
         self._calls.begins()
-        async with reaching():
+        async with reaching(self._source):
             yield self._consumer
         self._calls.ends()
 
@@ -156,7 +161,7 @@ class KafkaSource:
             if self._consumer is not suspect:
                 return
             fresh = self._new()
-            await started(fresh)
+            await started(fresh, self._source)
             _fetch_at_once(fresh)
             log.warning("kafka_client_replaced", topic=self._topic)
             self._use(fresh)
@@ -178,6 +183,7 @@ class KafkaSource:
         self._progress = {partition: _Progress() for partition in self._positions}
         self._unverified = {}
         self._unanswered_ms = 0.0
+        self._expect_records()
         self._watch.forget()
         for partition, offset in self._positions.items():
             self._consumer.seek(TopicPartition(self._topic, partition), offset)
@@ -203,15 +209,24 @@ class KafkaSource:
             (at, offset), *_ = error.args[0].items()
             raise OutOfRange(at.partition, offset) from error
         except KafkaError as error:
-            raise Unavailable(f"Kafka: {error!r}") from error
+            raise Unavailable(kafka_fault(kafka_names(self._source), error)) from error
         # No longer than it was meant to: this process may have been stopped meanwhile.
         waited_ms = min((time.monotonic() - began_s) * 1000, timeout_ms)
         self._unanswered_ms += waited_ms
+        if batches:
+            self._expect_records()
+        elif time.monotonic() >= self._quiet_from_s:
+            _wait_at_the_broker(consumer, _QUIET_FETCH_WAIT_MS)
         news = {at: await self._fetched(consumer, at, batches.get(at, [])) for at in partitions}
         if consumer is not self._consumer:  # likewise: its successor begins where this batch does
             return {}
         self._stalls.polled({at: fetched.position for at, fetched in news.items()}, waited_ms)
         return {at.partition: fetched for at, fetched in news.items()}
+
+    def _expect_records(self) -> None:
+        """More may come soon: none shall wait for the end of a long fetch."""
+        self._quiet_from_s = time.monotonic() + _QUIET_AFTER_S
+        _wait_at_the_broker(self._consumer, _FETCH_WAIT_MS)
 
     async def _look_after_fetches(self) -> None:
         """Replace a client that doesn't bring what the broker has. Raises Stalled if that was in vain, Unavailable."""
@@ -225,6 +240,8 @@ class KafkaSource:
             await self._replace(self._consumer)
 
     async def _verify(self) -> None:
+        if self._watch.is_sure:
+            return
         async with self._asking():
             changed = await self._watch.changed(self._incarnation)
         if changed is not None:
@@ -262,10 +279,15 @@ class KafkaSource:
 
     async def commit(self, positions: Mapping[int, int]) -> None:
         if assigned := {partition: offset for partition, offset in positions.items() if partition in self._positions}:
-            async with reaching():
+            async with reaching(self._source):
                 await commit(self._consumer._client, self._source.group_id, self._topic, assigned)  # noqa: SLF001 - see above
 
 
 def _fetch_at_once(consumer: AIOKafkaConsumer) -> None:
     """Otherwise records of a partition that isn't polled hold up the fetches of the others for 100 ms."""
     consumer._fetcher._prefetch_backoff = 0  # noqa: SLF001 - there is no option for it
+
+
+def _wait_at_the_broker(consumer: AIOKafkaConsumer, wait_ms: int) -> None:
+    """How long the broker may hold the fetches from the next one on."""
+    consumer._fetcher._fetch_max_wait_ms = wait_ms  # noqa: SLF001 - aiokafka takes it only when a consumer is made

@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
 import structlog
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from swapstats_aggregator.ports import Unavailable
+from swapstats_core.spec import Source
+from swapstats_settings.kafka import kafka_fault, kafka_names, kafka_reason, kafka_security
 
 log = structlog.get_logger()
 
@@ -35,26 +37,28 @@ class Client(Protocol):
 
 
 @asynccontextmanager
-async def reaching() -> AsyncIterator[None]:
+async def reaching(source: Source) -> AsyncIterator[None]:
     """Bounds a call, and turns the faults of broker and connection into Unavailable."""
     try:
         async with asyncio.timeout(_CALL_TIMEOUT_S):
             yield
     except (KafkaError, TimeoutError, OSError) as error:
-        raise Unavailable(f"Kafka: {error!r}") from error
+        raise Unavailable(kafka_fault(kafka_names(source), error)) from error
     except RuntimeError as error:
         if "the handler is closed" not in str(error):
             raise
         raise Unavailable("Kafka: the connection was closed") from error  # see _SILENT_S
 
 
-async def started(client: Client) -> None:
+async def started(client: Client, source: Source) -> None:
     """Start a client, or leave nothing of it behind. Raises Unavailable."""
     try:
-        async with reaching():
+        async with reaching(source):
             await client.start()
-    except BaseException:
+    except BaseException as error:
         await abandon(client)
+        if isinstance(error.__cause__, KafkaConnectionError):
+            raise Unavailable(await kafka_reason(kafka_security(source), error.__cause__)) from error
         raise
 
 

@@ -44,8 +44,7 @@ class KafkaDeadLetters:
 
     async def start(self) -> None:
         """Connect. Raises Unavailable."""
-        async with reaching():
-            await self._producer.start()
+        await started(self._producer, self._source)
 
     async def stop(self) -> None:
         """Send what is left and disconnect."""
@@ -63,14 +62,14 @@ class KafkaDeadLetters:
             if not self._silence.is_long:
                 return
             fresh = self._new()
-            await started(fresh)
+            await started(fresh, self._source)
             log.warning("kafka_client_replaced", topic=self._topic)
             old, self._producer = self._producer, fresh
             self._silence.ends()
             await abandon(old)
 
     async def _send(self, letters: Sequence[DeadLetter]) -> None:
-        async with reaching():
+        async with reaching(self._source):
             results = await asyncio.gather(*[await self._enqueue(letter) for letter in letters], return_exceptions=True)
             for letter, result in zip(letters, results, strict=True):
                 if isinstance(result, BaseException):

@@ -22,6 +22,7 @@ from swapstats_aggregator.adapters.kafka_topic import TopicWatch
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_aggregator.recorder.ports import Polled, Record, SourceLostError
 from swapstats_core.spec import Source as SourceSpec
+from swapstats_settings.kafka import kafka_fault, kafka_names
 
 _COMMIT_SECONDS = 10.0
 _QUERY_SECONDS = 5.0
@@ -41,6 +42,7 @@ class GroupSource:
 
     def __init__(self, spec: SourceSpec, connection: Mapping[str, Any], metrics: RecorderMetrics) -> None:
         self._topic = spec.topic.name
+        self._names = kafka_names(spec)
         self._metrics = metrics
         self._consumer = AIOKafkaConsumer(
             client_id=f"{spec.group_id}-recorder",
@@ -129,7 +131,7 @@ class GroupSource:
         except OffsetOutOfRangeError as error:
             return await self._restarted(error.args[0], "out_of_range")
         except KafkaError as error:
-            raise SourceLostError(f"the consumer can't go on: {error!r}") from error
+            raise SourceLostError(f"the consumer can't go on: {kafka_fault(self._names, error)}") from error
         # No await between the fetch and this line: the records belong to the assignment that is numbered here.
         polled = Polled(
             self._generation,

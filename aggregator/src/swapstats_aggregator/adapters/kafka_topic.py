@@ -25,7 +25,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
 
 from swapstats_core.spec import Source
-from swapstats_settings.kafka import kafka_security
+from swapstats_settings.kafka import kafka_fault, kafka_names, kafka_security
 from swapstats_settings.record_times import unbounded
 
 log = structlog.get_logger()
@@ -143,7 +143,7 @@ async def say_if_times_are_unbounded(source: Source) -> None:
         if (why := await unbounded(client, source.topic.name)) is not None:
             log.warning("record_times_unbounded", why=why)
     except KafkaError as error:
-        log.warning("record_times_unknown", error=repr(error))
+        log.warning("record_times_unknown", error=kafka_fault(kafka_names(source), error))
     finally:
         await client.close()
 
@@ -161,16 +161,24 @@ class TopicWatch:
         """Ask the next time."""
         self._check_at_s = 0.0
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether all that the consumer has read so far is of the topic that was seen last, without asking."""
+        # A restarted broker is reached over new connections, and aiokafka tells of them nowhere but here. The objects
+        # themselves, not their ids: while they are held, no new one can look like an old one.
+        return time.monotonic() < self._check_at_s and self._connections() == self._seen_over
+
+    def _connections(self) -> Sequence[object]:
+        return tuple(self._client._conns.values())  # noqa: SLF001 - see above
+
     async def changed(self, known: str) -> str | None:
         """The incarnation, if it isn't ``known``. None: all that the consumer read before this call is of ``known``.
 
         Raises KafkaError when the broker can't tell.
         """
-        # A restarted broker is reached over new connections, and aiokafka tells of them nowhere but here. The objects
-        # themselves, not their ids: while they are held, no new one can look like an old one.
-        connections = tuple(self._client._conns.values())  # noqa: SLF001 - see above
-        if connections == self._seen_over and time.monotonic() < self._check_at_s:
+        if self.is_sure:
             return None
+        connections = self._connections()
         now = await incarnation(self._client, self._topic)
         if now != known:
             return now

@@ -23,7 +23,7 @@ _PENDING_BYTES = 4 * 1024 * 1024
 """Unsent bytes kept while the connection is down; beyond it messages are dropped, which readers notice."""
 
 
-_WATCHDOG_S = 0.5
+_WATCHDOG_S = 1.0
 _ANSWER_S = 3
 """How long the server may take to answer a ping."""
 _REPLACE_AFTER_S = 10.0
@@ -44,9 +44,10 @@ async def connect(settings: spec.Nats, name: str) -> Client:
     """A connection that is re-established for ever. Raises nats.errors.Error if the first attempt fails, OSError and
     CertificateError if a secret can't be used.
     """
+    access = NatsAccess.of(settings)
 
     async def on_error(error: Exception) -> None:
-        log.warning("nats_error", error=str(error))
+        log.warning("nats_error", error=access.fault(error))
 
     async def on_disconnect() -> None:
         log.info("nats_disconnected")
@@ -54,7 +55,6 @@ async def connect(settings: spec.Nats, name: str) -> Client:
     async def on_reconnect() -> None:
         log.info("nats_reconnected")
 
-    access = NatsAccess.of(settings)
     client = access.client()
     await client.connect(
         **access.arguments,

@@ -21,7 +21,7 @@ from swapstats_core import spec
 from swapstats_core.bounds import epoch_of
 from swapstats_core.ownership import Assignment, decode_assignment
 from swapstats_core.wire import Keys
-from swapstats_settings.redis import fault, redis_client
+from swapstats_settings.redis import redis_client, redis_fault
 
 # Numbers are compared as doubles, hence only where those have no gaps: what isn't such a number is refused if it comes,
 # and counts as none if it is stored.
@@ -80,11 +80,11 @@ def connect(settings: spec.Redis) -> Redis:
 
 
 @asynccontextmanager
-async def _reaching(*keys: str) -> AsyncIterator[None]:
+async def _reaching(client: Redis, *keys: str) -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        raise Unavailable(fault(error, *keys)) from error
+        raise Unavailable(redis_fault(client, error, *keys)) from error
 
 
 def _verdict(reply: list[Any]) -> Verdict:
@@ -109,7 +109,7 @@ class RedisSnapshots:
         self._collect = client.register_script(_COLLECT)
 
     async def assignment(self) -> Assignment | None:
-        async with _reaching(self._keys.assignment):
+        async with _reaching(self._client, self._keys.assignment):
             stored = await self._client.get(self._keys.assignment)
         try:
             return None if stored is None else decode_assignment(_raw(stored))
@@ -120,23 +120,23 @@ class RedisSnapshots:
 
     async def claim(self, partition: int, epoch: int, owner: str) -> Verdict:
         keys = [self._keys.owner(partition)]
-        async with _reaching(*keys):
+        async with _reaching(self._client, *keys):
             return _verdict(await self._claim(keys=keys, args=[epoch, owner, self._claimant]))
 
     async def claimed(self, partition: int) -> int:
-        async with _reaching(self._keys.owner(partition)):
+        async with _reaching(self._client, self._keys.owner(partition)):
             stored = await self._client.hget(self._keys.owner(partition), "epoch")
         return 0 if stored is None else epoch_of(_raw(stored))
 
     async def manifests(self, partition: int) -> Sequence[bytes]:
-        async with _reaching(self._keys.manifests(partition)):
+        async with _reaching(self._client, self._keys.manifests(partition)):
             stored = await self._client.lrange(self._keys.manifests(partition), 0, -1)
         return [_raw(manifest) for manifest in stored]
 
     async def load(self, partition: int, names: Collection[str]) -> Mapping[str, bytes]:
         found: dict[str, bytes] = {}
         wanted = list(names)
-        async with _reaching(self._keys.chunks(partition)):
+        async with _reaching(self._client, self._keys.chunks(partition)):
             for start in range(0, len(wanted), _PARTS_AT_ONCE):
                 some = wanted[start : start + _PARTS_AT_ONCE]
                 values = await self._client.hmget(self._keys.chunks(partition), some)
@@ -144,7 +144,7 @@ class RedisSnapshots:
         return found
 
     async def store(self, partition: int, parts: Mapping[str, bytes]) -> None:
-        async with _reaching(self._keys.chunks(partition)):
+        async with _reaching(self._client, self._keys.chunks(partition)):
             for name, part in parts.items():
                 await self._client.hset(self._keys.chunks(partition), name, part)
 
@@ -152,13 +152,13 @@ class RedisSnapshots:
         self, partition: int, epoch: int, seq: int, manifest: bytes, names: Collection[str], keep: int
     ) -> Verdict:
         keys = [self._keys.owner(partition), self._keys.manifests(partition), self._keys.chunks(partition)]
-        async with _reaching(*keys):
+        async with _reaching(self._client, *keys):
             return _verdict(await self._flip(keys=keys, args=[epoch, self._claimant, seq, manifest, keep, *names]))
 
     async def collect(self, partition: int, epoch: int, keep: Collection[str]) -> int:
         keys = [self._keys.owner(partition), self._keys.chunks(partition)]
         deleted = 0
-        async with _reaching(*keys):
+        async with _reaching(self._client, *keys):
             stored = {_raw(name).decode() for name in await self._client.hkeys(keys[1])}
             surplus = sorted(stored.difference(keep))
             for start in range(0, len(surplus), _PARTS_AT_ONCE):

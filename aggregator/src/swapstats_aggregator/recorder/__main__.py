@@ -19,13 +19,14 @@ from prometheus_client import CollectorRegistry
 
 from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
 from swapstats_aggregator.adapters.kafka_group import GroupSource
+from swapstats_aggregator.ports import Unavailable
 from swapstats_aggregator.process import serve_health, stop_on_signals
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_aggregator.recorder.ports import SourceLostError, StoreUnavailableError
 from swapstats_aggregator.recorder.runner import Recorder
 from swapstats_aggregator.recorder.schema import SchemaError
 from swapstats_core.spec import SwapStatsSpec
-from swapstats_settings.kafka import kafka_security
+from swapstats_settings.kafka import kafka_reason, kafka_security
 from swapstats_settings.logs import configure_logging
 from swapstats_settings.resource import load_resource
 from swapstats_settings.timekeeping import Clock, keep_time, look
@@ -91,14 +92,18 @@ class _Process:
 
     async def _open(self) -> tuple[GroupSource, ClickHouseStore]:
         return await asyncio.gather(
-            self._until_open("kafka", self._open_source, KafkaError),
+            self._until_open("kafka", self._open_source, Unavailable),
             self._until_open("clickhouse", self._open_store, StoreUnavailableError),
         )
 
     async def _open_source(self) -> GroupSource:
-        source = GroupSource(self.spec.source, kafka_security(self.spec.source), self.metrics)
+        access = kafka_security(self.spec.source)
+        source = GroupSource(self.spec.source, access, self.metrics)
         try:
             await source.start()
+        except KafkaError as error:
+            await source.close()
+            raise Unavailable(await kafka_reason(access, error)) from error
         except BaseException:
             await source.close()
             raise

@@ -29,7 +29,7 @@ PENDING_MSGS = 4_096
 """Messages of one subscription that may wait for us; beyond, nats-py drops and says so, and everything is suspect."""
 REPLACE_AFTER_S = 10.0
 """A client that is unconnected for this long is replaced."""
-WATCHDOG_S = 0.5
+WATCHDOG_S = 1.0
 ANSWER_S = 3
 """How long the server may take to answer a ping."""
 CLOSE_S = 2.0
@@ -177,7 +177,7 @@ class NatsOwners:
         if isinstance(error, nats.errors.SlowConsumerError):
             self._suspect("slow_consumer")
         else:
-            _log.warning("nats_error", error=str(error) or type(error).__name__)
+            _log.warning("nats_error", error=self._access.fault(error))
 
     async def _on_reconnected(self) -> None:
         self._suspect("reconnected")

@@ -22,7 +22,7 @@ from swapstats_core.manifest import Manifest, UnreadableSnapshot, readable
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.snapshot import restore
 from swapstats_core.swap import format_token, format_usd
-from swapstats_settings.redis import fault, redis_client
+from swapstats_settings.redis import redis_client, redis_fault
 
 _log = structlog.get_logger(__name__)
 
@@ -57,7 +57,7 @@ class RedisSnapshots:
         try:
             stored = await self._client.hget(self._keys.owner(partition), "epoch")
         except (RedisError, OSError) as error:
-            raise SnapshotUnreadable(fault(error, self._keys.owner(partition))) from error
+            raise SnapshotUnreadable(redis_fault(self._client, error, self._keys.owner(partition))) from error
         return epoch_of(stored) if isinstance(stored, bytes) else 0
 
     async def read(self, token: str) -> wire.TokenState | None:
@@ -71,7 +71,7 @@ class RedisSnapshots:
             found = await asyncio.shield(looking)
         except (RedisError, OSError) as error:
             raise SnapshotUnreadable(
-                fault(error, self._keys.manifests(partition), self._keys.chunks(partition))
+                redis_fault(self._client, error, self._keys.manifests(partition), self._keys.chunks(partition))
             ) from error
         return None if found is None else _token_state(token, *found, self._config)
 

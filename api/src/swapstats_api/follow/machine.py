@@ -79,6 +79,11 @@ class Follow:
     def __len__(self) -> int:
         return len(self._tokens)
 
+    @property
+    def restless(self) -> bool:
+        """Whether a tick may have something to do."""
+        return bool(self._awaiting or self._due)
+
     # What readers do
 
     def want(self, token: str, now: Now) -> list[Action]:
@@ -258,7 +263,7 @@ class Follow:
     # Time
 
     def tick(self, now: Now) -> list[Action]:
-        """Call about every 50 ms: overdue deltas and retries."""
+        """Call about every 50 ms, at least while `restless`: overdue deltas and retries."""
         for token in list(self._awaiting):
             entry = self._tokens.get(token)
             if entry is None or entry.awaited is None:

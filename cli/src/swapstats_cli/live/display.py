@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, TextIO
+from typing import Final, Protocol, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -18,7 +18,12 @@ from swapstats_cli.supervisor.part import PartStatus
 
 
 class Display(Protocol):
-    """What shows the system. Calls: ``starting`` until ready, then ``live``, then ``end``; ``saying`` at any time."""
+    """What shows the system. Calls: ``starting`` until ready, then ``live``, then ``end``; ``saying`` at any time.
+    ``interval_s``: how often ``live`` is worth it.
+    """
+
+    @property
+    def interval_s(self) -> float: ...
 
     def saying(self, saying: Saying) -> None: ...
 
@@ -34,6 +39,8 @@ class TerminalDisplay:
 
     Warnings said meanwhile are then written below, so that the history tells what happened.
     """
+
+    interval_s: Final = 1.0
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -86,6 +93,7 @@ class Detachable:
 
     def __init__(self, display: Display) -> None:
         self._display: Display | None = display
+        self.interval_s = display.interval_s
 
     def saying(self, saying: Saying) -> None:
         """Pass on."""

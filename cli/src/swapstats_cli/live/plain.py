@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TextIO
+from typing import Final, TextIO
 
 from swapstats_cli.live.model import LiveView, health
 from swapstats_cli.supervisor.journal import Saying
@@ -14,6 +14,9 @@ SUMMARY_INTERVAL_S = 10.0
 
 class PlainDisplay:
     """Writes sayings as they come, and a summary every `SUMMARY_INTERVAL_S`."""
+
+    interval_s: Final = 2.0
+    """A summary's rate is over the readings since the one before."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out

@@ -17,9 +17,11 @@ from swapstats_core.words import seconds
 from swapstats_settings.clock import wall_ms
 
 STARTING_INTERVAL_S = 0.1
-LIVE_INTERVAL_S = 1.0
 FIRST_NUMBER_INTERVAL_S = 0.25
-"""Until the first live number, because the time to it is shown."""
+"""Until the first live number, because the time to it is shown; but no longer than `FIRST_NUMBER_WITHIN_S`, since
+nobody may ever produce one.
+"""
+FIRST_NUMBER_WITHIN_S = 10.0
 
 
 class Watch:
@@ -41,11 +43,12 @@ class Watch:
         try:
             await self._show_start()
             async with LiveReader(self._system.resource.spec.window_names[0]) as reader:
+                began_s = monotonic()
                 while True:
                     await self._look(reader)
                     self._display.live(self._view())
-                    waiting = self._first_number_after_s is None
-                    await asyncio.sleep(FIRST_NUMBER_INTERVAL_S if waiting else LIVE_INTERVAL_S)
+                    waiting = self._first_number_after_s is None and monotonic() - began_s < FIRST_NUMBER_WITHIN_S
+                    await asyncio.sleep(FIRST_NUMBER_INTERVAL_S if waiting else self._display.interval_s)
         finally:
             self._display.end()
 

@@ -16,6 +16,7 @@ from swapstats_operator.deciding.rolling import Act, Rolling, Shard, Step, next_
 from swapstats_operator.deciding.status import RolloutStatus
 
 INTERVAL_S = 0.1
+SETTLED_INTERVAL_S = 0.5
 
 
 class Fleet:
@@ -72,7 +73,7 @@ class Fleet:
             # Without a pause between the end of a roll and the next one's beginning, so that nothing is moved between.
             while (step := self._next(ownership)) is not None:
                 await self._take(step, ownership)
-            await asyncio.sleep(INTERVAL_S)
+            await asyncio.sleep(SETTLED_INTERVAL_S if ownership.decider.settled() else INTERVAL_S)
 
     def _next(self, ownership: Ownership) -> Step | None:
         shards = [

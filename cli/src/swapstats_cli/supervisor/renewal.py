@@ -13,7 +13,7 @@ from swapstats_cli.supervisor.versions import Versions
 from swapstats_operator.deciding.ports import Say
 from swapstats_operator.deciding.rolling import numbered
 
-INTERVAL_S = 0.25
+INTERVAL_S = 0.5
 READY_WITHIN_S = 60.0
 """Of a restarted process; then the next one is restarted all the same."""
 

@@ -16,7 +16,7 @@ from swapstats_operator.deciding.reporting import View, status
 from swapstats_operator.deciding.status import Status, encode_status
 
 WRITE_INTERVAL_MS = 1_000
-LOOK_INTERVAL_S = 0.1
+LOOK_INTERVAL_S = 0.25
 
 
 class Reporter:

@@ -18,7 +18,7 @@ from swapstats_cli.verify.report import CannotVerify
 from swapstats_cli.verify.rows import Row
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
 from swapstats_core.swap import TOKEN_DIGITS, USD_DIGITS
-from swapstats_settings.clickhouse import clickhouse_access
+from swapstats_settings.clickhouse import clickhouse_access, clickhouse_fault
 from swapstats_settings.tls import CertificateError
 
 _COLUMNS = """
@@ -114,7 +114,7 @@ async def _connected(spec: ClickHouse) -> AsyncIterator[AsyncClient]:
         finally:
             await client.close()
     except (ClickHouseError, aiohttp.ClientError, TimeoutError, OSError, CertificateError) as error:
-        raise CannotVerify(f"ClickHouse at {spec.url} can't be read: {error}") from None
+        raise CannotVerify(f"ClickHouse at {spec.url} can't be read: {clickhouse_fault(spec, error)}") from None
 
 
 def _totals(found: list[tuple[Any, ...]]) -> dict[Day, DayTotals]:

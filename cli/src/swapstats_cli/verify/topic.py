@@ -10,11 +10,12 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaError
 
 from swapstats_cli.verify.report import CannotVerify
 from swapstats_core.routing import partition_of
 from swapstats_core.swap import Inlet, RecordedSwap, Reject
+from swapstats_settings.kafka import kafka_fault, kafka_reason
 
 STALL_S = 15.0
 """The broker is taken to have nothing more when nothing comes for this long."""
@@ -40,9 +41,9 @@ class Topic:
     async def __aenter__(self) -> Self:
         try:
             await self._consumer.start()
-        except KafkaConnectionError as error:
+        except KafkaError as error:
             await self._consumer.stop()
-            raise CannotVerify(f"no broker answers at {self._options['bootstrap_servers']}: {error}") from None
+            raise CannotVerify(await kafka_reason(self._options, error)) from None
         return self
 
     async def __aexit__(
@@ -55,7 +56,7 @@ class Topic:
         try:
             offsets = await self._consumer.beginning_offsets([TopicPartition(self._name, p) for p in partitions])
         except KafkaError as error:
-            raise CannotVerify(f"the topic {self._name} can't be read: {error!r}") from None
+            raise CannotVerify(f"the topic {self._name} can't be read: {kafka_fault(self._options, error)}") from None
         return {tp.partition: offset for tp, offset in offsets.items()}
 
     async def read(
@@ -78,7 +79,9 @@ class Topic:
             try:
                 fetched = await self._consumer.getmany(*reaching, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
             except KafkaError as error:
-                raise CannotVerify(f"the topic {self._name} can't be read: {error!r}") from None
+                raise CannotVerify(
+                    f"the topic {self._name} can't be read: {kafka_fault(self._options, error)}"
+                ) from None
             for records in fetched.values():
                 yield records
             for tp in list(unasked):
@@ -125,7 +128,9 @@ async def committed_offsets(group: str, topic: str, partitions: int, options: Ma
         await admin.start()
         offsets = await admin.list_consumer_group_offsets(group, partitions=asked)
     except KafkaError as error:
-        raise CannotVerify(f"the offsets of group {group} can't be read: {error!r}") from None
+        raise CannotVerify(
+            f"the offsets of group {group} can't be read: {await kafka_reason(options, error)}"
+        ) from None
     finally:
         await admin.close()
     return {tp.partition: meta.offset for tp, meta in offsets.items() if meta.offset >= 0}

@@ -15,6 +15,8 @@ from swapstats_operator.deciding.ports import Truth, Unavailable
 from swapstats_operator.deciding.reasons import Reason
 
 INTERVAL_S = 0.1
+SETTLED_INTERVAL_S = 0.2
+"""While nothing is about to be decided: still several chances to be heard before a shard counts as silent."""
 NOTED_AFTER_MS = 5_000
 """What hinders a plan for less isn't worth a line."""
 SETTLED_AFTER_MS = 500
@@ -76,6 +78,10 @@ class Decider:
         """Whether everything is where it belongs, and all know it."""
         return self._surroundings.now_ms() - self._restless_ms >= SETTLED_AFTER_MS
 
+    def pace_s(self) -> float:
+        """How long to wait between two rounds, of looking and of deciding."""
+        return SETTLED_INTERVAL_S if self.settled() else INTERVAL_S
+
     async def run(self) -> None:
         """Publish what is true, then decide whenever it may be time."""
         self._surroundings.publish(self.assignment)
@@ -83,7 +89,7 @@ class Decider:
             self._news.clear()
             await self.decide()
             with suppress(TimeoutError):
-                async with asyncio.timeout(INTERVAL_S):
+                async with asyncio.timeout(self.pace_s()):
                     await self._news.wait()
 
     async def decide(self) -> None:

@@ -63,7 +63,7 @@ async def open_line(access: NatsAccess, heard: Callable[[bytes], None]) -> Async
                 inbox = client.new_inbox()
                 await client.subscribe(inbox, cb=reply)
         except (TimeoutError, NatsError, OSError) as error:
-            raise Unavailable(f"nats: {error!r}") from error
+            raise Unavailable(f"nats: {access.fault(error)}") from error
         yield NatsLine(client, inbox)
     finally:
         with suppress(TimeoutError, NatsError, OSError):

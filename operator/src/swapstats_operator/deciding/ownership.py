@@ -54,9 +54,10 @@ class Ownership:
         self._tell = tell
         self._record = record
         self._told: dict[str, object] = {}
-        self._calls = RollCall(self.roll, self._subjects, world.connect, world.clock.now_ms, self._heard, tell)
         self.publication = Publication(world.copy, self._announce, tell)
-        self.decider = Decider(policy, assignment, world.truth, self)
+        self.decider = decider = Decider(policy, assignment, world.truth, self)
+        clock_ms = world.clock.now_ms
+        self._calls = RollCall(self.roll, self._subjects, world.connect, clock_ms, decider.pace_s, self._heard, tell)
 
     async def run(self) -> None:
         """Work until cancelled. Raises `Superseded`, in a group."""

@@ -17,7 +17,7 @@ from swapstats_core.bounds import epoch_of
 from swapstats_core.ownership import Assignment, decode_assignment, encode_assignment
 from swapstats_core.wire import Keys
 from swapstats_operator.deciding.ports import Superseded, Unavailable
-from swapstats_settings.redis import fault, redis_client
+from swapstats_settings.redis import redis_client, redis_fault
 
 TIMEOUT_S = 1.0
 _TRIES = 5
@@ -58,26 +58,26 @@ class RedisCopy:
                     "decides with the same keys. Let only one do so (another one needs another name, or another "
                     "stores.redis.prefix), and start again: a start goes on above what redis has"
                 )
-            async with _asking(key):
+            async with _asking(self._redis, key):
                 if await self._write(keys=[key], args=[encoded, stored]):
                     return
         raise Unavailable(f"redis: somebody else writes {key} again and again")
 
     async def _stored(self) -> bytes:
         """The copy as it is, sound or not; empty: there is none."""
-        async with _asking(self._keys.assignment):
+        async with _asking(self._redis, self._keys.assignment):
             stored = await self._redis.get(self._keys.assignment)
         return stored if isinstance(stored, bytes) else b""
 
     async def claimed(self, partitions: int) -> list[int]:
         epochs = []
         for owner in map(self._keys.owner, range(partitions)):
-            async with _asking(owner):
+            async with _asking(self._redis, owner):
                 epochs.append(await self._redis.hget(owner, "epoch"))
         return [epoch_of(epoch) if isinstance(epoch, bytes) else 0 for epoch in epochs]
 
     async def forget(self, partitions: int) -> None:
-        async with _asking():
+        async with _asking(self._redis):
             for key in self._keys.every(partitions):  # one by one: in a cluster they are in many places
                 await self._redis.unlink(key)
 
@@ -95,8 +95,8 @@ def _decoded(stored: bytes) -> Assignment | None:
 
 
 @asynccontextmanager
-async def _asking(*keys: str) -> AsyncIterator[None]:
+async def _asking(client: Redis, *keys: str) -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        raise Unavailable(fault(error, *keys)) from error
+        raise Unavailable(redis_fault(client, error, *keys)) from error

@@ -13,7 +13,6 @@ from swapstats_operator.deciding.ports import Connect, Line, Tell, Unavailable
 from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.deciding.roll import Roll
 
-INTERVAL_S = 0.1
 RETRY_S = 0.25
 DEAF_AFTER_S = 2.0
 """A line on which not even the own echo comes back for this long is replaced."""
@@ -24,7 +23,7 @@ COMPLAIN_EVERY_S = 60.0
 class RollCall:
     """Fills a `Roll`; `run` until cancelled.
 
-    ``took`` is called with every report that counts.
+    ``took`` is called with every report that counts; ``pace_s`` tells how long to wait between two rounds.
     """
 
     def __init__(
@@ -33,6 +32,7 @@ class RollCall:
         subjects: Subjects,
         connect: Connect,
         clock_ms: Callable[[], int],
+        pace_s: Callable[[], float],
         took: Callable[[MemberReport], None],
         tell: Tell,
     ) -> None:
@@ -40,6 +40,7 @@ class RollCall:
         self._subjects = subjects
         self._connect = connect
         self._clock_ms = clock_ms
+        self._pace_s = pace_s
         self._took = took
         self._tell = tell
         self._complained_ms: int | None = None
@@ -76,7 +77,7 @@ class RollCall:
         opened_ms = self._clock_ms()
         while self._roll.deaf_ms(opened_ms, self._clock_ms()) < DEAF_AFTER_S * 1000:
             await self.ask_all(line)
-            await asyncio.sleep(INTERVAL_S)
+            await asyncio.sleep(self._pace_s())
 
     def _heard(self, payload: bytes) -> None:
         now_ms = self._clock_ms()
