@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from pydantic import BaseModel
+
+from swapstats_cli.options import Broker
+from swapstats_cli.supervisor import layout
 from swapstats_core.spec import SwapStatsResource
 
 
@@ -29,6 +33,15 @@ _EFFECTS: Final[Mapping[str, Effect]] = {
     "spec.source.topic": Effect.NEXT_START,
     "spec.source.topic.name": Effect.REFUSED,
     "spec.source.topic.partitions": Effect.REFUSED,
+    "spec.source.brokers": Effect.REFUSED,
+    "spec.source.tls": Effect.REFUSED,
+    "spec.source.sasl": Effect.REFUSED,
+    "spec.stores.redis": Effect.REFUSED,
+    "spec.stores.nats": Effect.REFUSED,
+    "spec.stores.clickhouse.url": Effect.REFUSED,
+    "spec.stores.clickhouse.username": Effect.REFUSED,
+    "spec.stores.clickhouse.secretRef": Effect.REFUSED,
+    "spec.stores.clickhouse.tls": Effect.REFUSED,
     "spec.stores.redis.prefix": Effect.REFUSED,
     "spec.shards.replicas": Effect.LIVE,
     "spec.shards.failoverAfter": Effect.LIVE,
@@ -49,6 +62,24 @@ _REASONS: Final[Mapping[str, str]] = {
     "spec.source.topic.partitions": "a token's partition follows from it",
     "spec.stores.redis.prefix": "the stored state is under the old one",
 }
+_SERVERS: Final = "which servers are used is decided when `swapstats dev` starts"
+_ALWAYS_SAID: Final = frozenset({"apiVersion", "kind", "metadata.name", "metadata.namespace"})
+_REPLACED: Final[Mapping[str, frozenset[str]]] = {
+    # What a server of ours can't be told.
+    layout.KAFKA: frozenset({"spec.source.topic.replication", "spec.source.topic.manage"}),
+    layout.REDIS: frozenset(),
+    layout.NATS: frozenset(),
+    layout.CLICKHOUSE: frozenset({"spec.stores.clickhouse.storagePolicy", "spec.stores.clickhouse.coldAfter"}),
+}
+_UNHEEDED: Final = frozenset(
+    {
+        "spec.source.sessionTimeout",
+        "spec.source.topic.retention",
+        "spec.source.topic.segment",
+        "spec.source.topic.cleanupPolicy",
+    }
+)
+"""What the embedded broker, which keeps all in memory, doesn't do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +98,11 @@ class Change:
     @property
     def refusal(self) -> str:
         """Why not, and what to do."""
+        reason = _REASONS.get(_rule(self.field))
+        remedy = "start anew with another --data-dir" if reason else "stop and start it"
         return (
-            f"{self.field} can't change from {self.before} to {self.after}: {_REASONS[_rule(self.field)]}. "
-            "Set it back, or start anew with another --data-dir"
+            f"{self.field} can't change from {self.before} to {self.after}: {reason or _SERVERS}. "
+            f"Set it back, or {remedy}"
         )
 
     def __str__(self) -> str:
@@ -84,6 +117,32 @@ def changes(before: SwapStatsResource, after: SwapStatsResource) -> list[Change]
     return [
         Change(field, old.get(field), new.get(field)) for field in {**old, **new} if old.get(field) != new.get(field)
     ]
+
+
+def without_effect(resource: SwapStatsResource, broker: Broker) -> list[str]:
+    """The keys that the file says and a laptop doesn't heed."""
+    said = [key for key in _said(resource, "") if key not in _ALWAYS_SAID]
+    ours = frozenset(layout.SERVERS) - layout.named(resource)
+    replaced = {key for server in ours for key in _REPLACED[server]}
+    if layout.KAFKA in ours and broker is Broker.EMBEDDED:
+        replaced |= _UNHEEDED
+    return [key for key in said if _EFFECTS[_rule(key)] is Effect.NOTHING or _under(key, replaced)]
+
+
+def _said(section: BaseModel, prefix: str) -> Iterator[str]:
+    """The keys that a file has, in the model's order."""
+    for name, field in type(section).model_fields.items():
+        key, value = f"{prefix}{field.alias or name}", getattr(section, name)
+        if name not in section.model_fields_set:
+            continue
+        if isinstance(value, BaseModel):
+            yield from _said(value, f"{key}.")
+        else:
+            yield key
+
+
+def _under(key: str, prefixes: Collection[str]) -> bool:
+    return any(f"{key}.".startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def _fields(resource: SwapStatsResource) -> Iterator[tuple[str, object]]:

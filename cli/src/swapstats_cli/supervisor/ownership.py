@@ -40,8 +40,11 @@ async def owning(
     ``resource`` is the embedded one. ``redis_ready`` is waited for: Redis may be ahead of an old data directory's file.
     """
     stores, name = resource.spec.stores, resource.metadata.name
-    copy, truth = RedisCopy(connect(stores.redis), Keys(stores.redis.prefix, name)), AssignmentFile(data.assignment)
-    world = World(truth, copy, partial(open_line, NatsAccess.of(stores.nats)), SystemClock())
+    copy, truth = (
+        RedisCopy(connect(stores.redis, data.secrets), Keys(stores.redis.prefix, name)),
+        AssignmentFile(data.assignment),
+    )
+    world = World(truth, copy, partial(open_line, NatsAccess.of(stores.nats, data.secrets)), SystemClock())
     try:
         before = await _before(truth, copy, resource.spec.source.topic.partitions, redis_ready)
         if before is not None:
