@@ -152,7 +152,7 @@ def test_endpoints_name_every_process() -> None:
         ("shard-1", 105, "http://127.0.0.1:7"),
     ]
     assert content.kafka == "127.0.0.1:1"
-    assert content.redis == "redis://:r@127.0.0.1:2/0"
+    assert content.redis == "redis://default:r@127.0.0.1:2/0"
     assert content.nats == "nats://swapstats:n%2F@127.0.0.1:3"
     assert content.clickhouse == "http://default:c@127.0.0.1:4"
     assert content.servers == {"kafka": 100, "redis": 101, "nats": 102, "clickhouse": 103}

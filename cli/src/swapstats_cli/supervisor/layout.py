@@ -14,7 +14,7 @@ from swapstats_cli.kafka_server import USER as KAFKA_USER
 from swapstats_cli.options import Broker
 from swapstats_cli.supervisor.passwords import OWN_SECRET, own_ref, secret_refs
 from swapstats_cli.supervisor.ports import HOST
-from swapstats_cli.supervisor.servers import NATS_USER
+from swapstats_cli.supervisor.servers import NATS_USER, REDIS_USER
 from swapstats_core.spec import Sasl, Section, SwapStatsResource
 
 KAFKA: Final = "kafka"
@@ -176,7 +176,7 @@ def endpoints(
     processes, ``pids`` all process ids and ``passwords`` those of our servers, by name.
     """
     stores = resource.spec.stores
-    users = {REDIS: "", NATS: NATS_USER, CLICKHOUSE: stores.clickhouse.username}
+    users = {REDIS: REDIS_USER, NATS: NATS_USER, CLICKHOUSE: stores.clickhouse.username}
 
     def reached(server: str, url: str) -> str:
         return url if server not in passwords else _with_login(url, users[server], passwords[server])

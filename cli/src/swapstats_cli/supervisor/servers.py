@@ -24,7 +24,8 @@ KAFKA_VERSION = "4.1.1"
 """Of the jars that `make kafka` brings."""
 _JAVA_AT_LEAST = 17
 NATS_USER: Final = "swapstats"
-"""Who the password of NATS belongs to; Redis and ClickHouse have a user ``default``."""
+REDIS_USER: Final = "default"
+"""Who a password belongs to."""
 
 
 class ServerMissingError(Exception):
