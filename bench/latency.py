@@ -28,7 +28,10 @@ from aiokafka import AIOKafkaProducer
 from websockets.asyncio.client import ClientConnection, connect
 
 from swapstats_cli.options import Broker
+from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_core.routing import partition_of
+from swapstats_settings.kafka import kafka_security
+from swapstats_settings.resource import load_resource
 
 SECONDS: Final = 10
 """Longer runs measure the embedded broker: each batch it holds slows its fetches (docs/performance.md)."""
@@ -101,10 +104,16 @@ def token_name(number: int) -> str:
     return f"LAT{number:03d}"
 
 
+def _kafka(endpoints: dict[str, Any]) -> dict[str, Any]:
+    """How clients get to the broker."""
+    spec = Path(endpoints["spec"])
+    return kafka_security(load_resource(spec).spec.source, DataDir(spec.parent).secrets)
+
+
 async def measure(seconds: int = SECONDS, broker: Broker = Broker.EMBEDDED) -> dict[str, Any]:
     """The latency's distribution over all events."""
     async with system(broker) as endpoints, asyncio.timeout(seconds + _TIMEOUT_S):
-        producer = AIOKafkaProducer(bootstrap_servers=endpoints["kafka"])
+        producer = AIOKafkaProducer(**_kafka(endpoints))
         await producer.start()
         try:
             stream = Stream(producer)

@@ -26,6 +26,7 @@ VERSION: Final = "0.1.0"
 NEXT_VERSION: Final = "0.1.1"
 WRONG_VERSION: Final = "0.1.2-wrong"
 """A shard of this release counts a millionth of a dollar too much for each swap that it applies."""
+_PASSWORDS: Final = "devstack-passwords"
 IMAGES: Final = ("operator", "aggregator", "api", "devstack")
 _TOOLBOX: Final = "toolbox"
 _NATS_TLS: Final = {"tlscert": "tls.crt", "tlskey": "tls.key", "tlscacert": "ca.crt"}
@@ -232,6 +233,9 @@ class Site:
         pod = _pod("verify", [*command, f"--url=http://{NAME}-api:8080"], self.home)["spec"]
         pod["containers"][0]["volumeMounts"].append({"name": "configuration", "mountPath": "/etc/swapstats"})
         pod["volumes"].append(volume)
+        pod["containers"][0]["env"] = [{"name": "SWAPSTATS_SECRETS_DIR", "value": "/secrets"}]
+        pod["containers"][0]["volumeMounts"].append({"name": "passwords", "mountPath": f"/secrets/{_PASSWORDS}"})
+        pod["volumes"].append({"name": "passwords", "secret": {"secretName": _PASSWORDS, "optional": True}})
         job = {
             "apiVersion": "batch/v1",
             "kind": "Job",

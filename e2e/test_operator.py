@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -521,7 +522,9 @@ def _words(line: str) -> str:
 
 
 def test_a_resource_is_deleted_with_its_state(site: Site) -> None:
-    keys = ["python", "-c", f"import redis; print(len(redis.Redis('devstack-redis').keys('swapstats:*{NAME}*')))"]
+    password = b64decode(site.get("secret/devstack-passwords")["data"]["redis"]).decode()
+    redis = f"redis.Redis('devstack-redis', password='{password}')"
+    keys = ["python", "-c", f"import redis; print(len({redis}.keys('swapstats:*{NAME}*')))"]
     assert int(site.exec(*keys)) > PARTITIONS
     _, delete, *_ = page("runbook/remove.md")
     assert not site.get(f"sws/{NAME}")["metadata"].get("finalizers"), "nothing to delete but what Kubernetes deletes"

@@ -96,7 +96,9 @@ def clients(site: Site, before: Path, answers: list[dict[str, Any]]) -> Iterator
     site.kubectl("create", "namespace", NAMESPACE)
     helm = f"helm install --namespace {NAMESPACE} --wait"
     site.shell(f"{helm} swapstats {before}/charts/swapstats --set image.tag={BEFORE_TAG}")
-    site.shell(f"{helm} devstack charts/swapstats-devstack --set nodeSelector.kubernetes\\\\.io/hostname={site.home}")
+    pinned = f"nodeSelector.kubernetes\\\\.io/hostname={site.home}"
+    # The release before has a resource without passwords.
+    site.shell(f"{helm} devstack charts/swapstats-devstack --set auth.enabled=false,{pinned}")
     site.kubectl("apply", f"--filename={before}/examples/swapstats.yaml")
     site.kubectl("wait", f"sws/{NAME}", "--for=condition=Ready", "--timeout=180s")
     site.start_toolbox()

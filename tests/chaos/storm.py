@@ -11,6 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from swapstats_cli.supervisor import probes
+from swapstats_cli.supervisor.datadir import DataDir
+from swapstats_cli.supervisor.passwords import own_ref
+from swapstats_settings.secret_files import secret_file
 from tests.chaos.schedule import Fault, Kind
 from tests.chaos.watch import Watch
 from tests.kit.recovery import new_pid
@@ -177,12 +180,15 @@ class Storm:
 
     async def _kill_broker(self, fault: Fault) -> None:
         brokers = str(self._system.dev.endpoints()["kafka"])
-        os.kill(await self._serving("kafka", lambda: probes.kafka_ok(brokers)), signal.SIGKILL)
+        os.kill(
+            await self._serving("kafka", lambda: probes.kafka_ok(brokers, self._system.dev.kafka())), signal.SIGKILL
+        )
         self._note(fault, "with its data")
 
     async def _redis(self) -> int:
         port = _port(self._system.dev.endpoints()["redis"])
-        return await self._serving("redis", lambda: probes.redis_ok(port))
+        password = secret_file(own_ref("redis"), DataDir(self._system.data_dir).secrets)
+        return await self._serving("redis", lambda: probes.redis_ok(port, password_file=password))
 
     async def _kill_redis(self, fault: Fault) -> None:
         os.kill(await self._redis(), signal.SIGKILL)

@@ -230,7 +230,7 @@ async def _ends(system: System) -> dict[int, int]:
     partitions = [TopicPartition(TOPIC, p) for p in range(PARTITIONS)]
     async with asyncio.timeout(WELL_S):
         while True:
-            consumer = AIOKafkaConsumer(bootstrap_servers=system.dev.endpoints()["kafka"])
+            consumer = AIOKafkaConsumer(**system.dev.kafka())
             try:
                 await consumer.start()
                 ends = await consumer.end_offsets(partitions)
@@ -253,7 +253,7 @@ async def _expected_letters(system: System, ends: dict[int, int]) -> tuple[int, 
     oracles = {partition: Oracle.of(spec) for partition in ends}
     inlet = Inlet.of(spec)
     bad, expected = 0, set[tuple[str, str]]()
-    async with Topic(TOPIC, spec.source.max_bytes, {"bootstrap_servers": spec.source.brokers}) as topic:
+    async with Topic(TOPIC, spec.source.max_bytes, system.dev.kafka()) as topic:
         async for records in topic.read(dict.fromkeys(ends, 0), ends, to_end=True):
             for record in records:
                 origin = f"{TOPIC}:{record.partition}:{record.offset}"

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.kit import helm
-from tests.kit.api_server import serving
+from tests.kit.api_server import ApiServer, serving
 
 
 @pytest.fixture(params=helm.VERSIONS, ids=lambda version: f"helm{version}")
@@ -23,7 +23,14 @@ def version(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """One who may do everything at a real API server."""
-    with serving(tmp_path_factory.mktemp("kubernetes")) as server, server.client() as client:
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """A real one."""
+    with serving(tmp_path_factory.mktemp("kubernetes")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def api(api_server: ApiServer) -> Iterator[httpx.Client]:
+    """One who may do everything there."""
+    with api_server.client() as client:
         yield client

@@ -52,7 +52,7 @@ async def system(folder: Path, broker: str) -> AsyncIterator[System]:
 
 async def let_producers_choose(site: System) -> None:
     """Kafka's topic becomes one that takes any record time, as somebody else's may be."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=site.dev.endpoints()["kafka"])
+    admin = AIOKafkaAdminClient(**site.dev.kafka())
     await admin.start()
     try:
         any_time = {"message.timestamp.type": "CreateTime", "message.timestamp.after.max.ms": str(2**62)}

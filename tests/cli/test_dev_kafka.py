@@ -19,6 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import UnknownTopicOrPartitionError
 
+from swapstats_cli.supervisor.probes import kafka_ok
 from swapstats_core.spec import Source, Topic
 from swapstats_operator.topics import TopicMismatchError, keep_topics
 from swapstats_settings.kafka import kafka_security
@@ -38,9 +39,17 @@ spec:
 EVENTS = 2_000
 
 
-async def _produce(brokers: str, kill_halfway: int) -> None:
+async def _produce(brokers: str, password: str, kill_halfway: int) -> None:
     """Swaps at some 1,000 a second; in the middle the broker is killed."""
-    producer = AIOKafkaProducer(bootstrap_servers=brokers, acks="all", enable_idempotence=True, linger_ms=5)
+    login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_plain_username": "swapstats"}
+    producer = AIOKafkaProducer(
+        bootstrap_servers=brokers,
+        **login,
+        sasl_plain_password=password,
+        acks="all",
+        enable_idempotence=True,
+        linger_ms=5,
+    )
     await producer.start()
     try:
         sent = []
@@ -103,7 +112,9 @@ async def test_records_survive_the_brokers_death_and_a_restart_of_everything(tmp
     async with dev(data, resource, "--broker", "kafka", standins=False) as first:
         await first.says("all ready after")
         endpoints = first.endpoints()
-        producing = asyncio.create_task(_produce(endpoints["kafka"], endpoints["servers"]["kafka"]))
+        assert not await kafka_ok(endpoints["kafka"]), "without the password it doesn't answer"
+        kafka, password = endpoints["kafka"], endpoints["kafka_password"]
+        producing = asyncio.create_task(_produce(kafka, password, endpoints["servers"]["kafka"]))
         await first.says("kafka is back after")
         await producing
         await _read_up(first)

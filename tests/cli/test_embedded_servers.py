@@ -165,9 +165,14 @@ async def test_a_topic_that_a_client_had_made_with_other_partitions_is_made_agai
             await client.stop()
 
 
+@pytest.mark.parametrize("with_password", [False, True])
 @pytest.mark.parametrize("server", ["kafka", "tansu", "redis", "nats", "clickhouse"])
 async def test_the_devstack_becomes_each_server_and_checks_it(
-    server: str, tmp_path: Path, ports: PortReservations, request: pytest.FixtureRequest
+    server: str,
+    with_password: bool,  # noqa: FBT001 - a parameter of the test
+    tmp_path: Path,
+    ports: PortReservations,
+    request: pytest.FixtureRequest,
 ) -> None:
     if server == "kafka":
         request.getfixturevalue("kafka_is_installed")
@@ -175,14 +180,21 @@ async def test_the_devstack_becomes_each_server_and_checks_it(
     address = f"127.0.0.1:{port}"
     check = f"{'kafka' if server == 'tansu' else server}={address}"
     options = ["--port", str(port), "--advertise", address, "--data-dir", str(tmp_path / "data" / server)]
+    if with_password:
+        (tmp_path / server).write_text("p:w")
+        options += ["--password-file", str(tmp_path / server)]
     command = servers.python_module("swapstats_cli.devstack", server, *options)
 
     async def serves() -> bool:
-        return await devstack.failing([check]) == []
+        return await devstack.failing([check], tmp_path if with_password else None) == []
 
     assert await devstack.failing([check]) == [check]
     async with _running(command, tmp_path / "log", serves) as child:
-        assert Path(f"/proc/{child.pid}/cmdline").read_bytes().find(b"swapstats_cli.devstack") == -1
+        seen_by_all = Path(f"/proc/{child.pid}/cmdline").read_bytes()
+        assert b"swapstats_cli.devstack" not in seen_by_all
+        assert b"p:w" not in seen_by_all
+        if with_password and server == "redis":
+            assert await devstack.failing([check]) == [check], "without it nobody is let in"
 
 
 async def test_a_broker_tells_clients_where_it_is_advertised(tmp_path: Path, ports: PortReservations) -> None:

@@ -26,6 +26,10 @@ EMBED = partial(
 )
 
 
+KAFKA_NAMED = {"spec.source.tls.enabled": Effect.REFUSED, "spec.source.sessionTimeout": Effect.RESTART}
+REDIS_NAMED = {f"spec.stores.redis.{key}": Effect.REFUSED for key in ("url", "secretRef.name", "secretRef.key")}
+
+
 def _resource(name: str = "demo", **spec: object) -> SwapStatsResource:
     return SwapStatsResource.model_validate({"metadata": {"name": name}, "spec": spec})
 
@@ -46,12 +50,9 @@ def _resource(name: str = "demo", **spec: object) -> SwapStatsResource:
         (_resource(source={"topic": {"retention": "5d"}}), {"spec.source.topic.retention": Effect.NEXT_START}),
         (_resource(shards={"resources": {"cpu": 1}}), {"spec.shards.resources.cpu": Effect.NOTHING}),
         # What a laptop replaces is no difference.
-        (
-            _resource(
-                source={"brokers": ["far:1"], "tls": {"enabled": True}}, stores={"redis": {"url": "redis://far"}}
-            ),
-            {},
-        ),
+        (_resource(source={"topic": {"replication": 3}}, stores={"clickhouse": {"storagePolicy": "tiered"}}), {}),
+        (_resource(source={"tls": {"enabled": True}}), {"spec.source.brokers": Effect.REFUSED} | KAFKA_NAMED),
+        (_resource(stores={"redis": {"url": "redis://far:1"}}), REDIS_NAMED),
         (_resource("other"), {"metadata.name": Effect.REFUSED}),
         (_resource(source={"topic": {"partitions": 6}}), {"spec.source.topic.partitions": Effect.REFUSED}),
         (_resource(source={"topic": {"name": "x"}}), {"spec.source.topic.name": Effect.REFUSED}),

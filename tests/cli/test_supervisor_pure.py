@@ -9,7 +9,8 @@ from random import Random
 import pytest
 
 from swapstats_cli.options import Broker
-from swapstats_cli.supervisor.layout import Endpoints, Ports, check, embed, endpoints, resource_json
+from swapstats_cli.supervisor.layout import Endpoints, Ports, check, embed, endpoints, named, resource_json
+from swapstats_cli.supervisor.passwords import secret_refs
 from swapstats_cli.supervisor.ports import PortReservations, candidates, choose
 from swapstats_cli.supervisor.restarts import HEALTHY_AFTER_S, LONGEST_DELAY_S, Backoff
 from swapstats_core.spec import SwapStatsResource
@@ -58,31 +59,60 @@ def _resource(**spec: object) -> SwapStatsResource:
     return SwapStatsResource.model_validate({"metadata": {"name": "demo"}, "spec": spec})
 
 
-def test_embedding_replaces_servers_and_credentials_and_keeps_the_rest() -> None:
+def test_servers_that_the_file_does_not_name_are_ours_and_have_a_password() -> None:
     resource = _resource(
         windows=["5m", "2h"],
-        source={
-            "topic": {"name": "swaps", "replication": 3},
-            "tls": {"enabled": True},
-            "sasl": {"username": "u", "secretRef": {"name": "s", "key": "k"}},
-        },
+        source={"topic": {"name": "swaps", "replication": 3}},
         stores={
-            "redis": {"url": "rediss://far:6379/3", "prefix": "x:", "sentinelMaster": "m"},
-            "clickhouse": {"storagePolicy": "tiered", "database": "d", "username": "u", "batchRows": 7},
+            "redis": {"prefix": "x:"},
+            "clickhouse": {"storagePolicy": "tiered", "database": "d", "batchRows": 7},
         },
     )
+    assert named(resource) == frozenset()
     embedded = embed(resource, PORTS, Broker.EMBEDDED).spec
     assert embedded.source.brokers == ["127.0.0.1:1"]
     assert (embedded.source.topic.name, embedded.source.topic.replication) == ("swaps", 1)
-    assert embedded.source.sasl is None
-    assert not embedded.source.tls.enabled
     assert (embedded.stores.redis.url, embedded.stores.redis.prefix) == ("redis://127.0.0.1:2/0", "x:")
-    assert embedded.stores.redis.sentinel_master is None
     assert embedded.stores.nats.url == "nats://127.0.0.1:3"
     clickhouse = embedded.stores.clickhouse
     assert (clickhouse.url, clickhouse.database, clickhouse.batch_rows) == ("http://127.0.0.1:4", "d", 7)
     assert (clickhouse.username, clickhouse.storage_policy) == ("default", None)
+    assert [ref.key for ref in secret_refs(embedded)] == ["redis", "clickhouse", "nats"]
     assert embedded.windows == resource.spec.windows
+
+
+SECRET = {"name": "s", "key": "k"}
+
+
+@pytest.mark.parametrize(
+    ("server", "spec"),
+    [
+        ("kafka", {"source": {"brokers": ["localhost:9092"]}}),  # said, though it is the default
+        ("kafka", {"source": {"tls": {"enabled": True}}}),
+        ("kafka", {"source": {"sasl": {"username": "u", "secretRef": SECRET}}}),
+        ("redis", {"stores": {"redis": {"url": "rediss://far:6379/3", "sentinelMaster": "m"}}}),
+        ("redis", {"stores": {"redis": {"username": "u", "secretRef": SECRET}}}),
+        ("nats", {"stores": {"nats": {"url": "nats://a:1,nats://b:2"}}}),
+        ("clickhouse", {"stores": {"clickhouse": {"secretRef": SECRET, "storagePolicy": "tiered"}}}),
+    ],
+)
+def test_a_server_that_the_file_names_is_used_as_it_says(server: str, spec: dict[str, object]) -> None:
+    resource = _resource(**spec)
+    assert named(resource) == {server}
+    embedded = embed(resource, PORTS, Broker.EMBEDDED).spec
+    if server == "kafka":
+        assert embedded.source == resource.spec.source
+    else:
+        assert getattr(embedded.stores, server) == getattr(resource.spec.stores, server)
+
+
+def test_what_contradicts_itself_is_refused() -> None:
+    with pytest.raises(ValueError, match="leave --broker kafka out"):
+        check(_resource(source={"brokers": ["a:1"]}), Broker.KAFKA)
+    with pytest.raises(ValueError, match=r"clickhouse\.database: .* use swaps"):
+        check(_resource(stores={"clickhouse": {"database": "default"}}), Broker.EMBEDDED)
+    with pytest.raises(ValueError, match="give yours another name"):
+        check(_resource(stores={"nats": {"secretRef": {"name": "swapstats-dev", "key": "x"}}}), Broker.EMBEDDED)
 
 
 def test_only_the_embedded_broker_shortens_the_groups_session() -> None:
@@ -99,7 +129,7 @@ def test_the_resource_survives_its_file() -> None:
 @pytest.mark.parametrize("section", ["shards", "api"])
 def test_nothing_to_run_is_refused(section: str) -> None:
     with pytest.raises(ValueError, match=f"spec.{section}.replicas"):
-        check(_resource(**{section: {"replicas": 0}}))
+        check(_resource(**{section: {"replicas": 0}}), Broker.EMBEDDED)
 
 
 def test_endpoints_name_every_process() -> None:
@@ -111,6 +141,7 @@ def test_endpoints_name_every_process() -> None:
         {"shard-0": 6, "shard-1": 7},
         {"api-0": 8},
         pids,
+        {"redis": "r", "nats": "n/", "clickhouse": "c"},
         Path("/x/spec.json"),
         99,
     )
@@ -120,5 +151,9 @@ def test_endpoints_name_every_process() -> None:
         ("shard-0", 104, "http://127.0.0.1:6"),
         ("shard-1", 105, "http://127.0.0.1:7"),
     ]
+    assert content.kafka == "127.0.0.1:1"
+    assert content.redis == "redis://default:r@127.0.0.1:2/0"
+    assert content.nats == "nats://swapstats:n%2F@127.0.0.1:3"
+    assert content.clickhouse == "http://default:c@127.0.0.1:4"
     assert content.servers == {"kafka": 100, "redis": 101, "nats": 102, "clickhouse": 103}
     assert (content.recorder.pid, content.api[0].pid, content.pid) == (106, 107, 99)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -134,3 +135,129 @@ async def test_old_rows_move_to_the_cold_volume_of_a_storage_configuration(tmp_p
         )
         await client.command("INSERT INTO t SELECT toDate(now()) - 100")
         assert await client.command("SELECT disk_name FROM system.parts WHERE table = 't' AND active") == "cold_disk"
+
+
+async def _asked(port: int, sql: str, method: str = "POST", **headers: str) -> tuple[int, str]:
+    """Status and text of what a statement in the body is answered."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, f"http://127.0.0.1:{port}/", data=sql, headers=headers) as reply,
+    ):
+        return reply.status, await reply.text()
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": ""}]
+)
+async def test_a_web_page_neither_reads_nor_writes(port: int, tmp_path: Path, headers: dict[str, str]) -> None:
+    """A page's form carries its origin; a page whose own name was pointed at this machine carries that name."""
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    for sql in (f"INSERT INTO FUNCTION file('{victim}', TSV, 'a String') VALUES ('theirs')", "SELECT 1"):
+        for method in ("POST", "GET"):
+            status, _ = await _asked(port, sql, method, **headers)
+            assert status == 403
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:80", "[::1]:8123", "LOCALHOST"])
+async def test_who_asks_for_this_machine_is_answered(port: int, host: str) -> None:
+    assert await _asked(port, "SELECT 1", Host=host) == (200, "1\n")
+
+
+async def test_other_names_must_be_known(tmp_path: Path) -> None:
+    port = free_port()
+    async with clickhouse_server(tmp_path / "data", port, "--host-name", "stack-clickhouse.dev.svc"):
+        assert (await _asked(port, "SELECT 1", Host="stack-clickhouse.dev.svc:8123"))[0] == 200
+        assert (await _asked(port, "SELECT 1", Host="stack-clickhouse.dev.svc.evil.example"))[0] == 403
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO FUNCTION file('{victim}', TSV, 'a String') VALUES ('theirs')",
+        "INSERT INTO FUNCTION file('{victim}', TSV, 'a String') FORMAT TSV\ntheirs",
+        "INSERT INTO {db}.t SELECT * FROM file('{victim}', LineAsString)",
+        "INSERT INTO {db}.t FROM INFILE '{victim}' FORMAT TSV",
+        "SELECT * FROM file('{victim}', LineAsString)",
+        "SELECT file('{victim}')",
+        "SELECT FILE /* a comment */ ('{victim}')",
+        "SELECT `fi\\x6ce`('{victim}')",
+        "EXPLAIN SELECT file('{victim}')",
+        "CREATE TABLE {db}.u (a String DEFAULT file('{victim}')) ENGINE = Memory",
+        "CREATE TABLE {db}.u (a String) ENGINE = File(TSV, '{victim}')",
+        "CREATE TABLE {db}.u (a UInt64, b String) ENGINE = URL('http://127.0.0.1:{port}/', TSV)",
+        "CREATE DICTIONARY {db}.u (a UInt64) PRIMARY KEY a SOURCE(FILE(path '{victim}' format 'TSV')) LAYOUT(FLAT())",
+        "SELECT 'theirs' INTO OUTFILE '{victim}' TRUNCATE",
+        "SELECT 'theirs' INTO OUTFILE '{victim}' APPEND FORMAT TSV",
+        "SELECT 1; SELECT 'theirs' INTO OUTFILE '{victim}' TRUNCATE",
+        "SELECT * FROM url('http://127.0.0.1:{port}/ping', LineAsString)",
+        "SELECT * FROM remote('127.0.0.1:{port}', system.one)",
+        "SELECT * FROM s3('http://127.0.0.1:{port}/bucket/key', TSV)",
+        "SELECT * FROM executable('x', TSV, 'a String')",
+        "SELECT * FROM Python(sql)",
+        "BACKUP TABLE {db}.t TO File('{victim}')",
+        "CREATE USER joe",
+        "GRANT FILE ON *.* TO default",
+        "CREATE FUNCTION f AS x -> file(x)",
+    ],
+)
+async def test_no_statement_reaches_a_file_a_program_or_the_network(port: int, tmp_path: Path, sql: str) -> None:
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    assert (await _asked(port, "CREATE TABLE main.t (a String) ENGINE = MergeTree ORDER BY a"))[0] == 200
+    status, text = await _asked(port, sql.format(victim=victim, port=port, db="main"))
+    assert (status, "mine" in text) == (500, False), text
+    assert any(f"Code: {code}" in text for code in (497, 62)), text
+    assert victim.read_text() == "mine"
+    assert await _asked(port, "SELECT count() FROM main.t") == (200, "0\n")
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT 'file(' AS `file(`", "SELECT 'INTO OUTFILE'", "SELECT 1 AS outfile -- file('x')", "SELECT 1;"]
+)
+async def test_what_only_looks_like_it_is_run(port: int, sql: str) -> None:
+    assert (await _asked(port, sql))[0] == 200
+
+
+async def test_a_statement_may_be_as_long_as_a_request(tmp_path: Path) -> None:
+    port = free_port()
+    async with clickhouse_server(tmp_path / "data", port):
+        await _asked(port, "CREATE TABLE t (a UInt64) ENGINE = Memory")
+        rows = ",".join(f"({number})" for number in range(100_000))
+        assert (await _asked(port, f"INSERT INTO t VALUES {rows}"))[0] == 200
+        assert await _asked(port, "SELECT count() FROM t", "GET") == (200, "100000\n")
+
+
+async def test_a_get_only_reads(port: int) -> None:
+    await _asked(port, "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a")
+    for sql in ("INSERT INTO t VALUES (1)", "INSERT INTO t FORMAT TSV\n1", "DROP TABLE t", "SET readonly = 0"):
+        status, text = await _asked(port, sql, "GET")
+        assert (status, "Code: 164" in text) == (500, True), text
+    assert await _asked(port, "SELECT count(), getSetting('max_threads') FROM t SETTINGS max_threads = 3", "GET") == (
+        200,
+        "0\t3\n",
+    )
+
+
+async def test_only_who_knows_the_password_is_served(tmp_path: Path) -> None:
+    port, file = free_port(), tmp_path / "password"
+    file.write_text("s3cret\n")
+    async with clickhouse_server(tmp_path / "data", port, "--password-file", str(file)):
+        for login in ({}, {"Authorization": "Basic ZGVmYXVsdDp3cm9uZw=="}, {"X-ClickHouse-Key": "wrong"}):
+            status, text = await _asked(port, "SELECT 1", **login)
+            assert (status, "Code: 516" in text) == (401, True)
+        assert (await _asked(port, "SELECT 1", **{"X-ClickHouse-User": "joe", "X-ClickHouse-Key": "s3cret"}))[0] == 401
+        async with clickhouse_client(port, "s3cret") as client:
+            assert await client.command("SELECT 1") == 1
+        async with aiohttp.ClientSession() as session:
+            for url in (f"http://default:s3cret@127.0.0.1:{port}/", f"http://127.0.0.1:{port}/?password=s3cret"):
+                assert (await session.post(url, data="SELECT 1")).status == 200
+        with pytest.raises(DatabaseError, match="Authentication failed"):
+            async with clickhouse_client(port, "wrong"):
+                pytest.fail("it was let in")
+
+
+async def test_the_data_are_for_the_user_alone(port: int, tmp_path: Path) -> None:
+    assert await http_status(f"http://127.0.0.1:{port}/ping") == 200
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700

@@ -139,7 +139,7 @@ async def wrong(system: System, replies: Sequence[Served], pasts: Mapping[int, P
     spec = SwapStatsResource.model_validate_json((system.data_dir / "spec.json").read_bytes()).spec
     audit = Audit(spec, replies, pasts)
     targets = audit.targets
-    async with Topic(TOPIC, spec.source.max_bytes, {"bootstrap_servers": spec.source.brokers}) as topic:
+    async with Topic(TOPIC, spec.source.max_bytes, system.dev.kafka()) as topic:
         async for records in topic.read(dict.fromkeys(targets, 0), targets, to_end=False):
             for record in records:
                 audit.take(record)

@@ -24,9 +24,7 @@ class DeadLetter:
 async def dead_letters(system: System, count: int) -> list[DeadLetter]:
     """All dead letters: at least ``count``, and whatever there is beyond."""
     at = TopicPartition(f"{TOPIC}.dead-letters", 0)
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=system.dev.endpoints()["kafka"], auto_offset_reset="earliest", enable_auto_commit=False
-    )
+    consumer = AIOKafkaConsumer(**system.dev.kafka(), auto_offset_reset="earliest", enable_auto_commit=False)
     await consumer.start()
     try:
         consumer.assign([at])

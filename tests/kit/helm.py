@@ -49,6 +49,12 @@ def notes(chart: str, release: str) -> str:
     return _run(program(4), "install", release, str(CHARTS / chart), *options).partition("NOTES:\n")[2]
 
 
+def apply(version: int, chart: str, release: str, kubeconfig: Path, namespace: str, *options: str) -> None:
+    """Install a release, or upgrade it. Raises HelmMissingError and HelmRefusedError."""
+    to = (f"--kubeconfig={kubeconfig}", f"--namespace={namespace}")
+    _run(program(version), "upgrade", "--install", release, str(CHARTS / chart), *to, *options)
+
+
 def _run(*command: str) -> str:
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:

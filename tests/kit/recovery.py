@@ -44,7 +44,7 @@ async def current_again(system: System, epochs: dict[int, int], api: int = 0) ->
 
 async def recorded(system: System, ends: dict[int, int]) -> None:
     """Wait until the recorder has committed ``ends``."""
-    connection = {"bootstrap_servers": system.dev.endpoints()["kafka"]}
+    connection = system.dev.kafka()
     async with asyncio.timeout(WELL_S * 2):
         while True:
             committed = await committed_offsets("swap-stats-recorder", TOPIC, PARTITIONS, connection)

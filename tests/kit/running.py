@@ -18,8 +18,11 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 
 from swapstats_cli.supervisor.assignment_file import AssignmentFile
+from swapstats_cli.supervisor.datadir import DataDir
+from swapstats_cli.target import resource_in
 from swapstats_core.ownership import PartitionAssignment
 from swapstats_core.routing import partition_of
+from swapstats_settings.kafka import kafka_security
 from tests.cli.supervised import REPOSITORY, SOURCES
 
 LONG = os.environ.get("SWAPSTATS_LONG") == "1"
@@ -99,6 +102,11 @@ class Dev:
 
     def endpoints(self) -> dict[str, Any]:
         return msgspec.json.decode((self.data_dir / "endpoints.json").read_bytes(), type=dict[str, Any])
+
+    def kafka(self) -> dict[str, Any]:
+        """How clients get to its broker."""
+        data = DataDir(self.data_dir)
+        return kafka_security(resource_in(data.spec).spec.source, data.secrets)
 
     def pids(self) -> dict[str, int]:
         """The children that run now."""
@@ -260,8 +268,7 @@ def _found(report: dict[str, Any]) -> list[object]:
 @contextlib.asynccontextmanager
 async def clients(running: Dev, resource: Path) -> AsyncIterator[System]:
     """The clients of a running system."""
-    kafka = str(running.endpoints()["kafka"])
-    producer = AIOKafkaProducer(bootstrap_servers=kafka, acks="all", linger_ms=0, max_request_size=2 * 2**20)
+    producer = AIOKafkaProducer(**running.kafka(), acks="all", linger_ms=0, max_request_size=2 * 2**20)
     async with aiohttp.ClientSession() as http:
         await producer.start()
         try:

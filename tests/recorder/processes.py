@@ -103,8 +103,8 @@ async def clickhouse_server(data_dir: Path, port: int, *more: str) -> AsyncItera
 
 
 @contextlib.asynccontextmanager
-async def clickhouse_client(port: int) -> AsyncIterator[AsyncClient]:
-    client = await clickhouse_connect.get_async_client(host="127.0.0.1", port=port, compress=False)
+async def clickhouse_client(port: int, password: str = "") -> AsyncIterator[AsyncClient]:
+    client = await clickhouse_connect.get_async_client(host="127.0.0.1", port=port, password=password, compress=False)
     try:
         yield client
     finally:

@@ -60,7 +60,7 @@ async def test_the_recorder_and_the_command_line_get_in(encrypted: ClickHouse) -
     store = await ClickHouseStore.connect(trusting)
     assert await store.migrate(spec_with(trusting))
     await store.close()
-    assert [block async for block in rows(trusting, "raw_swaps")] == []
+    assert [block async for block in rows(trusting, "raw_swaps", None)] == []
 
 
 async def test_without_the_authority_they_do_not(encrypted: ClickHouse) -> None:

@@ -18,6 +18,11 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{/* Name of the Secret with the passwords. */}}
+{{- define "devstack.passwords" -}}
+{{- .Values.auth.existingSecret | default (printf "%s-passwords" (include "devstack.fullname" .)) }}
+{{- end }}
+
 {{- define "devstack.image" -}}
 image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
 imagePullPolicy: {{ .Values.image.pullPolicy }}

@@ -11,45 +11,62 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from uuid import uuid4
 
 from swapstats_cli.supervisor import probes, servers
 
 PORTS = {"kafka": 9092, "tansu": 9092, "redis": 6379, "nats": 4222, "clickhouse": 8123}
 """What can be started, and the port that its clients expect."""
-CHECKS: dict[str, Callable[[str], Awaitable[bool]]] = {
-    "kafka": probes.kafka_ok,
-    "redis": lambda address: probes.redis_ok(*_host_and_port(address)),
-    "nats": lambda address: probes.nats_ok(*_host_and_port(address)),
-    "clickhouse": lambda address: probes.http_ok(f"http://{address}/ping"),
+CHECKS: dict[str, Callable[[str, Path | None], Awaitable[bool]]] = {
+    "kafka": lambda address, _: probes.kafka_ok(address),
+    "redis": lambda address, password: probes.redis_ok(*_host_and_port(address), password_file=password),
+    "nats": lambda address, _: probes.nats_ok(*_host_and_port(address)),
+    "clickhouse": lambda address, _: probes.http_ok(f"http://{address}/ping"),
 }
 
 
-def command(server: str, host: str, port: int, advertised: str, folder: Path) -> list[str]:
-    """The command of a server that listens on ``host``, and keeps its data in ``folder`` if it keeps any.
-
-    Raises ServerMissingError, and OSError when the folder can't be made.
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a server listens and keeps its data. ``advertised``: where a broker sends its clients; ``host_names``: by
+    which ClickHouse's call it.
     """
+
+    host: str
+    port: int
+    advertised: str
+    folder: Path
+    password_file: Path | None = None
+    host_names: Sequence[str] = ()
+
+
+def command(server: str, to: Site) -> list[str]:
+    """The command of a server. Raises ServerMissingError, and OSError when a file can't be read or made."""
+    host, port, folder, password = to.host, to.port, to.folder, to.password_file
     if server in {"kafka", "redis", "clickhouse"}:
         folder.mkdir(parents=True, exist_ok=True)
     match server:
         case "kafka":
-            return servers.kafka(port, port + 1, folder, host, advertised)
+            return servers.kafka(port, port + 1, folder, host, to.advertised)
         case "tansu":
-            return servers.broker(port, str(uuid4()), host, advertised)
+            return servers.broker(port, str(uuid4()), host, to.advertised)
         case "redis":
-            return servers.redis(port, folder, host)
+            return servers.redis(port, folder, host, password)
         case "nats":
-            return servers.nats(port, host)
+            return servers.nats(port, host, Path(mkdtemp(prefix="nats-")), password)
         case _:
-            return servers.clickhouse(port, folder, host)
+            return servers.clickhouse(port, folder, host, password, to.host_names)
 
 
-async def failing(addresses: list[str]) -> list[str]:
-    """Which of the servers, each ``NAME=HOST:PORT``, don't serve."""
-    asked = [CHECKS[name](address) for name, _, address in (text.partition("=") for text in addresses)]
+async def failing(addresses: list[str], passwords: Path | None = None) -> list[str]:
+    """Which of the servers, each ``NAME=HOST:PORT``, don't serve. ``passwords``: folder with a file for each."""
+    asked = [
+        CHECKS[name](address, passwords and passwords / name)
+        for name, _, address in (text.partition("=") for text in addresses)
+    ]
     return [text for text, serves in zip(addresses, await asyncio.gather(*asked), strict=True) if not serves]
 
 
@@ -80,7 +97,17 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument(
             "--data-dir", type=Path, default=Path("/data"), help="folder of data (default: %(default)s)"
         )
+        action.add_argument(
+            "--password-file", type=Path, help="redis, nats, clickhouse: file with the password; else there is none"
+        )
+        action.add_argument(
+            "--host-name",
+            action="append",
+            default=[],
+            help="clickhouse: a name by which clients call it, besides localhost, this host's name and its addresses",
+        )
     check = actions.add_parser("check", help="ask servers whether they serve; exit code 1 if one doesn't")
+    check.add_argument("--passwords", type=Path, metavar="DIR", help="folder with a file for each that has a password")
     check.add_argument("addresses", nargs="+", type=_named_address, metavar="NAME=HOST:PORT")
     return parser
 
@@ -89,13 +116,14 @@ def main() -> None:
     """Become the server, or check some; exit code 1 with one line when that can't be."""
     to = _parser().parse_args()
     if to.server == "check":
-        if silent := asyncio.run(failing(to.addresses)):
+        if silent := asyncio.run(failing(to.addresses, to.passwords)):
             sys.exit(f"devstack: no answer from {', '.join(silent)}")
         print(f"devstack: all serve: {', '.join(to.addresses)}")
         return
     try:
         advertised = to.advertise or f"{socket.gethostname()}:{to.port}"
-        server = command(to.server, to.host, to.port, advertised, to.data_dir)
+        names = [*to.host_name, socket.gethostname()]
+        server = command(to.server, Site(to.host, to.port, advertised, to.data_dir, to.password_file, names))
     except (servers.ServerMissingError, OSError) as error:
         sys.exit(f"devstack: {error}")
     os.execv(server[0], server)  # noqa: S606 - no shell is the point

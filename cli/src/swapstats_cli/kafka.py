@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -20,10 +21,10 @@ class BrokerFault(Exception):  # noqa: N818 - a fault of the world, not of the p
     """The broker can't be used as asked; the text says what to do."""
 
 
-def client_options(source: Source) -> dict[str, Any]:
+def client_options(source: Source, secrets: Path | None = None) -> dict[str, Any]:
     """Connection options that all of aiokafka's clients take. Raises BrokerFault when a secret can't be used."""
     try:
-        return {**kafka_security(source), "client_id": "swapstats-cli"}
+        return {**kafka_security(source, secrets), "client_id": "swapstats-cli"}
     except OSError as error:
         raise BrokerFault(f"source.tls, source.sasl: {error.filename}: {error.strerror}") from None
     except CertificateError as error:

@@ -17,6 +17,8 @@ from swapstats_cli.supervisor import launch
 
 LOOPBACK = "127.0.0.1"
 NODE_ID = 1
+USER = "swapstats"
+"""Who a password belongs to."""
 CONFIGURATION = Path("server.properties")
 FORMATTED = Path("data", "meta.properties")
 """Written last, so that a format which was killed is repeated."""
@@ -64,15 +66,34 @@ _JVM = (
 )
 
 
-def settings(listener: str, advertised: str, controller_port: int) -> str:
-    """The content of ``server.properties``. Clients find the server at ``advertised``, however they reached it."""
+def settings(listener: str, advertised: str, controller_port: int, password: str | None) -> str:
+    """The content of ``server.properties``. Clients find the server at ``advertised``, however they reached it; with a
+    ``password``, they must be `USER`.
+    """
     controller = f"{LOOPBACK}:{controller_port}"  # nobody but this process has business there
     every = _SETTINGS | {
         "listeners": f"PLAINTEXT://{listener},CONTROLLER://{controller}",
         "advertised.listeners": f"PLAINTEXT://{advertised}",
         "controller.quorum.voters": f"{NODE_ID}@{controller}",
     }
+    if password is not None:
+        every |= _with_password(password)
     return "".join(f"{name}={value}\n" for name, value in every.items())
+
+
+def _with_password(password: str) -> dict[str, object]:
+    """It asks everybody, itself too. A password may have no character that a quoted text would escape."""
+    login = f'username="{USER}" password="{password}" user_{USER}="{password}"'
+    module = f"org.apache.kafka.common.security.plain.PlainLoginModule required {login};"
+    return {
+        "listener.security.protocol.map": "PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "sasl.mechanism.controller.protocol": "PLAIN",
+        "listener.name.plaintext.plain.sasl.jaas.config": module,
+        "listener.name.controller.plain.sasl.jaas.config": module,
+    }
 
 
 def java_command(java: str, jars: Path, main_class: str, *arguments: str) -> list[str]:
@@ -97,12 +118,17 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="port to listen on")
     parser.add_argument("--advertised", required=True, help="where clients are told to find it, HOST:PORT")
     parser.add_argument("--controller-port", type=int, required=True, help="port of the controller")
+    parser.add_argument("--password-file", type=Path, help=f"file with the password of the user {USER}; else none")
     parser.add_argument("--override", action="append", default=[], help="a setting of Kafka's that wins, NAME=VALUE")
     to = parser.parse_args()
     try:
+        password = None if to.password_file is None else to.password_file.read_text(encoding="utf-8").rstrip("\n")
         to.data_dir.mkdir(parents=True, exist_ok=True)
         os.chdir(to.data_dir)
-        CONFIGURATION.write_text(settings(f"{to.host}:{to.port}", to.advertised, to.controller_port), encoding="utf-8")
+        CONFIGURATION.touch(mode=0o600)
+        CONFIGURATION.chmod(0o600)
+        content = settings(f"{to.host}:{to.port}", to.advertised, to.controller_port, password)
+        CONFIGURATION.write_text(content, encoding="utf-8")
         if not FORMATTED.exists():
             format_storage(to.java, to.jars)
     except (subprocess.CalledProcessError, OSError) as error:

@@ -43,7 +43,7 @@ async def run(options: ProduceOptions, target: Target, stream: Stream) -> Summar
     Returns the summary of what the broker has acknowledged. Raises BrokerFault or KafkaError.
     """
     stop = _stopped_by_signal()
-    connection = client_options(target.source)
+    connection = client_options(target.source, target.secrets)
     topic = target.source.topic.name
     partitions = await _checked_partitions(topic, connection, target.partitions)
 

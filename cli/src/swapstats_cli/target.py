@@ -30,6 +30,8 @@ class Target:
     grace_ms: int
     partitions: int | None
     """What the caller or the resource says; None: whatever the broker says."""
+    secrets: Path | None
+    """Folder of the Secrets that ``source`` names; None: the surroundings say."""
 
 
 class _Endpoints(msgspec.Struct):
@@ -71,7 +73,9 @@ def kafka_target(
         update={"brokers": brokers.split(",") if brokers else source.brokers, "topic": topic_spec}
     )
     own_topic = known and topic in (None, spec.source.topic.name)
-    return Target(source, Inlet.of(spec), spec.grace, partitions or (source.topic.partitions if own_topic else None))
+    count = partitions or (source.topic.partitions if own_topic else None)
+    secrets = DataDir(data_dir or DEFAULT_DATA_DIR).secrets if known and file is None else None
+    return Target(source, Inlet.of(spec), spec.grace, count, secrets)
 
 
 def http_url(url: str | None, data_dir: Path | None) -> str:

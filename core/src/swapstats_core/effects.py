@@ -44,6 +44,8 @@ RESTARTS_ON_CLUSTERS: Final = Takes(Effect.RESTART, Effect.NOTHING)
 LISTENER: Final = Takes(Effect.RESTART, Effect.NEXT_START)
 """Of a port: a laptop holds its ports as long as it runs."""
 TOPIC_SETTING: Final = Takes(Effect.TOPIC, Effect.NEXT_START)
+SERVER: Final = Takes(Effect.RESTART, Effect.REFUSED, "which servers are used is decided when `swapstats dev` starts")
+"""Of what says where a server is, and who gets in."""
 DESCRIPTIVE: Final = Takes(Effect.NOTHING, Effect.NOTHING)
 
 

@@ -21,6 +21,7 @@ from swapstats_core.effects import (
     LIVE,
     LIVE_ON_CLUSTERS,
     RESTARTS_ON_CLUSTERS,
+    SERVER,
     TOPIC_SETTING,
     refused,
 )
@@ -157,7 +158,7 @@ class Skip(Section):
 class Source(Section):
     """Where swaps come from."""
 
-    brokers: list[Broker] = Field(default=["localhost:9092"], min_length=1)
+    brokers: Annotated[list[Broker], SERVER] = Field(default=["localhost:9092"], min_length=1)
     """Bootstrap servers, ``host:port``."""
     topic: Topic = Topic()
     """The topic."""
@@ -182,9 +183,9 @@ class Source(Section):
     """Session timeout of the recorder's consumer group."""
     rebalance_timeout: Duration = 60_000
     """Rebalance timeout of the recorder's consumer group."""
-    tls: Tls = Tls()
+    tls: Annotated[Tls, SERVER] = Tls()
     """TLS to the brokers."""
-    sasl: Sasl | None = None
+    sasl: Annotated[Sasl | None, SERVER] = None
     """SASL to the brokers."""
     dead_letter_topic: str | None = None
     """Topic of records that can't be swaps; default ``<topic>.dead-letters``."""
@@ -352,15 +353,15 @@ class Redis(Section):
 class ClickHouse(Section):
     """ClickHouse: the long memory."""
 
-    url: ClickHouseUrl = "http://localhost:8123"
+    url: Annotated[ClickHouseUrl, SERVER] = "http://localhost:8123"
     """HTTP(S) address."""
     database: str = "swaps"
     """Database; created when absent."""
-    username: str = "default"
+    username: Annotated[str, SERVER] = "default"
     """User name."""
-    secret_ref: SecretRef | None = None
+    secret_ref: Annotated[SecretRef | None, SERVER] = None
     """Where the password is; absent with ``tls.certRef``: the certificate says who the user is."""
-    tls: Tls = Tls()
+    tls: Annotated[Tls, SERVER] = Tls()
     """Certificates for ``https://``; absent: the system's authorities are trusted."""
     storage_policy: str | None = None
     """Storage policy with a volume ``cold``. One that is set or changed later must have all volumes of the one before,
@@ -405,11 +406,11 @@ class Nats(Section):
 class Stores(Section):
     """The servers SwapStats leans on."""
 
-    redis: Redis = Redis()
+    redis: Annotated[Redis, SERVER] = Redis()
     """Redis."""
     clickhouse: ClickHouse = ClickHouse()
     """ClickHouse."""
-    nats: Nats = Nats()
+    nats: Annotated[Nats, SERVER] = Nats()
     """NATS."""
 
 

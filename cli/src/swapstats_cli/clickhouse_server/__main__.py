@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from swapstats_cli.clickhouse_server.access import Access
 from swapstats_cli.clickhouse_server.engine import DirectoryInUseError, Engine, EngineError
 from swapstats_cli.clickhouse_server.http import application
 
@@ -22,6 +23,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path, required=True, help="where the engine keeps its data")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, required=True, help="port to listen on; 0 picks a free one")
+    parser.add_argument("--password-file", type=Path, help="file with the password of the user default; else none")
+    parser.add_argument(
+        "--host-name",
+        action="append",
+        default=[],
+        help="a name by which clients reach it, besides localhost and its addresses",
+    )
     parser.add_argument("--storage-config", type=Path, help="ClickHouse XML with a storage_configuration")
     parser.add_argument("--max-request-bytes", type=int, default=256 << 20, help="largest request that is accepted")
     return parser.parse_args()
@@ -32,10 +40,13 @@ async def _serve(arguments: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    file: Path | None = arguments.password_file
+    password = None if file is None else file.read_text(encoding="utf-8").rstrip("\n")
+    access = Access(password, frozenset(name.lower() for name in arguments.host_name))
     engine = await Engine.open(arguments.data_dir, arguments.storage_config)
     # No access log: a recorder alone sends five requests a second.
     runner = web.AppRunner(
-        application(engine, arguments.max_request_bytes), access_log=None, shutdown_timeout=_STOP_SECONDS
+        application(engine, arguments.max_request_bytes, access), access_log=None, shutdown_timeout=_STOP_SECONDS
     )
     await runner.setup()
     site = web.TCPSite(runner, arguments.host, arguments.port)

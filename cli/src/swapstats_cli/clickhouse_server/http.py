@@ -6,10 +6,12 @@ import asyncio
 import json
 import tempfile
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import IO
 
 from aiohttp import web
 
+from swapstats_cli.clickhouse_server.access import AUTHENTICATION_FAILED, Access, RefusedError
 from swapstats_cli.clickhouse_server.engine import Engine, EngineError, Outcome
 from swapstats_cli.clickhouse_server.statement import (
     HEAD_BYTES,
@@ -27,18 +29,35 @@ _WAITING_STATEMENTS = 64
 _ENGINE = web.AppKey("engine", Engine)
 _SLOTS = web.AppKey("slots", asyncio.Semaphore)
 _MAX_REQUEST = web.AppKey("max_request_bytes", int)
+_ACCESS = web.AppKey("access", Access)
 
 
-def application(engine: Engine, max_request_bytes: int) -> web.Application:
+def application(engine: Engine, max_request_bytes: int, access: Access) -> web.Application:
     """The server's routes around an open engine."""
-    app = web.Application()
+    app = web.Application(middlewares=[_guarded])
     app[_ENGINE] = engine
+    app[_ACCESS] = access
     app[_SLOTS] = asyncio.Semaphore(_WAITING_STATEMENTS)
     app[_MAX_REQUEST] = max_request_bytes
     app.router.add_get("/ping", _ping)
     app.router.add_get("/", _statement)
     app.router.add_post("/", _statement)
     return app
+
+
+@web.middleware
+async def _guarded(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        request.app[_ACCESS].check_way(request.headers)
+        return await handler(request)
+    except RefusedError as error:
+        reply = _failure(error.code, str(error), status=403)
+        if error.code == AUTHENTICATION_FAILED:
+            reply.set_status(401)
+            reply.headers["WWW-Authenticate"] = 'Basic realm="ClickHouse"'
+        return reply
 
 
 async def _ping(_request: web.Request) -> web.Response:
@@ -48,12 +67,12 @@ async def _ping(_request: web.Request) -> web.Response:
 async def _statement(request: web.Request) -> web.Response:
     if request.method == "GET" and "query" not in request.query and not request.can_read_body:
         return await _ping(request)
+    request.app[_ACCESS].check_user(request.headers, request.query)
     slots = request.app[_SLOTS]
     if slots.locked():
         return _failure(202, "Too many simultaneous queries", status=503)
     async with slots:
         try:
-            # clickhouse-connect sends its statements as a body, even of a GET; readonly of a GET isn't imitated.
             target = parse_target(request.query.items(), request.headers.get("X-ClickHouse-Format", "TabSeparated"))
             return await _answer(request, target)
         except EngineError as error:
@@ -72,9 +91,9 @@ async def _answer(request: web.Request, target: Target) -> web.Response:
         await _receive(request, target, body)
         body.seek(0)
         head = parse_insert(body.read(HEAD_BYTES))
-        if head is None:
+        if head is None or request.method == "GET":
             body.seek(0)
-            outcome = await engine.execute(target, statement_text(body.read()))
+            outcome = await engine.execute(target, statement_text(body.read()), reads=request.method == "GET")
         else:
             body.seek(head.data_offset)
             outcome = await engine.insert(target, head, body)

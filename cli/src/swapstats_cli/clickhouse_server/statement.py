@@ -44,6 +44,12 @@ _INSERT = re.compile(
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 
+_LITERALS = re.compile(r"""'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`""", re.DOTALL)
+_OUTSIDE = re.compile(
+    r"\b(?:(?P<function>file|python|executable|catboostEvaluate)\(|(?P<clause>INTO\s+OUTFILE|FROM\s+INFILE)\b)",
+    re.IGNORECASE,
+)
+
 
 class BadRequestError(Exception):
     """A request that no ClickHouse would take; ``code`` is ClickHouse's number for it."""
@@ -119,6 +125,22 @@ def statement_text(raw: bytes) -> str:
     if not text:
         raise BadRequestError(62, "Syntax error: Empty query")
     return text
+
+
+def parse_clause(sql: str) -> str:
+    """A query for a statement as the engine understands it, in one spelling: no comment, no needless quotation marks.
+    More than one statement is a syntax error.
+    """
+    return f"SELECT formatQuery({_quoted(sql)})"
+
+
+def refusal(parsed: str) -> str | None:
+    """Why a statement in the engine's spelling isn't run, though the engine's grants allow it; None: it is."""
+    found = _OUTSIDE.search(_LITERALS.sub("''", parsed))
+    if found is None:
+        return None
+    what = f"function {found['function']}" if found["function"] else str(found["clause"])
+    return f"{what} reaches files or programs of this machine: this server only serves its tables"
 
 
 def set_clause(settings: dict[str, str]) -> str:

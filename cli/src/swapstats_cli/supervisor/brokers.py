@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from uuid import uuid4
 
 from aiokafka.errors import KafkaError
@@ -15,10 +16,12 @@ from swapstats_cli.supervisor.journal import Journal, Tone
 from swapstats_cli.supervisor.keeper import StartFailedError
 from swapstats_cli.supervisor.layout import Ports
 from swapstats_cli.supervisor.part import Part
+from swapstats_cli.supervisor.passwords import own_ref
 from swapstats_cli.supervisor.topics import create_topics
 from swapstats_core.spec import Source
 from swapstats_operator.topics import TopicMismatchError, keep_topics
 from swapstats_settings.kafka import kafka_security
+from swapstats_settings.secret_files import secret_file
 
 KAFKA_STOP_S = 20.0
 """It closes its segments; otherwise the next start would have to look through them."""
@@ -32,8 +35,16 @@ def broker_part(
     It is ready when it has its topics: creating them is the probe, and harmless when repeated.
     """
     if kind is Broker.KAFKA:
-        command = partial(servers.kafka, ports.kafka, ports.kafka_controller, data.store("kafka"))
-        return Part("kafka", ports.brokers, command, partial(_topics_kept, source, say), stop_within_s=KAFKA_STOP_S)
+        password = secret_file(own_ref("kafka"), data.secrets)
+        folder = data.store("kafka")
+        command = partial(servers.kafka, ports.kafka, ports.kafka_controller, folder, password_file=password)
+        return Part(
+            "kafka",
+            ports.brokers,
+            command,
+            partial(_topics_kept, source, data.secrets, say),
+            stop_within_s=KAFKA_STOP_S,
+        )
     return _embedded(source, ports, say, hold_producer)
 
 
@@ -75,11 +86,11 @@ async def _topics_exist(source: Source, say: Journal) -> bool:
     return True
 
 
-async def _topics_kept(source: Source, say: Journal) -> bool:
+async def _topics_kept(source: Source, secrets: Path, say: Journal) -> bool:
     if not await probes.listens(source.brokers[0]):
         return False
     try:
-        remarks = await keep_topics(source, kafka_security(source))
+        remarks = await keep_topics(source, kafka_security(source, secrets))
     except TopicMismatchError as error:
         raise StartFailedError(str(error)) from error
     except (KafkaError, OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,10 +64,16 @@ class DataDir:
         """The processes that run now; outlives only a crash."""
         return self.root / "children.json"
 
+    @property
+    def secrets(self) -> Path:
+        """Secrets as the processes read them: files ``<name>/<key>``."""
+        return self.root / "mounted-secrets"
+
     def store(self, name: str) -> Path:
-        """Folder of an embedded server's data, created when absent."""
+        """Folder of an embedded server's data, created when absent; for its user alone."""
         folder = self.root / name
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
         return folder
 
     def log(self, name: str) -> Path:
@@ -79,7 +86,8 @@ class DataDir:
 
         The kernel frees the lock at the holder's death, and no child inherits it.
         """
-        (self.root / "logs").mkdir(parents=True, exist_ok=True)
+        self._make_private()
+        (self.root / "logs").mkdir(exist_ok=True)
         with (self.root / "lock").open("a+", encoding="ascii") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,6 +101,16 @@ class DataDir:
             lock.write(f"{os.getpid()}\n")
             lock.flush()
             yield
+
+    def _make_private(self) -> None:
+        """Create it; one that is there already is closed to others, unless they may write to it: such as /tmp."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        found = self.root.stat()
+        if found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            self.root.chmod(0o700)
+        for folder in (self.root / "logs", self.parts):
+            if folder.is_dir():
+                folder.chmod(0o700)  # a former release made it
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 
 from swapstats_cli.control.commands import Command, Drain, Refusal, Restart, Scale, Snapshot
 from swapstats_cli.supervisor.configuration import Configuration
@@ -31,6 +32,7 @@ class Governor:
         fleet: Fleet,
         renewal: Renewal,
         reporter: Reporter,
+        secrets: Path,
         say: Say,
     ) -> None:
         self._configuration = configuration
@@ -38,6 +40,7 @@ class Governor:
         self._fleet = fleet
         self._renewal = renewal
         self._reporter = reporter
+        self._secrets = secrets
         self._say = say
 
     def status(self) -> Status:
@@ -61,7 +64,7 @@ class Governor:
         """Take a snapshot of every partition."""
         resource = self._configuration.resource
         return snapshot_all(
-            partial(open_line, NatsAccess.of(resource.spec.stores.nats)),
+            partial(open_line, NatsAccess.of(resource.spec.stores.nats, self._secrets)),
             Subjects(resource.metadata.name),
             resource.spec.source.topic.partitions,
         )

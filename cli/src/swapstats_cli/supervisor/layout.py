@@ -5,12 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from swapstats_cli.kafka_server import USER as KAFKA_USER
 from swapstats_cli.options import Broker
+from swapstats_cli.supervisor.passwords import OWN_SECRET, own_ref, secret_refs
 from swapstats_cli.supervisor.ports import HOST
-from swapstats_core.spec import ClickHouse, Nats, Redis, SwapStatsResource, Tls
+from swapstats_cli.supervisor.servers import NATS_USER, REDIS_USER
+from swapstats_core.spec import Sasl, Section, SwapStatsResource
+
+KAFKA: Final = "kafka"
+REDIS: Final = "redis"
+NATS: Final = "nats"
+CLICKHOUSE: Final = "clickhouse"
+SERVERS: Final = (KAFKA, REDIS, NATS, CLICKHOUSE)
+_NAMING: Final[Mapping[str, frozenset[str]]] = {
+    KAFKA: frozenset({"brokers", "tls", "sasl"}),
+    REDIS: frozenset({"url", "username", "secret_ref", "tls", "sentinel_master"}),
+    NATS: frozenset({"url", "username", "secret_ref", "tls"}),
+    CLICKHOUSE: frozenset({"url", "username", "secret_ref", "tls"}),
+}
+"""Who says one of these keys of a server, even if it is the default, names one of his own."""
 
 DEFAULT_KAFKA_PORT = 9092
 DEFAULT_REDIS_PORT = 6379
@@ -53,34 +71,54 @@ def http(port: int) -> str:
     return f"http://{HOST}:{port}"
 
 
-def check(resource: SwapStatsResource) -> None:
+def check(resource: SwapStatsResource, broker: Broker) -> None:
     """Whether a laptop can run this resource. Raises ValueError naming the remedy."""
     for section, replicas in (("shards", resource.spec.shards.replicas), ("api", resource.spec.api.replicas)):
         if replicas < 1:
             raise ValueError(f"spec.{section}.replicas: `swapstats dev` needs at least 1")
+    if broker is Broker.KAFKA and KAFKA in named(resource):
+        raise ValueError("spec.source names the brokers, so `swapstats dev` starts none: leave --broker kafka out")
+    if CLICKHOUSE not in named(resource) and resource.spec.stores.clickhouse.database == "default":
+        raise ValueError(
+            "spec.stores.clickhouse.database: the embedded ClickHouse keeps no tables in default: use swaps"
+        )
+    if any(ref.name == OWN_SECRET for ref in secret_refs(resource)):
+        raise ValueError(f"the Secret {OWN_SECRET} is that of `swapstats dev`: give yours another name")
+
+
+def named(resource: SwapStatsResource) -> frozenset[str]:
+    """The servers that the resource names: it says where they are, or how to get in. The others are ours to start."""
+    source, stores = resource.spec.source, resource.spec.stores
+    sections: Mapping[str, Section] = {KAFKA: source, REDIS: stores.redis, NATS: stores.nats}
+    sections = {**sections, CLICKHOUSE: stores.clickhouse}
+    return frozenset(server for server, section in sections.items() if section.model_fields_set & _NAMING[server])
 
 
 def embed(resource: SwapStatsResource, ports: Ports, broker: Broker) -> SwapStatsResource:
-    """The resource as the processes get it: the embedded servers take the place of the configured ones.
+    """The resource as the processes get it: servers that we start take the place of those that it doesn't name.
 
-    They need no credentials and no TLS, have one node and one disk, so what the resource says of these is left out.
+    They have one node, one disk, and a password of ours: what the resource says of these is left out.
     """
-    spec = resource.spec
-    topic = spec.source.topic.model_copy(update={"replication": 1})
-    update = {"brokers": [ports.brokers], "topic": topic, "tls": Tls(), "sasl": None}
-    if broker is Broker.EMBEDDED:
-        update["session_timeout"] = min(spec.source.session_timeout, _MAX_SESSION_MS)
-    source = spec.source.model_copy(update=update)
-    stores = spec.stores.model_copy(
-        update={
-            "redis": Redis(url=f"redis://{HOST}:{ports.redis}/0", prefix=spec.stores.redis.prefix),
-            "nats": Nats(url=f"nats://{HOST}:{ports.nats}"),
-            "clickhouse": ClickHouse.model_validate(
-                spec.stores.clickhouse.model_dump(exclude={"secret_ref", "tls", "storage_policy"})
-                | {"url": ports.clickhouse_url, "username": "default"}
-            ),
-        }
-    )
+    spec, theirs = resource.spec, named(resource)
+    source, stores = spec.source, spec.stores
+    if KAFKA not in theirs:
+        topic = source.topic.model_copy(update={"replication": 1, "manage": True})
+        update: dict[str, object] = {"brokers": [ports.brokers], "topic": topic}
+        if broker is Broker.EMBEDDED:
+            update["session_timeout"] = min(source.session_timeout, _MAX_SESSION_MS)
+        else:
+            update["sasl"] = Sasl(mechanism="PLAIN", username=KAFKA_USER, secret_ref=own_ref(KAFKA))
+        source = source.model_copy(update=update)
+    ours: dict[str, Section] = {
+        REDIS: stores.redis.model_copy(update={"url": f"redis://{HOST}:{ports.redis}/0", "secret_ref": own_ref(REDIS)}),
+        NATS: stores.nats.model_copy(
+            update={"url": f"nats://{HOST}:{ports.nats}", "username": NATS_USER, "secret_ref": own_ref(NATS)}
+        ),
+        CLICKHOUSE: stores.clickhouse.model_copy(
+            update={"url": ports.clickhouse_url, "secret_ref": own_ref(CLICKHOUSE), "storage_policy": None}
+        ),
+    }
+    stores = stores.model_copy(update={server: section for server, section in ours.items() if server not in theirs})
     return resource.model_copy(update={"spec": spec.model_copy(update={"source": source, "stores": stores})})
 
 
@@ -105,10 +143,14 @@ class ProcessEndpoint(msgspec.Struct, frozen=True):
 
 
 class Endpoints(msgspec.Struct, frozen=True):
-    """The content of ``endpoints.json``. ``spec`` is the path of the resource; ``pid`` the supervisor's."""
+    """The content of ``endpoints.json``. ``spec`` is the path of the resource; ``pid`` the supervisor's. An address of
+    a server of ours has user and password in it, but for Kafka's, whose user is ``swapstats`` (SASL, PLAIN);
+    ``servers`` has the process ids of ours.
+    """
 
     http: str
     kafka: str
+    kafka_password: str | None
     redis: str
     nats: str
     clickhouse: str
@@ -126,23 +168,35 @@ def endpoints(
     shards: Mapping[str, int],
     api: Mapping[str, int],
     pids: Mapping[str, int],
+    passwords: Mapping[str, str],
     spec_path: Path,
     own_pid: int,
 ) -> Endpoints:
     """What ``endpoints.json`` says. ``resource`` is the embedded one; ``shards`` and ``api`` give the ports of these
-    processes and ``pids`` all process ids, by name.
+    processes, ``pids`` all process ids and ``passwords`` those of our servers, by name.
     """
     stores = resource.spec.stores
+    users = {REDIS: REDIS_USER, NATS: NATS_USER, CLICKHOUSE: stores.clickhouse.username}
+
+    def reached(server: str, url: str) -> str:
+        return url if server not in passwords else _with_login(url, users[server], passwords[server])
+
     return Endpoints(
         http=http(ports.api),
-        kafka=ports.brokers,
-        redis=stores.redis.url,
-        nats=stores.nats.url,
-        clickhouse=stores.clickhouse.url,
+        kafka=",".join(resource.spec.source.brokers),
+        kafka_password=passwords.get(KAFKA),
+        redis=reached(REDIS, stores.redis.url),
+        nats=reached(NATS, stores.nats.url),
+        clickhouse=reached(CLICKHOUSE, stores.clickhouse.url),
         shards=[ShardEndpoint(name, pids[name], http(port)) for name, port in shards.items()],
         api=[ProcessEndpoint(pids[name], http(port)) for name, port in api.items()],
         recorder=ProcessEndpoint(pids["recorder"], http(ports.recorder)),
         spec=str(spec_path),
         pid=own_pid,
-        servers={name: pids[name] for name in ("kafka", "redis", "nats", "clickhouse")},
+        servers={name: pids[name] for name in SERVERS if name in pids},
     )
+
+
+def _with_login(url: str, user: str, password: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{parts.netloc}").geturl()

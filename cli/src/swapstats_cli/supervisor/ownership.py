@@ -45,8 +45,11 @@ async def owning(
     def tell(_: Reason, text: str, *, bad: bool = False) -> None:
         say(text, bad=bad)
 
-    copy, truth = RedisCopy(connect(stores.redis), Keys(stores.redis.prefix, name)), AssignmentFile(data.assignment)
-    world = World(truth, copy, partial(open_line, NatsAccess.of(stores.nats)), SystemClock())
+    copy, truth = (
+        RedisCopy(connect(stores.redis, data.secrets), Keys(stores.redis.prefix, name)),
+        AssignmentFile(data.assignment),
+    )
+    world = World(truth, copy, partial(open_line, NatsAccess.of(stores.nats, data.secrets)), SystemClock())
     try:
         before = await _before(truth, copy, resource.spec.source.topic.partitions, redis_ready)
         if before is not None:

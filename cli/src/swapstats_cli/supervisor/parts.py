@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from secrets import randbelow
 
 from swapstats_cli.supervisor import probes, servers
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.supervisor.layout import Ports, http
 from swapstats_cli.supervisor.part import Part
+from swapstats_cli.supervisor.passwords import own_ref
 from swapstats_cli.supervisor.ports import HOST
 from swapstats_core.spec import Source, SwapStatsResource
+from swapstats_settings.secret_files import secret_file
 
 SNAPSHOT_WITHIN_S = 30.0
 """A stopping shard takes a final snapshot, a stopping recorder inserts what it has."""
@@ -20,23 +23,32 @@ _UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 def store_parts(resource: SwapStatsResource, ports: Ports, data: DataDir) -> list[Part]:
     """Redis, NATS and ClickHouse."""
     stores = resource.spec.stores
+
+    def password(server: str) -> Path:
+        return secret_file(own_ref(server), data.secrets)
+
     return [
         Part(
             "redis",
             stores.redis.url,
-            partial(servers.redis, ports.redis, data.store("redis")),
-            partial(probes.redis_ok, ports.redis),
+            partial(servers.redis, ports.redis, data.store("redis"), password_file=password("redis")),
+            partial(probes.redis_ok, ports.redis, password_file=password("redis")),
         ),
         Part(
             "nats",
             stores.nats.url,
-            partial(servers.nats, ports.nats),
+            partial(servers.nats, ports.nats, folder=data.store("nats"), password_file=password("nats")),
             partial(probes.nats_ok, ports.nats),
         ),
         Part(
             "clickhouse",
             stores.clickhouse.url,
-            partial(servers.clickhouse, ports.clickhouse, data.store("clickhouse")),
+            partial(
+                servers.clickhouse,
+                ports.clickhouse,
+                data.store("clickhouse"),
+                password_file=password("clickhouse"),
+            ),
             partial(probes.http_ok, f"{ports.clickhouse_url}/ping"),
             environment=_UNBUFFERED,
         ),
@@ -47,21 +59,22 @@ def shard_part(name: str, port: int, data: DataDir) -> Part:
     """An aggregator shard."""
     command = ["swapstats_aggregator", "--spec", str(data.spec), "--shard", name, "--http-port", str(port)]
     command += ["--state-dir", str(data.parts)]
-    return _python_part(name, port, command, stop_within_s=SNAPSHOT_WITHIN_S)
+    return _python_part(name, port, command, data, stop_within_s=SNAPSHOT_WITHIN_S)
 
 
 def recorder_part(ports: Ports, data: DataDir) -> Part:
     """The recorder."""
     command = ["swapstats_aggregator.recorder", "--spec", str(data.spec), "--http-port", str(ports.recorder)]
-    return _python_part("recorder", ports.recorder, command, stop_within_s=SNAPSHOT_WITHIN_S)
+    return _python_part("recorder", ports.recorder, command, data, stop_within_s=SNAPSHOT_WITHIN_S)
 
 
 def api_part(name: str, port: int, data: DataDir) -> Part:
     """An API process."""
-    return _python_part(name, port, ["swapstats_api", "--spec", str(data.spec), "--host", HOST, "--port", str(port)])
+    command = ["swapstats_api", "--spec", str(data.spec), "--host", HOST, "--port", str(port)]
+    return _python_part(name, port, command, data)
 
 
-def producer_part(source: Source, rate: int) -> Part:
+def producer_part(source: Source, rate: int, data: DataDir) -> Part:
     """The demo stream: ``rate`` events a second with duplicates, late events and reorganised blocks.
 
     Each start has a seed of its own: the same one would send other swaps under the ids of the last run.
@@ -69,9 +82,7 @@ def producer_part(source: Source, rate: int) -> Part:
 
     def command() -> list[str]:
         options = {
-            "--brokers": ",".join(source.brokers),
-            "--topic": source.topic.name,
-            "--partitions": str(source.topic.partitions),
+            "--file": str(data.spec),
             "--rate": str(rate),
             "--duplicates": "0.05",
             "--late": "0.05",
@@ -81,18 +92,26 @@ def producer_part(source: Source, rate: int) -> Part:
         arguments = [part for option in options.items() for part in option]
         return servers.python_module("swapstats_cli", "produce", *arguments)
 
-    return Part("producer", f"{rate} events/s to {source.topic.name}", command, _alive, 5.0, environment=_UNBUFFERED)
+    return Part(
+        "producer", f"{rate} events/s to {source.topic.name}", command, _alive, 5.0, environment=_environment(data)
+    )
 
 
-def _python_part(name: str, port: int, module_and_arguments: list[str], *, stop_within_s: float = 10.0) -> Part:
+def _python_part(
+    name: str, port: int, module_and_arguments: list[str], data: DataDir, *, stop_within_s: float = 10.0
+) -> Part:
     return Part(
         name,
         http(port),
         partial(servers.python_module, *module_and_arguments),
         partial(probes.http_ok, f"{http(port)}/readyz"),
         stop_within_s,
-        environment=_UNBUFFERED,
+        environment=_environment(data),
     )
+
+
+def _environment(data: DataDir) -> dict[str, str]:
+    return _UNBUFFERED | {"SWAPSTATS_SECRETS_DIR": str(data.secrets.absolute())}
 
 
 async def _alive() -> bool:

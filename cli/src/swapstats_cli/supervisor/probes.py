@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import httpx
 from aiokafka.admin import AIOKafkaAdminClient
@@ -32,9 +36,12 @@ async def http_ok(url: str) -> bool:
         return False
 
 
-async def redis_ok(port: int, host: str = HOST) -> bool:
+async def redis_ok(port: int, host: str = HOST, password_file: Path | None = None) -> bool:
     """Whether Redis answers and has loaded its data."""
-    client = Redis(host=host, port=port, socket_timeout=PROBE_TIMEOUT_S, socket_connect_timeout=PROBE_TIMEOUT_S)
+    password = None if password_file is None else password_file.read_text(encoding="utf-8").rstrip("\n")
+    client = Redis(
+        host=host, port=port, password=password, socket_timeout=PROBE_TIMEOUT_S, socket_connect_timeout=PROBE_TIMEOUT_S
+    )
     try:
         return bool(await client.ping())
     except (RedisError, OSError):
@@ -69,11 +76,13 @@ async def listens(address: str) -> bool:
     return True
 
 
-async def kafka_ok(brokers: str) -> bool:
-    """Whether the broker answers a metadata request."""
+async def kafka_ok(brokers: str, access: Mapping[str, Any] = MappingProxyType({})) -> bool:
+    """Whether the broker answers a metadata request. ``access``: see `kafka_security`."""
     if not await listens(brokers):
         return False  # its client would complain aloud
-    client = AIOKafkaAdminClient(bootstrap_servers=brokers, request_timeout_ms=int(PROBE_TIMEOUT_S * 1000))
+    client = AIOKafkaAdminClient(
+        **{"bootstrap_servers": brokers, **access}, request_timeout_ms=int(PROBE_TIMEOUT_S * 1000)
+    )
     try:
         await client.start()
         await client.describe_cluster()

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from swapstats_cli.options import Broker
 from swapstats_cli.supervisor import layout
 from swapstats_core.spec import SwapStatsResource
 
@@ -24,8 +25,9 @@ class ResourceError(Exception):
 class ResourceFile:
     """A YAML (or JSON) file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, broker: Broker = Broker.EMBEDDED) -> None:
         self._path = path
+        self._broker = broker
         self._content: bytes | None = None
         self._signature: _Signature | None = None
 
@@ -62,7 +64,7 @@ class ResourceFile:
         file = self._path
         try:
             resource = SwapStatsResource.model_validate(yaml.safe_load(content.decode()))
-            layout.check(resource)
+            layout.check(resource, self._broker)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ResourceError(f"{file} is no YAML: {error}") from error
         except ValidationError as error:

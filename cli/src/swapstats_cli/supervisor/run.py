@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,17 +15,20 @@ from swapstats_cli.live.display import Display, display_for
 from swapstats_cli.live.watch import Watch
 from swapstats_cli.options import Broker
 from swapstats_cli.supervisor import layout
+from swapstats_cli.supervisor.changes import without_effect
 from swapstats_cli.supervisor.datadir import DataDir, DataDirBusyError, rotate
 from swapstats_cli.supervisor.journal import Journal, Tone
 from swapstats_cli.supervisor.keeper import StartFailedError
 from swapstats_cli.supervisor.layout import Ports
 from swapstats_cli.supervisor.leftovers import Cleanup, clean_up
+from swapstats_cli.supervisor.passwords import SecretMissingError, lay_out, secret_refs
 from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_cli.supervisor.resource_file import ResourceError, ResourceFile
 from swapstats_cli.supervisor.servers import ServerMissingError
 from swapstats_cli.supervisor.system import Setting, StopRequest, System
 from swapstats_core.spec import SwapStatsResource
 from swapstats_operator.deciding.ports import Superseded
+from swapstats_settings.tls import CertificateError
 
 EXIT_ORDERLY = 0
 EXIT_FAILED = 1
@@ -39,20 +43,25 @@ class Options:
     data_dir: Path
     demo_rate: int
     broker: Broker = Broker.EMBEDDED
+    secrets_dir: Path | None = None
+    """Where the Secrets are that the file names; None: beside it."""
 
 
 def run(options: Options) -> int:
     """Run until stopped. Returns the exit code; a failure has been said."""
+    os.umask(0o077)  # whatever we and our children write is for our user alone: passwords, logs, the control socket
     display = display_for(sys.stdout)
     data = DataDir(options.data_dir)
     try:
-        file = ResourceFile(options.file)
+        file = ResourceFile(options.file, options.broker)
         resource = file.load()
         with data.locked():
+            refs = secret_refs(layout.embed(resource, Ports(0, 0, 0, 0, 0, 0), options.broker))
+            lay_out(data.secrets, refs, options.secrets_dir or options.file.parent / "secrets")
             rotate(data.log("dev"))
             with Journal(data.log("dev"), display.saying) as journal:
                 return asyncio.run(_run(resource, file, options, display, journal))
-    except (DataDirBusyError, ResourceError, OSError) as error:
+    except (DataDirBusyError, ResourceError, SecretMissingError, OSError) as error:
         print(f"swapstats dev: {error}", file=sys.stderr)
         return EXIT_FAILED
 
@@ -70,10 +79,12 @@ async def _run(
     ports = choose_ports(resource, options.broker, reservations, journal)
     try:
         setting = Setting(data, ports, reservations, options.broker, options.demo_rate)
+        if unused := without_effect(resource, options.broker):
+            journal.say(f"on a laptop, these keys of the file have no effect: {', '.join(unused)}", Tone.WARNING)
         system = System(resource, file, setting, journal, stop)
         orderly = await system.run(Watch(system, display, journal).run)
         code = EXIT_ORDERLY if orderly else EXIT_KILLED_SOMEBODY
-    except* (StartFailedError, ServerMissingError, Superseded) as failures:
+    except* (StartFailedError, ServerMissingError, CertificateError, Superseded) as failures:
         for failure in _leaves(failures):
             journal.say(str(failure), Tone.WARNING)
         code = EXIT_FAILED
@@ -94,8 +105,11 @@ def choose_ports(
     resource: SwapStatsResource, broker: Broker, reservations: PortReservations, journal: Journal
 ) -> Ports:
     """Default ports where they are free, others where not, which is said."""
+    theirs = layout.named(resource)
 
     def take(what: str, preferred: int) -> int:
+        if what in theirs:
+            return reservations.take()  # an edit of the file may ask what it would be
         port = reservations.take(preferred)
         if preferred not in {0, port}:
             journal.say(f"port {preferred} is taken: {what} gets {port}", Tone.WARNING)

@@ -5,21 +5,27 @@ A laptop's listen on the loopback address, which is the default; a cluster's on 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 from swapstats_cli.supervisor.ports import HOST
 
 KAFKA_VERSION = "4.1.2"
 """Of the jars that `make kafka` brings."""
 _JAVA_AT_LEAST = 17
+NATS_USER: Final = "swapstats"
+REDIS_USER: Final = "default"
+"""Who a password belongs to."""
 
 
 class ServerMissingError(Exception):
@@ -45,7 +51,14 @@ def broker(port: int, cluster_id: str, host: str = HOST, advertised: str | None 
     ]
 
 
-def kafka(port: int, controller_port: int, folder: Path, host: str = HOST, advertised: str | None = None) -> list[str]:
+def kafka(
+    port: int,
+    controller_port: int,
+    folder: Path,
+    host: str = HOST,
+    advertised: str | None = None,
+    password_file: Path | None = None,
+) -> list[str]:
     """Apache Kafka, which keeps its records in ``folder``. Raises ServerMissingError.
 
     ``advertised`` is where it tells clients to find it, if not where it listens.
@@ -53,6 +66,7 @@ def kafka(port: int, controller_port: int, folder: Path, host: str = HOST, adver
     options = {"--java": _java(), "--jars": str(_kafka_jars().absolute()), "--data-dir": str(folder.absolute())}
     options |= {"--host": host, "--port": str(port), "--controller-port": str(controller_port)}
     options |= {"--advertised": advertised or f"{host}:{port}"}
+    options |= {} if password_file is None else {"--password-file": str(password_file.absolute())}
     return python_module("swapstats_cli.kafka_server", *(part for option in options.items() for part in option))
 
 
@@ -61,8 +75,8 @@ def kafka_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "swapstats" / f"kafka-{KAFKA_VERSION}"
 
 
-def redis(port: int, folder: Path, host: str = HOST) -> list[str]:
-    """Redis with an append-only file: what it has answered survives its own death."""
+def redis(port: int, folder: Path, host: str = HOST, password_file: Path | None = None) -> list[str]:
+    """Redis with an append-only file: what it has answered survives its own death. Raises OSError."""
     options = {
         "bind": host,
         "protected-mode": "no",  # it would refuse everybody but the loopback address; who may connect, `bind` says
@@ -73,23 +87,48 @@ def redis(port: int, folder: Path, host: str = HOST) -> list[str]:
         "save": "",  # the append-only file is enough
         "daemonize": "no",
     }
-    return [_redis_server(), *(part for name, value in options.items() for part in (f"--{name}", value))]
+    files: list[str] = []
+    if password_file is not None:
+        files.append(_configuration(folder / "redis.conf", f"requirepass {_password(password_file)}"))
+    return [_redis_server(), *files, *(part for name, value in options.items() for part in (f"--{name}", value))]
 
 
-def nats(port: int, host: str = HOST) -> list[str]:
-    """NATS without JetStream: it keeps nothing."""
-    return [_nats_server(), "--addr", host, "--port", str(port)]
+def nats(port: int, host: str = HOST, folder: Path | None = None, password_file: Path | None = None) -> list[str]:
+    """NATS without JetStream: it keeps nothing. With a password, its configuration is in ``folder``. Raises OSError."""
+    files: list[str] = []
+    if password_file is not None:
+        assert folder is not None
+        login = f"authorization {{ user: {NATS_USER}, password: {_password(password_file)} }}"
+        files += ["--config", _configuration(folder / "nats.conf", login)]
+    return [_nats_server(), *files, "--addr", host, "--port", str(port)]
 
 
-def clickhouse(port: int, folder: Path, host: str = HOST) -> list[str]:
-    """The embedded ClickHouse engine behind HTTP."""
+def clickhouse(
+    port: int, folder: Path, host: str = HOST, password_file: Path | None = None, host_names: Sequence[str] = ()
+) -> list[str]:
+    """The embedded ClickHouse engine behind HTTP. ``host_names`` by which clients reach it."""
     options = ["--data-dir", str(folder.absolute()), "--host", host, "--port", str(port)]
+    options += [] if password_file is None else ["--password-file", str(password_file.absolute())]
+    options += [part for name in host_names for part in ("--host-name", name)]
     return python_module("swapstats_cli.clickhouse_server", *options)
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
     """A module run by this interpreter; ``-P`` keeps the current folder from shadowing installed packages."""
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def _password(file: Path) -> str:
+    """As a quoted text of Redis' and NATS' configuration."""
+    return json.dumps(file.read_text(encoding="utf-8").rstrip("\n"))
+
+
+def _configuration(file: Path, line: str) -> str:
+    """A file that only its user can read: a command line is seen by everybody on the machine."""
+    file.touch(mode=0o600)
+    file.chmod(0o600)
+    file.write_text(f"{line}\n", encoding="utf-8")
+    return str(file.absolute())
 
 
 def _tansu() -> str:

@@ -23,9 +23,11 @@ from swapstats_cli.supervisor.governor import Governor
 from swapstats_cli.supervisor.journal import Journal, Tone
 from swapstats_cli.supervisor.keeper import Keeper, StartFailedError
 from swapstats_cli.supervisor.leftovers import ChildrenRecord
+from swapstats_cli.supervisor.named import named_servers
 from swapstats_cli.supervisor.ownership import owning
 from swapstats_cli.supervisor.part import Part, PartStatus
 from swapstats_cli.supervisor.parts import api_part, producer_part, recorder_part, shard_part, store_parts
+from swapstats_cli.supervisor.passwords import own_ref
 from swapstats_cli.supervisor.pool import Pool
 from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_cli.supervisor.renewal import Renewal
@@ -39,6 +41,7 @@ from swapstats_operator.deciding.reporting import View
 from swapstats_operator.deciding.rolling import numbered
 from swapstats_operator.deciding.status import Status
 from swapstats_settings.clock import SystemClock
+from swapstats_settings.secret_files import secret
 
 START_WITHIN_S = 120.0
 LOOK_INTERVAL_S = 0.05
@@ -92,6 +95,7 @@ class System:
         self._versions = Versions()
         embed = partial(layout.embed, ports=setting.ports, broker=setting.broker)
         self.configuration = Configuration(resource, embed, setting.data, self._versions, journal.tell)
+        self._theirs = layout.named(resource)
         self._compose(self.configuration.resource)
 
     @property
@@ -105,7 +109,8 @@ class System:
 
     def statuses(self) -> tuple[PartStatus, ...]:
         """All parts, in the order of their start."""
-        return tuple(keeper.status() for keeper in self._keepers)
+        theirs = [server.status() for server in self._named.values()]
+        return (*theirs, *(keeper.status() for keeper in self._keepers))
 
     @property
     def assignment(self) -> Assignment | None:
@@ -127,6 +132,7 @@ class System:
         """
         self.configuration.write()
         jobs: list[Job] = [keeper.run for keeper in (*self._servers, self._recorder, *self._producer)]
+        jobs += [server.run for server in self._named.values()]
         jobs += [self.shards.run, self.api.run, self._own, self._reporter.run, self._announce_ready, self._bound_logs]
         jobs += [partial(server.serve, self._setting.data.control, self._governor), show]
         try:
@@ -142,9 +148,14 @@ class System:
     def _compose(self, resource: SwapStatsResource) -> None:
         """Make the keepers, and those who look after them."""
         data, ports, say, spec = self._setting.data, self._setting.ports, self._journal, resource.spec
+        self._named = named_servers(resource, self._theirs, data.secrets, say)
         kept = broker_part(self._setting.broker, spec.source, ports, data, say, self._hold_producer)
-        self._servers = [self._keep(part) for part in (kept, *store_parts(resource, ports, data))]
-        kafka, redis, nats, clickhouse = (keeper.ready for keeper in self._servers)
+        parts = [part for part in (kept, *store_parts(resource, ports, data)) if part.name not in self._named]
+        self._servers = [self._keep(part) for part in parts]
+        ready = {keeper.part.name: keeper.ready for keeper in self._servers}
+        ready |= {name: server.ready for name, server in self._named.items()}
+        kafka, redis, nats, clickhouse = (ready[name] for name in layout.SERVERS)
+        self._redis_ready, self._nats_ready = redis, nats
 
         def shard(name: str, port: int, *, needed: bool) -> Keeper:
             return self._keep(shard_part(name, port, data), kafka, redis, nats, needed=needed)
@@ -162,14 +173,16 @@ class System:
         self._recorder = self._keep(recorder_part(ports, data), kafka, clickhouse)
         consumers = [keeper.ready for keeper in (*self.shards.keepers, self._recorder, *self.api.keepers)]
         rate = self._setting.rate
-        self._producer = [self._keep(producer_part(spec.source, rate), *consumers)] if rate else []
+        self._producer = [self._keep(producer_part(spec.source, rate, data), *consumers)] if rate else []
 
         versions, tell = self._versions, say.tell
         timeout_ms = spec.rollout.timeout
         self.fleet = Fleet(self.shards, versions, spec.shards.replicas, timeout_ms, take_port, hurry, tell)
         self._renewal = Renewal(self.api, self._recorder, versions, spec.api.replicas, take_port, hurry, tell)
         self._reporter = Reporter(data.status, self._look, SystemClock(), tell)
-        self._governor = Governor(self.configuration, versions, self.fleet, self._renewal, self._reporter, tell)
+        self._governor = Governor(
+            self.configuration, versions, self.fleet, self._renewal, self._reporter, data.secrets, tell
+        )
 
     def _hold_producer(self, held: bool) -> None:  # noqa: FBT001 - a switch
         for keeper in self._producer:
@@ -184,10 +197,9 @@ class System:
 
     async def _own(self) -> None:
         """Decide ownership, and work towards what is intended with the shards."""
-        _, redis, nats, _ = self._servers
         say, data = self._journal.tell, self._setting.data
-        async with owning(self.resource, data, redis.ready, self.fleet.intents, say) as ownership:
-            await nats.ready.wait()
+        async with owning(self.resource, data, self._redis_ready, self.fleet.intents, say) as ownership:
+            await self._nats_ready.wait()
             self._reporter.ownership = ownership
             async with asyncio.TaskGroup() as group:
                 group.create_task(ownership.run())
@@ -233,6 +245,9 @@ class System:
 
     def _missing(self) -> Iterator[str]:
         """What a start still waits for."""
+        yield from (
+            f"{name}, which the resource names" for name, each in self._named.items() if not each.ready.is_set()
+        )
         yield from (keeper.part.name for keeper in self._keepers if not keeper.ready.is_set())
         status = self.status()
         served, lag_ms = status.partitions.split("/"), status.lag_ms
@@ -255,10 +270,17 @@ class System:
         if not self.all_ready.is_set() or self._stopping:
             return
         pids = {keeper.part.name: keeper.last_pid for keeper in self._keepers}
+        ours = (server for server in layout.SERVERS if server not in self._named)
+        passwords = {server: value for server in ours if (value := self._password(server)) is not None}
         data, shards, api = self._setting.data, self.shards.ports, self.api.ports
         spec = data.spec.absolute()
-        content = layout.endpoints(self.resource, self._setting.ports, shards, api, pids, spec, os.getpid())
+        content = layout.endpoints(self.resource, self._setting.ports, shards, api, pids, passwords, spec, os.getpid())
         write_atomically(data.endpoints, msgspec.json.format(msgspec.json.encode(content), indent=2))
+
+    def _password(self, server: str) -> str | None:
+        if server == layout.KAFKA and self._setting.broker is Broker.EMBEDDED:
+            return None  # it keeps its users in memory, which is empty when it starts
+        return secret(own_ref(server), self._setting.data.secrets)
 
     async def _bound_logs(self) -> None:
         data = self._setting.data

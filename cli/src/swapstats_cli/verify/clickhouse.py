@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -34,9 +35,9 @@ _DAILY = (
 )
 
 
-async def rows(spec: ClickHouse, table: str) -> AsyncIterator[list[Row]]:
+async def rows(spec: ClickHouse, table: str, secrets: Path | None) -> AsyncIterator[list[Row]]:
     """All rows of a table, repeats left out, in blocks and in no order. Raises CannotVerify."""
-    async with _connected(spec) as client:
+    async with _connected(spec, secrets) as client:
         query = f"SELECT {_COLUMNS} FROM `{spec.database}`.{table} FINAL"  # noqa: S608 - the resource's own name
         stream = await client.query_row_block_stream(query)
         async with stream:
@@ -44,7 +45,7 @@ async def rows(spec: ClickHouse, table: str) -> AsyncIterator[list[Row]]:
                 yield [_row(*values) for values in block]
 
 
-async def kept_from(spec: ClickHouse) -> dict[int, int]:
+async def kept_from(spec: ClickHouse, secrets: Path | None) -> dict[int, int]:
     """Of each partition with rows that were carried over from the release before, which kept no row of a repeat: the
     offset of the first row since. Raises CannotVerify.
     """
@@ -53,7 +54,7 @@ async def kept_from(spec: ClickHouse) -> dict[int, int]:
         f"SELECT kafka_partition, {since} FROM `{spec.database}`.swap_records "  # noqa: S608 - the resource's own name
         "GROUP BY kafka_partition HAVING countIf(incarnation = '') > 0"
     )
-    async with _connected(spec) as client:
+    async with _connected(spec, secrets) as client:
         found = await client.query(query)
     return {int(partition): int(offset) for partition, offset in found.result_rows}
 
@@ -61,8 +62,9 @@ async def kept_from(spec: ClickHouse) -> dict[int, int]:
 class Days:
     """What ClickHouse counts by day. ``committed``: the recorder's next offset by partition."""
 
-    def __init__(self, spec: SwapStatsSpec, committed: Mapping[int, int]) -> None:
+    def __init__(self, spec: SwapStatsSpec, committed: Mapping[int, int], secrets: Path | None) -> None:
         self._spec = spec
+        self._secrets = secrets
         self._committed = " OR ".join(f"kafka_partition = {p} AND kafka_offset < {end}" for p, end in committed.items())
         self._database = f"`{spec.stores.clickhouse.database}`"
         self._records = f"{self._database}.swap_records"
@@ -98,7 +100,7 @@ class Days:
         return None if (await self._query(beyond))[0][0] else _totals(found)
 
     async def _query(self, *statements: str) -> list[tuple[Any, ...]]:
-        async with _connected(self._spec.stores.clickhouse) as client:
+        async with _connected(self._spec.stores.clickhouse, self._secrets) as client:
             for statement in statements[:-1]:
                 await client.command(statement)
             found = await client.query(statements[-1])
@@ -106,9 +108,9 @@ class Days:
 
 
 @asynccontextmanager
-async def _connected(spec: ClickHouse) -> AsyncIterator[AsyncClient]:
+async def _connected(spec: ClickHouse, secrets: Path | None) -> AsyncIterator[AsyncClient]:
     try:
-        client = await clickhouse_connect.get_async_client(**clickhouse_access(spec), compress=False)
+        client = await clickhouse_connect.get_async_client(**clickhouse_access(spec, secrets), compress=False)
         try:
             yield client
         finally:

@@ -72,6 +72,7 @@ class Verification:
     def __init__(self, target: VerifyTarget, progress: Progress, *, with_clickhouse: bool) -> None:
         self._spec = target.spec
         self._url = target.url
+        self._secrets = target.secrets
         self._progress = progress
         self._with_clickhouse = with_clickhouse
         self._inlet = Inlet.of(target.spec)
@@ -84,7 +85,7 @@ class Verification:
         """Compare everything. Raises CannotVerify when nothing can be."""
         source = self._spec.source
         try:
-            connection = client_options(source)
+            connection = client_options(source, self._secrets)
         except BrokerFault as fault:
             raise CannotVerify(str(fault)) from None
         async with Api(self._url) as api, Topic(source.topic.name, source.max_bytes, connection) as topic:
@@ -237,11 +238,11 @@ class Verification:
         spec = self._spec.stores.clickhouse
         try:
             for table, check in (("raw_swaps", clickhouse.events), ("swap_records", clickhouse.records)):
-                async for block in rows(spec, table):
+                async for block in rows(spec, table, self._secrets):
                     for row in block:
                         check.compare(row)
                     self._progress.advance(task, len(block))
-            since = await kept_from(spec)
+            since = await kept_from(spec, self._secrets)
             await self._compare_days(clickhouse)
         except CannotVerify as fault:
             self._report.gaps.append(str(fault))
@@ -251,7 +252,7 @@ class Verification:
             self._report.days = clickhouse.days.report
 
     async def _compare_days(self, clickhouse: _ClickHouse) -> None:
-        check, days = clickhouse.days, Days(self._spec, clickhouse.committed)
+        check, days = clickhouse.days, Days(self._spec, clickhouse.committed, self._secrets)
         check.mixed = await days.mixed()
         expected = check.expected()
         check.report.compared = check.compare("records", await days.counted(), expected)

@@ -27,6 +27,8 @@ class VerifyTarget:
 
     spec: SwapStatsSpec
     url: str
+    secrets: Path | None
+    """Folder of the Secrets that ``spec`` names; None: the surroundings say."""
 
 
 def verify_target(options: VerifyOptions) -> VerifyTarget:
@@ -38,7 +40,8 @@ def verify_target(options: VerifyOptions) -> VerifyTarget:
     if options.clickhouse:
         clickhouse = clickhouse.model_copy(update={"url": options.clickhouse})
     stores = spec.stores.model_copy(update={"clickhouse": clickhouse})
-    return VerifyTarget(spec.model_copy(update={"source": source, "stores": stores}), url)
+    secrets = None if options.file is not None else DataDir(options.data_dir or DEFAULT_DATA_DIR).secrets
+    return VerifyTarget(spec.model_copy(update={"source": source, "stores": stores}), url, secrets)
 
 
 def _system(options: VerifyOptions) -> tuple[SwapStatsSpec, str]:

@@ -36,6 +36,8 @@ from swapstats_core.ownership import (
 )
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys, PartitionStatus, SnapshotQuery, Subjects, decode_query
+from swapstats_settings.nats import NatsAccess
+from swapstats_settings.secret_files import secret
 
 OFFSET = 100
 DIGEST = "0123456789abcdef"
@@ -196,8 +198,10 @@ async def live(name: str, spec: Path) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    bus = await nats.connect(resource.spec.stores.nats.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
-    store = Redis.from_url(resource.spec.stores.redis.url, socket_timeout=1)
+    stores = resource.spec.stores
+    access = NatsAccess.of(stores.nats)
+    bus = await nats.connect(**access.arguments, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+    store = Redis.from_url(stores.redis.url, password=secret(stores.redis.secret_ref), socket_timeout=1)
     working = asyncio.create_task(Shard(name, resource, bus, store).run())
     await asyncio.wait({working, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
     if working.done():
