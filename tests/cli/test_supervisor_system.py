@@ -185,6 +185,15 @@ async def test_who_finds_that_redis_is_ahead_ends_and_the_next_start_goes_on_abo
         assert (await _assignment(second)).revision > 1_000
 
 
+async def test_a_start_that_takes_long_says_what_it_waits_for(tmp_path: Path) -> None:
+    absent = tmp_path / "absent.yaml"
+    spec = {"stores": {"nats": {"url": "nats://127.0.0.1:1"}}}
+    absent.write_bytes(msgspec.yaml.encode({"metadata": {"name": "demo"}, "spec": spec}))
+    async with dev(tmp_path / "data", absent) as running:
+        await running.says("still waiting for nats, which the resource names, shard-0")
+        assert await running.end(signal.SIGTERM) == 0
+
+
 async def test_a_stop_while_starting_is_orderly(tmp_path: Path) -> None:
     async with dev(tmp_path, DEMO) as running:
         await running.says("starts with no records")

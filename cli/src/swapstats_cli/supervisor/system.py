@@ -44,6 +44,7 @@ from swapstats_settings.clock import SystemClock
 from swapstats_settings.secret_files import secret
 
 START_WITHIN_S = 120.0
+SAY_WAITING_S = 10.0
 LOOK_INTERVAL_S = 0.05
 LOG_CHECK_INTERVAL_S = 15.0
 _CATCHING_UP = "shards that are catching up"
@@ -228,9 +229,13 @@ class System:
 
         Raises StartFailedError if they aren't served in time; reading up a long backlog may take longer.
         """
+        say_at_s = self.began_s + SAY_WAITING_S
         with suppress(TimeoutError):
             async with asyncio.timeout(START_WITHIN_S):
-                while any(self._missing()):  # noqa: ASYNC110 - many things, in other processes
+                while missing := list(self._missing()):
+                    if monotonic() >= say_at_s:
+                        say_at_s += SAY_WAITING_S
+                        self._journal.say(f"still waiting for {', '.join(missing)}")
                     await asyncio.sleep(LOOK_INTERVAL_S)
         late = [what for what in self._missing() if what != _CATCHING_UP]
         if late:
