@@ -13,14 +13,13 @@ import msgspec
 
 from swapstats_aggregator.ports import DeadLetter, Fetched, SourceRecord
 from swapstats_aggregator.spellings import Spellings
-from swapstats_core.cells import Sums
 from swapstats_core.digest import rules
 from swapstats_core.events import Outcome
 from swapstats_core.fields import MINUTE_MS
 from swapstats_core.manifest import share_rebuilt
 from swapstats_core.partition import Applied, Config, PartitionState
 from swapstats_core.routing import partition_of
-from swapstats_core.swap import FUTURE_MS, Inlet, Noted, Reason, Reject, Swap, format_token, format_usd
+from swapstats_core.swap import FUTURE_MS, Inlet, Noted, Reason, Reject, Swap
 from swapstats_core.wire import (
     CURRENT_WITHIN_MS,
     FOLLOW_LEASE_MS,
@@ -363,7 +362,9 @@ class Replica:
         read = self.state.read(token)
         if read is None:
             return None
-        windows = {name: window_stats(sums) for name, sums in zip(self.config.window_names, read.windows, strict=True)}
+        windows = {
+            name: WindowStats.of(sums) for name, sums in zip(self.config.window_names, read.windows, strict=True)
+        }
         return TokenState(
             token=token,
             partition=self.partition,
@@ -417,7 +418,7 @@ class Replica:
             as_of_ms=self.state.now_ms,
             current=self.current,
             tokens=self.state.known_tokens,
-            entries=[OverviewEntry(token, window_stats(sums)) for token, sums in top],
+            entries=[OverviewEntry(token, WindowStats.of(sums)) for token, sums in top],
             rebuilding=self.rebuilding,
             since_ms=self.origin.since_ms,
             held=self.held,
@@ -465,15 +466,4 @@ def _misplaced(swap: Swap, home: int) -> Reject:
         Reason.WRONG_PARTITION,
         f"token {swap.token!r} belongs into partition {home}: "
         "key the record by its token with Kafka's default partitioner",
-    )
-
-
-def window_stats(sums: Sums) -> WindowStats:
-    """Sums as the wire has them."""
-    return WindowStats(
-        format_usd(sums.usd_micros),
-        format_token(sums.token_atto),
-        sums.buys + sums.sells,
-        sums.buys,
-        sums.sells,
     )

@@ -19,7 +19,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from swapstats_core.amounts import format_token, format_usd
 from swapstats_core.bounds import Count, Name, Said, Share, Skipped, Token, UnixMs
+from swapstats_core.cells import Sums
 from swapstats_core.fields import MINUTE_MS, parse_duration_ms
 
 ORDERINGS = ("volume_usd", "volume_token", "trades", "buy_trades", "sell_trades")
@@ -38,6 +40,12 @@ class WindowStats(msgspec.Struct, frozen=True, gc=False):
     trades: Count
     buy_trades: Count
     sell_trades: Count
+
+    @classmethod
+    def of(cls, sums: Sums) -> WindowStats:
+        """Sums as the wire has them."""
+        volumes = format_usd(sums.usd_micros), format_token(sums.token_atto)
+        return cls(*volumes, sums.buys + sums.sells, sums.buys, sums.sells)
 
 
 class Late(msgspec.Struct, frozen=True, gc=False):

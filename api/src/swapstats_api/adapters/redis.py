@@ -21,7 +21,6 @@ from swapstats_core.bounds import epoch_of
 from swapstats_core.manifest import Manifest, UnreadableSnapshot, readable
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.snapshot import restore
-from swapstats_core.swap import format_token, format_usd
 from swapstats_settings.redis import redis_client, redis_fault
 
 _log = structlog.get_logger(__name__)
@@ -122,12 +121,7 @@ def _token_state(token: str, manifest: Manifest, state: PartitionState, config: 
     known = state.read(token)
     if known is None:
         return None
-    windows = {
-        name: wire.WindowStats(
-            format_usd(sums.usd_micros), format_token(sums.token_atto), sums.buys + sums.sells, sums.buys, sums.sells
-        )
-        for name, sums in zip(config.window_names, known.windows, strict=True)
-    }
+    windows = {name: wire.WindowStats.of(sums) for name, sums in zip(config.window_names, known.windows, strict=True)}
     return wire.TokenState(
         token,
         manifest.partition,
