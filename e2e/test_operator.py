@@ -303,7 +303,9 @@ def _uid(site: Site, what: str) -> str:
 @pytest.mark.parametrize("store", ["devstack-redis-0", "devstack-nats-0", "devstack-kafka-0"])
 def test_stores_are_restarted(site: Site, clients: Clients, figure: Figure, store: str) -> None:
     with unnoticed(site, clients, figure, f"restart {store}", stale_s=STALE_AFTER_A_FAULT_S):
+        uid = _uid(site, f"pod/{store}")
         site.kubectl("delete", "pod", store)
+        site.wait(lambda: _uid(site, f"pod/{store}") not in ("", uid), 60, f"pod {store} doesn't come back")
         site.kubectl("wait", f"pod/{store}", "--for=condition=Ready", "--timeout=120s")
         site.settle(180)
 
@@ -476,7 +478,6 @@ def test_stores_with_tls(site: Site, tmp_path: Path, figure: Figure) -> None:
 
 def test_settled_resources_are_left_alone_and_many_cost_little(site: Site, clients: Clients, figure: Figure) -> None:
     clients.stop()
-    site.kubectl("delete", "pod", "producer")
     # One shard: while traffic that has stopped fades from its averages, the decider may move partitions for balance.
     site.kubectl("scale", f"sws/{NAME}", "--replicas=1")
     site.settle()
