@@ -15,6 +15,7 @@ RUN apt-get update \
 ENV PATH=/opt/swapstats/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 LABEL org.opencontainers.image.title=SwapStats \
       org.opencontainers.image.description="Exact rolling statistics of swaps" \
+      org.opencontainers.image.licenses=Apache-2.0 \
       org.opencontainers.image.version=0.1.0
 
 # pip and the build backend, and an empty environment: pip fills it from outside and stays out of the images.

@@ -7,7 +7,7 @@ REACHING := $(addprefix tests/,core aggregator api operator recorder settings)
 MEMBERS := core/src aggregator/src api/src operator/src cli/src
 
 .DEFAULT_GOAL := help
-.PHONY: help install kafka kubernetes run test coverage chaos cluster cluster-down e2e soak check lint types layers pins audit generated crds reference format bench lock clean
+.PHONY: help install kafka kubernetes run test coverage chaos cluster cluster-down e2e soak check lint types layers pins audit generated crds reference format bench version lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -71,6 +71,7 @@ layers: install
 pins: install
 	$(BIN)/python requirements/lock.py --check
 	$(BIN)/python requirements/declared.py
+	$(BIN)/python requirements/version.py --check
 	$(BIN)/python requirements/kafka/fetch.py --check
 
 audit: install ## Hold the pins against the holes that are known in what they name
@@ -92,6 +93,9 @@ format: install ## Format the code, and fix what ruff can fix
 
 bench: install ## Measure; writes bench/results.json
 	@$(BIN)/python -m bench
+
+version: install ## Write what VERSION says wherever the version stands
+	@$(BIN)/python requirements/version.py
 
 lock: install ## Pin and hash the requirements again after an edit of requirements/*.in
 	$(BIN)/python requirements/lock.py

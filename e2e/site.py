@@ -21,7 +21,7 @@ from e2e.cluster.waiting import wait_until
 NAMESPACE: Final = "swapstats"
 NAME: Final = "mainnet"
 PARTITIONS: Final = 12
-VERSION: Final = "0.1.0"
+VERSION: Final = Path(__file__).parents[1].joinpath("VERSION").read_text().strip()
 """The charts' appVersion, and so the images' tag."""
 NEXT_VERSION: Final = "0.1.1"
 WRONG_VERSION: Final = "0.1.2-wrong"
