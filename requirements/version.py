@@ -2,6 +2,8 @@
 
 python requirements/version.py          # write it wherever it stands (`make version`)
 python requirements/version.py --check  # part of `make check`
+
+Both Python's packages and Helm's charts must take it, so it is three numbers.
 """
 
 from __future__ import annotations
