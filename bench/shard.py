@@ -134,7 +134,7 @@ async def shard(resource: SwapStatsResource, events: int) -> dict[str, Any]:
         before, started, worked = watch.ingested, time.perf_counter(), time.process_time()
         await watch.until(events)
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
-        snapshots = _value(metrics, "snapshot_pause_seconds_count")
+        snapshots = _value(metrics, "shard_snapshot_pause_seconds_count")
         pause_ms = pauses.longest_s * 1000
         stop.set()
         await task

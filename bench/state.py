@@ -122,7 +122,7 @@ async def inspect(where: Running, part: str) -> dict[str, Any]:
         snapshotter = Snapshotter(replica, Owner("bench", "bench"), snapshots, source, 3, metrics, count(1), {})
         idle_ms, _ = await _stopped_ms(asyncio.sleep(2))
         full_ms, full_s = await _stopped_ms(snapshotter.take(Now(0, 0)))
-        full_mb = (metrics.registry.get_sample_value("snapshot_bytes_total") or 0) / 1e6
+        full_mb = (metrics.registry.get_sample_value("shard_snapshot_bytes_total") or 0) / 1e6
         replica.state.apply(list(swaps_of_ids(_AFTERWARDS, begin=2 * IDS)))
         next_ms, next_s = await _stopped_ms(snapshotter.take(Now(0, 0)))
         manifest = decode_manifest((await snapshots.manifests(0))[0])

@@ -93,14 +93,14 @@ async def test_a_partition_waits_before_a_record_from_the_future_until_its_time_
         assert world.pulses(partition)[-1].held == status.held
         assert reports(world, "shard-0")[partition].held == status.held
         assert running.shard.readiness() is None
-        await world.until(lambda: running.metric("partition_held", partition=str(partition)) == 1)
-        assert running.metric("consumer_lag_records", partition=str(partition)) >= 1
+        await world.until(lambda: running.metric("shard_partition_held", partition=str(partition)) == 1)
+        assert running.metric("shard_consumer_lag_records", partition=str(partition)) >= 1
 
         world.now_ms = before_ms + ahead_ms - 50_000
         await world.until(world.is_current)
         assert world.owned(partition).held is None
         world.assert_exact()
-        await world.until(lambda: running.metric("partition_held", partition=str(partition)) == 0)
+        await world.until(lambda: running.metric("shard_partition_held", partition=str(partition)) == 0)
         assert skipped_letters(world) == []
 
 
@@ -241,7 +241,7 @@ async def test_a_shadow_with_another_skip_counts_the_topic_itself_and_takes_over
             await world.until(lambda: manifests(world)[partition].epoch == 10)
             stored = readable(partition, world.store.of(partition).manifests)
             assert [type(each) for each in stored] == [Manifest] * len(stored), "its newest event is older, rightly"
-        assert former.metric("handoff_digest_mismatches_total") == 0
+        assert former.metric("shard_handoff_digest_mismatches_total") == 0
 
 
 class Full(MemorySnapshots):
@@ -274,7 +274,9 @@ async def test_an_owner_that_never_had_a_snapshot_says_for_how_long(world: World
             f"partition {p}: no snapshot could be stored for 10 min" for p in BOTH
         ]
         assert {each.snapshot_age_ms for each in reports(world, "shard-1").values()} == {None}
-        await world.until(lambda: all(second.metric("snapshot_age_seconds", partition=str(p)) >= 600 for p in BOTH))
+        await world.until(
+            lambda: all(second.metric("shard_snapshot_age_seconds", partition=str(p)) >= 600 for p in BOTH)
+        )
 
 
 def _proofs(world: World) -> dict[int, str | None]:

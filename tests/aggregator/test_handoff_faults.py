@@ -135,7 +135,7 @@ async def test_a_former_owner_that_hears_another_serve_drops_the_partition(world
         await world.until(lambda: all_are(world, "shard-1", "owner"))
         await world.until(lambda: all_are(world, "shard-0", "refused"))
         assert {report.highest_epoch for report in reports(world, "shard-0").values()} == {2}
-        assert former.metric("fenced_total") == PARTITIONS
+        assert former.metric("shard_fenced_total") == PARTITIONS
         await world.until(world.is_current)
         world.assert_exact()
 

@@ -48,8 +48,8 @@ async def test_an_owner_stores_again_what_the_store_has_lost(world: World, lose:
         world.produce_noise(rng, 60, 20)
         world.now_ms += 1_000
         await world.until(lambda: all(stored_offset(world, p) == world.offset(p) for p in BOTH))
-        assert running.metric("store_lost_writes_total") >= PARTITIONS
-        assert running.metric("fenced_total") == 0
+        assert running.metric("shard_store_lost_writes_total") >= PARTITIONS
+        assert running.metric("shard_fenced_total") == 0
         await running.crash()
     async with world.member("shard-0"):
         await world.assign(owned("shard-0", 5))
@@ -89,7 +89,7 @@ async def test_an_owner_whom_a_former_one_has_overtaken_meanwhile_begins_anew(
         await world.until(lambda: all(world.role("shard-0", p) == "refused" for p in BOTH))
         assert manifests(world) == further
         assert not any(left.values())
-        assert running.metric("fenced_total") == PARTITIONS
+        assert running.metric("shard_fenced_total") == PARTITIONS
 
 
 async def test_a_lost_snapshot_is_rebuilt_from_what_can_still_count(world: World) -> None:
@@ -240,7 +240,7 @@ async def test_the_next_owner_stores_nothing_again_that_the_former_has_stored(wo
         await world.assign(owned("shard-1", 3))
         await both_stored(world, epoch=3)
         assert all(set(restored[p].chunks) < set(manifests(world)[p].chunks) for p in BOTH)
-        assert [each.metric("store_lost_writes_total") for each in (restarted, successor)] == [0, 0]
+        assert [each.metric("shard_store_lost_writes_total") for each in (restarted, successor)] == [0, 0]
         world.assert_exact()
 
 

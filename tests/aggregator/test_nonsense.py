@@ -24,7 +24,7 @@ def spoilt(message: msgspec.Struct, **fields: Any) -> bytes:  # noqa: ANN401 - w
 
 
 def refused(running: Running, kind: str) -> float:
-    return running.metric("nats_refused_total", kind=kind)
+    return running.metric("shard_nats_refused_total", kind=kind)
 
 
 PULSE = Pulse(0, 1, 1, 5, 5, START_MS, current=True, changed=[])
@@ -61,7 +61,7 @@ async def test_a_message_that_makes_no_sense_ends_no_ownership(world: World, kin
         await world.until(world.is_current)
         world.assert_exact()
         assert all_are(world, "shard-0", "owner")
-        assert running.metric("fenced_total") == 0
+        assert running.metric("shard_fenced_total") == 0
         assert [world.owned(p).epoch for p in BOTH] == [1, 1]
 
 
@@ -141,7 +141,7 @@ async def test_a_damaged_snapshot_is_passed_over_for_the_one_before_and_nothing_
         await world.assign(owned("shard-0", 2))
         await world.until(world.is_current)
         world.assert_exact()
-        assert running.metric("snapshots_unreadable_total") == len(BOTH)
+        assert running.metric("shard_snapshots_unreadable_total") == len(BOTH)
 
 
 @pytest.mark.parametrize("fields", [{"now_ms": 10**30}, {"offset": 10**7, "seq": 0}, {"now_ms": START_MS + 10**10}])
@@ -154,7 +154,7 @@ async def test_a_sealed_snapshot_that_makes_no_sense_is_passed_over(world: World
         await world.assign(owned("shard-0", 2))
         await world.until(world.is_current)
         world.assert_exact()
-        assert running.metric("snapshots_unreadable_total") == len(BOTH)
+        assert running.metric("shard_snapshots_unreadable_total") == len(BOTH)
 
 
 async def test_a_partition_whose_snapshots_are_an_earlier_releases_is_rebuilt_and_that_is_said(world: World) -> None:
@@ -182,5 +182,5 @@ async def test_a_state_that_nobody_would_restore_is_not_stored(world: World) -> 
         before = manifests(world)
         running.shard._holdings[0].replica.state.now_ms = 10**30
         world.produce_noise(RNG, 40, 10)
-        await world.until(lambda: running.metric("unavailable_total", server="snapshots") > 0)
+        await world.until(lambda: running.metric("shard_unavailable_total", server="snapshots") > 0)
         assert manifests(world)[0] == before[0]

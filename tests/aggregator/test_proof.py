@@ -75,7 +75,7 @@ async def test_a_shard_that_counts_wrong_is_refused_before_it_serves(world: Worl
         first = told[0]
         said = f"partition {first.partition}: came to another state than shard-0 had at offset {first.offset}"
         assert said in report.degraded
-        assert running.metric("handoff_digest_mismatches_total") == len(told)
+        assert running.metric("shard_handoff_digest_mismatches_total") == len(told)
         await world.assign(owned("shard-0", 1))
         await world.until(world.is_current)
         world.assert_exact()
@@ -91,7 +91,7 @@ async def test_who_counts_by_other_rules_cannot_be_compared(world: World, other:
         await world.assign(owned("shard-1", 2))
         await world.until(lambda: [bool(each.digest_owner) for each in handoffs(world, "shard-1")] == [True, True])
         assert {each.digest_former for each in handoffs(world, "shard-1")} == {None}
-        assert running.metric("handoff_digest_mismatches_total") == 0
+        assert running.metric("shard_handoff_digest_mismatches_total") == 0
 
 
 @pytest.mark.parametrize("lost", ["prove", "mark", "digest"])

@@ -56,7 +56,7 @@ async def test_a_fenced_shard_drops_the_partition_and_stores_nothing_more(world:
         world.add(1 + 8 * 3, world.now_ms)
         world.append(other, b"{")
         await until(lambda: world.offset(other) == world.topic.log(other).end)
-        assert running.metric("fenced_total") == 1
+        assert running.metric("shard_fenced_total") == 1
         await running.stop()
     assert world.manifest(partition) == before
 
@@ -105,7 +105,7 @@ async def test_dead_letters_wait_for_their_broker_and_the_stream_with_them(world
     bad = world.append(0, b"{")
     good = world.append(0, b"[]")
     async with world.shard() as running:
-        await until(lambda: running.metric("unavailable_total", server="dead_letters") >= 1)
+        await until(lambda: running.metric("shard_unavailable_total", server="dead_letters") >= 1)
         assert not world.owned(0).current
         world.letters.down = False
         await until(world.is_current)
@@ -211,7 +211,7 @@ async def test_a_topic_with_too_few_partitions_is_waited_for(world: World) -> No
     async with world.shard() as running:
         await until(world.is_current)
         world.topic.recreate(1)
-        await until(lambda: running.metric("unavailable_total", server="source") > 0)
+        await until(lambda: running.metric("shard_unavailable_total", server="source") > 0)
         assert not any(world.owned(p).current for p in (0, 1))
         world.topic.recreate(PARTITIONS)
         world.add(2, START_MS)
@@ -240,7 +240,7 @@ async def test_stores_that_are_away_at_the_start_are_waited_for(world: World) ->
     world.add(1, START_MS)
     world.topic.down = True
     async with world.shard() as running:
-        await until(lambda: running.metric("unavailable_total", server="acquire") > 0)
+        await until(lambda: running.metric("shard_unavailable_total", server="acquire") > 0)
         world.topic.down = False
         await until(world.is_current)
         world.assert_exact()
@@ -252,7 +252,7 @@ async def test_a_source_that_reads_on_after_a_lost_snapshot_store_keeps_serving(
         world.store.down = True
         world.add(1, world.now_ms)
         world.now_ms += 1_000
-        await until(lambda: running.metric("unavailable_total", server="snapshots") > 0)
+        await until(lambda: running.metric("shard_unavailable_total", server="snapshots") > 0)
         await until(world.is_current)
         world.store.down = False
         world.now_ms += 1_000
@@ -266,14 +266,14 @@ async def test_what_is_read_although_it_is_unusual_is_counted_by_the_owner(world
     world.add(41, START_MS, pool="x")
     async with world.shard() as running:
         await until(world.is_current)
-        assert running.metric("rounded_amounts_total") == 40
-        assert running.metric("unknown_fields_total", field="dex") == 40
+        assert running.metric("shard_rounded_amounts_total") == 40
+        assert running.metric("shard_unknown_fields_total", field="dex") == 40
         names = {
             sample.labels["field"]: sample.value
             for family in running.metrics.registry.collect()
-            if family.name == "unknown_fields"
+            if family.name == "shard_unknown_fields"
             for sample in family.samples
-            if sample.name == "unknown_fields_total"
+            if sample.name == "shard_unknown_fields_total"
         }
         assert sum(names.values()) == 81
         assert len(names) == 33, "32 names, and all others together"
@@ -321,13 +321,13 @@ async def test_of_a_state_that_cannot_be_stored_nothing_is_uploaded(world: World
         await world.until(lambda: world.is_current() and all(world.manifest(p) for p in range(PARTITIONS)))
         for held in running.shard._holdings.values():
             held.replica.state.advance(world.now_ms + 72 * HOUR_MS)
-        await world.until(lambda: running.metric("unavailable_total", server="snapshots") >= PARTITIONS)
+        await world.until(lambda: running.metric("shard_unavailable_total", server="snapshots") >= PARTITIONS)
         before = [set(world.store.of(partition).parts) for partition in range(PARTITIONS)]
         for first in range(40, 100, 20):
-            refused = running.metric("unavailable_total", server="snapshots")
+            refused = running.metric("shard_unavailable_total", server="snapshots")
             world.produce_noise(rng, first, 20)
             await world.until(
-                lambda seen=refused: running.metric("unavailable_total", server="snapshots") > seen + PARTITIONS  # type: ignore[misc]
+                lambda seen=refused: running.metric("shard_unavailable_total", server="snapshots") > seen + PARTITIONS  # type: ignore[misc]
             )
         assert [set(world.store.of(partition).parts) for partition in range(PARTITIONS)] == before
 
@@ -367,8 +367,8 @@ async def test_what_waits_behind_an_open_transaction_is_no_end_and_that_is_said(
         report = world.report("shard-0")
         assert report is not None
         assert [told for told in report.degraded if "partition 0 waits for an open transaction" in told]
-        await world.until(lambda: running.metric("records_in_open_transaction", partition="0") == 3)
-        assert running.metric("consumer_lag_records", partition="0") == 3
+        await world.until(lambda: running.metric("shard_records_in_open_transaction", partition="0") == 3)
+        assert running.metric("shard_consumer_lag_records", partition="0") == 3
         source.open_from = None
         await world.until(world.is_current)
         assert world.owned(0).in_transaction == 0

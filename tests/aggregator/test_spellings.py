@@ -67,7 +67,7 @@ async def test_two_spellings_are_a_metric_and_a_condition_of_both_owners(world: 
 
         def said() -> bool:
             return all(
-                running.metric("token_spellings_conflicts", partition=str(partition)) == (partition in homes)
+                running.metric("shard_token_spellings_conflicts", partition=str(partition)) == (partition in homes)
                 for partition in BOTH
             )
 

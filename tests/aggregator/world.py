@@ -105,7 +105,7 @@ class Running:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
     def restarts(self, why: str) -> float:
-        return self.metric("partition_restarts_total", why=why)
+        return self.metric("shard_partition_restarts_total", why=why)
 
 
 class World:

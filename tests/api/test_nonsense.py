@@ -31,7 +31,7 @@ async def owner_of(api: Api, epoch: int = 3) -> Owner:
 
 
 def unclaimed(api: Api) -> float:
-    return api.metrics.registry.get_sample_value("unclaimed_epochs_total") or 0.0
+    return api.metrics.registry.get_sample_value("api_unclaimed_epochs_total") or 0.0
 
 
 async def served(api: Api, owner: Owner) -> None:
@@ -72,7 +72,7 @@ async def test_a_delta_with_nonsense_is_no_dead_topic(nats_url: str, fields: dic
             later = {"version": 99, "offset": 99, "as_of_ms": wall_ms()} | fields
             await site._client.publish(SUBJECTS.delta(TOKEN), spoilt(state, **later))
             await site.settled()
-            assert metrics.get_sample_value("nats_undecodable_total") == 1
+            assert metrics.get_sample_value("api_nats_undecodable_total") == 1
             owner.apply([TOKEN], wall_ms())
             await tick(site, owner)
             while mirror.state["windows"]["5m"]["trades"] != 2:

@@ -292,7 +292,7 @@ async def test_health_readiness_metrics_and_docs(api: Api) -> None:
 
     await until(ready)
     text = (await api.get("/metrics")).body
-    assert 'http_request_duration_seconds_count{method="GET",route="/readyz",status="503"} ' in text
+    assert 'api_http_request_duration_seconds_count{method="GET",route="/readyz",status="503"} ' in text
     assert "ws_clients_gauge 0.0" in text
     assert "ws_dropped_msgs_total 0.0" in text
     assert "/api/overview" in (await api.get("/api/openapi.json")).body["paths"]

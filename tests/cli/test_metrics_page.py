@@ -36,15 +36,18 @@ GUIDE = (
     "clickhouse_flush_duration_ms",
 )
 """The implementation guide's names, which stay as they are."""
+COMPONENTS = {"Shards": "shard", "Recorders": "recorder", "API processes": "api", "The operator": "operator"}
+"""What the names of each kind of process begin with."""
 HEAD = """\
 # Metrics
 
 <!-- Written by tests/cli/test_metrics_page.py from what the processes register; see there. -->
 
 Every process serves them at `/metrics` of its HTTP port, in Prometheus' text format; on a cluster the operator makes a
-ServiceMonitor (`telemetry.monitors`). Names follow Prometheus' rules (seconds, bytes, `_total` for counters), but for
-the names of the implementation guide, which stay as they are there (*guide*). A histogram `x` has `x_bucket`, `x_sum`
-and `x_count`. API processes have the Python client's `process_*` and `python_*` too, the operator its `process_*`.
+ServiceMonitor (`telemetry.monitors`). Names begin with the process's kind and follow Prometheus' rules (seconds, bytes,
+`_total` for counters), but for those of the implementation guide, which stay as they are there (*guide*). A histogram
+`x` has `x_bucket`, `x_sum` and `x_count`. API processes have the Python client's `process_*` and `python_*` too, the
+operator its `process_*`.
 
 The label `partition` is a partition's number. The values of others are few: a closed list, or the first 32 and `other`.
 """
@@ -106,6 +109,12 @@ def test_the_guides_metrics_are_all_there() -> None:
     assert set(GUIDE) <= {metric.name for metric in EACH}
 
 
+@pytest.mark.parametrize("process", ALL)
+def test_a_name_begins_with_its_process(process: str) -> None:
+    component = f"{COMPONENTS[process]}_"
+    assert [each.name for each in ALL[process] if not each.name.startswith(component) and each.name not in GUIDE] == []
+
+
 @pytest.mark.parametrize("metric", EACH, ids=[metric.name for metric in EACH])
 def test_a_name_follows_the_rules_and_has_a_sentence(metric: Metric) -> None:
     assert re.fullmatch(r"[A-Z0-9].{8,}\.", metric.meaning), "write a sentence"
@@ -117,10 +126,7 @@ def test_a_name_follows_the_rules_and_has_a_sentence(metric: Metric) -> None:
 
 
 def test_one_name_means_one_thing() -> None:
-    """Where several kinds of process have a metric, it has the same type and labels in each."""
-    shapes: dict[str, tuple[str, tuple[str, ...]]] = {}
-    for metric in EACH:
-        assert shapes.setdefault(metric.name, (metric.kind, metric.labels)) == (metric.kind, metric.labels)
+    assert len({metric.name for metric in EACH}) == len(EACH)
 
 
 def test_alerts_ask_for_metrics_that_are_there() -> None:

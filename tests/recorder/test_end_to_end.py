@@ -107,7 +107,7 @@ async def test_an_outage_of_clickhouse_is_waited_for_and_said(tmp_path: Path, ka
             async with clickhouse_server(data, port), clickhouse_client(port) as client:
                 await all_recorded(client, events)
                 assert await http_status(f"http://127.0.0.1:{http_port}/readyz") == 200
-                assert await metric(http_port, 'consumer_lag_records{partition="0"}') == 0
+                assert await metric(http_port, 'recorder_consumer_lag_records{partition="0"}') == 0
                 assert await metric(http_port, "recorder_dropped_batches_total") == 0
                 assert running.terminate() == 0
 

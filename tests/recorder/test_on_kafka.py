@@ -146,7 +146,9 @@ async def test_lag_is_said_while_every_partition_waits(
             await send(sending, events)
 
             async def is_behind() -> bool:
-                lags = [await metric(http_port, f'consumer_lag_records{{partition="{each}"}}') for each in homes]
+                lags = [
+                    await metric(http_port, f'recorder_consumer_lag_records{{partition="{each}"}}') for each in homes
+                ]
                 return sum(lags) == len(events)
 
             await until(is_behind, 30, "the lag is told")

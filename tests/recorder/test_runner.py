@@ -215,7 +215,7 @@ async def test_the_same_batch_is_tried_until_it_is_in_and_nothing_is_read_meanwh
         assert running.recorder.store_error
         assert running.source.position == 10
         await running.source.has_committed(2)
-        assert running.metric("clickhouse_up") == 1
+        assert running.metric("recorder_clickhouse_up") == 1
     assert running.store.inserts[0] == running.store.inserts[1] == running.store.inserts[2]
     assert running.store.inserts[3] != running.store.inserts[2]
     assert running.metric("recorder_retries_total", code="210") == 2
@@ -280,9 +280,9 @@ async def test_what_is_kept_otherwise_than_it_came_is_counted() -> None:
     async with Running([Record(partition_of(fields["token"], PARTITIONS), 0, TIME_MS, encoded(fields))]) as running:
         await running.source.has_committed(1)
     assert len(running.store.inserts) == 1
-    assert running.metric("descriptive_fields_dropped_total", field="trader") == 1
-    assert running.metric("unknown_fields_total", field="dex") == 1
-    assert running.metric("rounded_amounts_total") == 1
+    assert running.metric("recorder_descriptive_fields_dropped_total", field="trader") == 1
+    assert running.metric("recorder_unknown_fields_total", field="dex") == 1
+    assert running.metric("recorder_rounded_amounts_total") == 1
 
 
 def ahead_of_time(offset: int, number: int | None = None) -> Record:

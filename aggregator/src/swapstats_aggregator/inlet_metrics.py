@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from prometheus_client import CollectorRegistry, Counter
 
 from swapstats_core.swap import Noted
@@ -10,12 +12,14 @@ from swapstats_core.swap import Noted
 class InletMetrics:
     """See the module. The names of fields are labels, so only so many are kept apart, as `Noted` does for a batch."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, component: Literal["shard", "recorder"], registry: CollectorRegistry) -> None:
         self.rounded = Counter(
-            "rounded_amounts", "Amounts with more digits than are kept, rounded half-even.", registry=registry
+            f"{component}_rounded_amounts",
+            "Amounts with more digits than are kept, rounded half-even.",
+            registry=registry,
         )
         self.unknown = Counter(
-            "unknown_fields",
+            f"{component}_unknown_fields",
             "Records with a field that nobody knows, by its name (the first 32, then other).",
             ("field",),
             registry=registry,

@@ -19,7 +19,7 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self.http_seconds = Histogram(
-            "http_request_duration_seconds",
+            "api_http_request_duration_seconds",
             "Time to answer an HTTP request, by route template.",
             ["method", "route", "status"],
             buckets=_LATENCIES_S,
@@ -27,42 +27,46 @@ class Metrics:
         )
         self.ws_clients = Gauge("ws_clients_gauge", "Open WebSocket connections.", registry=self.registry)
         self.ws_refused = Counter(
-            "ws_refused_total", "WebSocket connections refused at the cap or while draining.", registry=self.registry
+            "api_ws_refused_total",
+            "WebSocket connections refused at the cap or while draining.",
+            registry=self.registry,
         )
         self.ws_dropped = Counter(
             "ws_dropped_msgs_total", "Patches not sent because a client was slow.", registry=self.registry
         )
         self.ws_slow_closed = Counter(
-            "ws_slow_closed_total", "Connections closed because thinning didn't help.", registry=self.registry
+            "api_ws_slow_closed_total", "Connections closed because thinning didn't help.", registry=self.registry
         )
-        self.ws_patches = Counter("ws_patches_total", "Patches made (once for all clients).", registry=self.registry)
+        self.ws_patches = Counter(
+            "api_ws_patches_total", "Patches made (once for all clients).", registry=self.registry
+        )
         self.clock_offset_seconds = Gauge(
-            "clock_offset_seconds",
+            "api_clock_offset_seconds",
             "How far this machine's clock is ahead of Redis' and the agreed time; from 2 s on it isn't used.",
             registry=self.registry,
         )
-        self.followed = Gauge("followed_tokens", "Tokens served from RAM.", registry=self.registry)
+        self.followed = Gauge("api_followed_tokens", "Tokens served from RAM.", registry=self.registry)
         self.asks = Counter(
-            "owner_queries_total", "Token queries sent to owners, by outcome.", ["outcome"], registry=self.registry
+            "api_owner_queries_total", "Token queries sent to owners, by outcome.", ["outcome"], registry=self.registry
         )
         self.refetches = Counter(
-            "follow_refetches_total", "Token queries for a token that was already known.", registry=self.registry
+            "api_follow_refetches_total", "Token queries for a token that was already known.", registry=self.registry
         )
         self.suspects = Counter(
-            "follow_suspect_total", "Times when messages may have been lost.", ["reason"], registry=self.registry
+            "api_follow_suspect_total", "Times when messages may have been lost.", ["reason"], registry=self.registry
         )
         self.undecodable = Counter(
-            "nats_undecodable_total", "Messages that aren't of our protocol.", registry=self.registry
+            "api_nats_undecodable_total", "Messages that aren't of our protocol.", registry=self.registry
         )
         self.unclaimed_epochs = Counter(
-            "unclaimed_epochs_total",
+            "api_unclaimed_epochs_total",
             "Messages that named a higher epoch of a partition than anybody had claimed.",
             registry=self.registry,
         )
         self.nats_replaced = Counter(
-            "nats_clients_replaced_total", "NATS clients that had died inside.", registry=self.registry
+            "api_nats_clients_replaced_total", "NATS clients that had died inside.", registry=self.registry
         )
         self.fallbacks = Counter(
-            "fallback_reads_total", "Looks into a snapshot, by outcome.", ["outcome"], registry=self.registry
+            "api_fallback_reads_total", "Looks into a snapshot, by outcome.", ["outcome"], registry=self.registry
         )
-        self.stale_reads = Counter("stale_reads_total", "Replies that said stale.", registry=self.registry)
+        self.stale_reads = Counter("api_stale_reads_total", "Replies that said stale.", registry=self.registry)

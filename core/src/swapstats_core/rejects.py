@@ -9,7 +9,7 @@ from typing import Final
 
 
 class Reason(StrEnum):
-    """Why a record can't be counted; the label of ``dead_letters_total`` and the header of the dead letter."""
+    """Why a record can't be counted; the label of ``shard_dead_letters_total`` and the header of the dead letter."""
 
     EMPTY = "empty"
     MALFORMED_JSON = "malformed_json"

@@ -44,18 +44,18 @@ class Health:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         leading = Gauge(
-            "swapstats_operator_leading",
+            "operator_leading",
             "Whether this operator has the Lease, and so is the one that works.",
             registry=self.registry,
         )
         leading.set_function(lambda: float(self.operator is not None))
         age = Gauge(
-            "swapstats_operator_reconcile_age_seconds",
+            "operator_reconcile_age_seconds",
             "Time since the resource that is furthest behind was looked after.",
             registry=self.registry,
         )
         age.set_function(self.age_s)
-        count = Gauge("swapstats_operator_resources", "Resources that are looked after.", registry=self.registry)
+        count = Gauge("operator_resources", "Resources that are looked after.", registry=self.registry)
         count.set_function(lambda: float(len(self.operator.controllers.running)) if self.operator else 0.0)
 
     def age_s(self) -> float:

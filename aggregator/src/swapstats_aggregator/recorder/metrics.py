@@ -29,9 +29,9 @@ class RecorderMetrics:
             ["reason"],
             registry=registry,
         )
-        self.inlet = InletMetrics(registry)
+        self.inlet = InletMetrics("recorder", registry)
         self.dropped_fields = Counter(
-            "descriptive_fields_dropped",
+            "recorder_descriptive_fields_dropped",
             "Records whose field only describes the swap and came in a form that isn't kept, by its name.",
             ["field"],
             registry=registry,
@@ -54,12 +54,12 @@ class RecorderMetrics:
             registry=registry,
         )
         self.clock_offset_seconds = Gauge(
-            "clock_offset_seconds",
+            "recorder_clock_offset_seconds",
             "How far this machine's clock is ahead of Redis' and the agreed time; from 2 s on it isn't used.",
             registry=registry,
         )
-        self.lag = Gauge("consumer_lag_records", "Records not read yet.", ["partition"], registry=registry)
-        self.store_up = Gauge("clickhouse_up", "1 while inserts succeed.", registry=registry)
+        self.lag = Gauge("recorder_consumer_lag_records", "Records not read yet.", ["partition"], registry=registry)
+        self.store_up = Gauge("recorder_clickhouse_up", "1 while inserts succeed.", registry=registry)
 
     def count(self, noted: Noted) -> None:
         """Add what the inlet has noted."""

@@ -27,14 +27,14 @@ def prometheus_rule(base: Manifest, key: Key) -> Manifest:
     rules = [
         _alert(
             "SwapStatsDigestsDiffer",
-            f"increase(handoff_digest_mismatches_total{{{shards}}}[15m]) > 0",
+            f"increase(shard_handoff_digest_mismatches_total{{{shards}}}[15m]) > 0",
             "0m",
             "critical",
             f"Two shards of {key} came to different states of a partition: compare with `swapstats verify`.",
         ),
         _alert(
             "SwapStatsPartitionHeld",
-            f"partition_held{{{shards}}} == 1",
+            f"shard_partition_held{{{shards}}} == 1",
             "0m",
             "critical",
             f"A partition of {key} waits before a record from the future and isn't current: see its status, and the "
