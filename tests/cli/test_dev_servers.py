@@ -22,8 +22,8 @@ from swapstats_cli.supervisor import servers
 from swapstats_cli.supervisor.passwords import SecretMissingError, lay_out
 from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_core.spec import SecretRef
-from swapstats_operator.deciding.nats import open_line
-from swapstats_operator.deciding.ports import Unavailable
+from swapstats_decider.adapters.nats import open_line
+from swapstats_decider.ports import Unavailable
 from swapstats_settings.nats import NatsAccess
 from tests.aggregator.servers import broker
 from tests.aggregator.servers import running as listening

@@ -26,10 +26,10 @@ from swapstats_core import spec
 from swapstats_core.ownership import Assignment, PartitionAssignment, encode, encode_assignment
 from swapstats_core.spec import Source, Topic
 from swapstats_core.wire import Keys
-from swapstats_operator.deciding.nats import open_line
-from swapstats_operator.deciding.ports import Line, Superseded, Unavailable
-from swapstats_operator.deciding.redis import RedisCopy, connect
-from swapstats_operator.topics import topics_of
+from swapstats_decider.adapters.nats import open_line
+from swapstats_decider.adapters.redis import RedisCopy, connect
+from swapstats_decider.adapters.topics import topics_of
+from swapstats_decider.ports import Line, Superseded, Unavailable
 from swapstats_settings.nats import NatsAccess
 
 KEYS = Keys("swapstats:", "demo")

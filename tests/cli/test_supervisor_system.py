@@ -18,7 +18,7 @@ from swapstats_cli.supervisor.run import Options, run
 from swapstats_core.ownership import Assignment, decode_assignment, encode
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
-from swapstats_operator.deciding.status import AssignmentStatus
+from swapstats_decider.status import AssignmentStatus
 from tests.cli.supervised import REPOSITORY, Dev, dev, is_gone
 
 DEMO = REPOSITORY / "examples" / "demo.yaml"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from swapstats_core.spec import SecretRef, SwapStatsResource
-from swapstats_operator.deciding.ports import Unavailable
+from swapstats_decider.ports import Unavailable
 from swapstats_operator.servers import SecretMissing, Secrets, Site, files, keep_topics_of, reach
 from tests.kit.authority import certificates
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from swapstats_cli.generate import tokens
-from swapstats_operator.deciding.handoffs import HandoffStatus
+from swapstats_decider.handoffs import HandoffStatus
 from tests.kit.audit import wrong
 from tests.kit.figures import Figure, Promise
 from tests.kit.flow import flowing

@@ -31,7 +31,7 @@ from swapstats_cli.verify.topic import Topic
 from swapstats_core.partition import Config
 from swapstats_core.spec import ClickHouse, Nats, Redis, Source
 from swapstats_core.wire import Keys, Subjects
-from swapstats_operator.deciding.ports import Unavailable
+from swapstats_decider.ports import Unavailable
 from swapstats_operator.servers import Secrets, Site, keep_topics_of, reach
 from swapstats_settings.nats import NatsAccess
 from tests.aggregator.servers import free_port, running

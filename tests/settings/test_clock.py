@@ -33,7 +33,7 @@ def refusals(file: str, code: str) -> int:
         "import time\ntime.clock_gettime(time.CLOCK_REALTIME)",
     ],
 )
-@pytest.mark.parametrize("member", ["core", "aggregator", "api", "operator", "cli"])
+@pytest.mark.parametrize("member", ["core", "decider", "aggregator", "api", "operator", "cli"])
 def test_the_wall_clock_is_refused(member: str, code: str) -> None:
     assert refusals(f"{member}/src/swapstats_{member}/anything.py", code) > 0
 

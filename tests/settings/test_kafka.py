@@ -14,7 +14,7 @@ from swapstats_aggregator.adapters.kafka import KafkaSource
 from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
 from swapstats_aggregator.ports import Unavailable as ShardUnavailable
 from swapstats_cli.kafka import client_options, started_producer
-from swapstats_operator.deciding.ports import Unavailable
+from swapstats_decider.ports import Unavailable
 from swapstats_operator.servers import Secrets, keep_topics_of
 from tests.kit.kafka import ApacheKafka
 from tests.settings.conftest import ASTRAY, TRUSTING, UNKNOWN, UNTRUSTED, resource

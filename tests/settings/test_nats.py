@@ -18,7 +18,7 @@ from swapstats_api.metrics import Metrics
 from swapstats_cli.supervisor import servers
 from swapstats_core.spec import Nats
 from swapstats_core.wire import Subjects
-from swapstats_operator.deciding.ports import Unavailable
+from swapstats_decider.ports import Unavailable
 from swapstats_operator.servers import Secrets, Site, reach
 from swapstats_settings.nats import NatsAccess
 from tests.aggregator.servers import free_port, running

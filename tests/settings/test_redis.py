@@ -21,8 +21,8 @@ from swapstats_api.adapters import redis as api
 from swapstats_cli.supervisor import servers
 from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.spec import Redis
-from swapstats_operator.deciding import redis as operator
-from swapstats_operator.deciding.ports import Unavailable
+from swapstats_decider.adapters import redis as operator
+from swapstats_decider.ports import Unavailable
 from swapstats_operator.servers import Secrets, Site, reach
 from tests.aggregator.servers import free_port, running
 from tests.settings.conftest import ASTRAY, TRUSTING, UNKNOWN, UNTRUSTED, resource

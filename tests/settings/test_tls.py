@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from swapstats_core.spec import ClickHouse, Redis, Tls
-from swapstats_operator.deciding.redis import connect
+from swapstats_decider.adapters.redis import connect
 from swapstats_settings.clickhouse import clickhouse_access
 from swapstats_settings.tls import CertificateError, tls_context
 from tests.settings.conftest import TRUSTING

@@ -19,9 +19,9 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, genera
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from swapstats_core.spec import Telemetry
+from swapstats_decider.ports import Superseded
 from swapstats_operator.adapters.kubernetes import KubernetesCluster
 from swapstats_operator.controller import Surface
-from swapstats_operator.deciding.ports import Superseded
 from swapstats_operator.election import lead
 from swapstats_operator.handlers import Operator
 from swapstats_operator.revision import Images

@@ -15,17 +15,17 @@ from pydantic import ValidationError
 from swapstats_core.planning import Policy
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 from swapstats_core.wire import Subjects
+from swapstats_decider.authority import Intent
+from swapstats_decider.conditions import Conditions, Finding
+from swapstats_decider.ports import Clock, Tell, Unavailable
+from swapstats_decider.reasons import Reason
+from swapstats_decider.rolling import Act, Step, number_of, numbered
+from swapstats_decider.snapshots import snapshot_all
+from swapstats_decider.status import Condition
+from swapstats_decider.system_status import View
+from swapstats_decider.system_status import status as observed_status
 from swapstats_operator import reporting
 from swapstats_operator.cluster import Cluster, Foreign, Key, Manifest, Refused
-from swapstats_operator.deciding.conditions import Conditions, Finding
-from swapstats_operator.deciding.ownership import Intent
-from swapstats_operator.deciding.ports import Clock, Tell, Unavailable
-from swapstats_operator.deciding.reasons import Reason
-from swapstats_operator.deciding.reporting import View
-from swapstats_operator.deciding.reporting import status as observed_status
-from swapstats_operator.deciding.rolling import Act, Step, number_of, numbered
-from swapstats_operator.deciding.snapshots import snapshot_all
-from swapstats_operator.deciding.status import Condition
 from swapstats_operator.manifests.instance import config_map, instance, name_of
 from swapstats_operator.manifests.monitoring import KINDS as MONITORS
 from swapstats_operator.manifests.names import REVISION, owner_reference

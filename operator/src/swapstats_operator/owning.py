@@ -11,12 +11,12 @@ import msgspec
 
 from swapstats_core.ownership import Assignment
 from swapstats_core.planning import Policy, initial
+from swapstats_decider.authority import Intent, Ownership
+from swapstats_decider.handoffs import HandoffStatus
+from swapstats_decider.ports import Clock, Copy, Superseded, Tell, Unavailable, World
+from swapstats_decider.reasons import Reason
+from swapstats_decider.truth import TruthError, begin, newest
 from swapstats_operator.cluster import Cluster, Key, Refused
-from swapstats_operator.deciding.handoffs import HandoffStatus
-from swapstats_operator.deciding.ownership import Intent, Ownership
-from swapstats_operator.deciding.ports import Clock, Copy, Superseded, Tell, Unavailable, World
-from swapstats_operator.deciding.reasons import Reason
-from swapstats_operator.deciding.truth import TruthError, begin, newest
 from swapstats_operator.servers import Reached, SecretMissing, Site
 from swapstats_operator.status_truth import StatusTruth, stored
 

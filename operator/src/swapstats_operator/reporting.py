@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from swapstats_core.wire import rfc3339, unix_ms
+from swapstats_decider.handoffs import HandoffStatus
+from swapstats_decider.rolling import Rolling
+from swapstats_decider.status import Condition, RolloutStatus
+from swapstats_decider.status import Status as Observed
+from swapstats_decider.system_status import READY
 from swapstats_operator.cluster import Key
-from swapstats_operator.deciding.handoffs import HandoffStatus
-from swapstats_operator.deciding.reporting import READY
-from swapstats_operator.deciding.rolling import Rolling
-from swapstats_operator.deciding.status import Condition, RolloutStatus
-from swapstats_operator.deciding.status import Status as Observed
 from swapstats_operator.manifests.names import selector
 from swapstats_operator.observing import Pod, Seen, Workload
 from swapstats_operator.rollout import Progress, Rollout
@@ -30,7 +30,7 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`deciding.reporting.Process` of a pod, or of a Deployment as a whole."""
+    """`system_status.Process` of a pod, or of a Deployment as a whole."""
 
     name: str
     address: str

@@ -17,12 +17,12 @@ from aiokafka.errors import KafkaError
 
 from swapstats_core.spec import Nats, Redis, SecretRef, SwapStatsResource
 from swapstats_core.wire import Keys
-from swapstats_operator.deciding.conditions import Finding
-from swapstats_operator.deciding.nats import open_line
-from swapstats_operator.deciding.ports import Connect, Copy, Unavailable
-from swapstats_operator.deciding.redis import RedisCopy, connect
+from swapstats_decider.adapters.nats import open_line
+from swapstats_decider.adapters.redis import RedisCopy, connect
+from swapstats_decider.adapters.topics import TopicMismatchError, keep_topics
+from swapstats_decider.conditions import Finding
+from swapstats_decider.ports import Connect, Copy, Unavailable
 from swapstats_operator.revision import secret_refs
-from swapstats_operator.topics import TopicMismatchError, keep_topics
 from swapstats_settings.kafka import kafka_reason, kafka_security
 from swapstats_settings.nats import NatsAccess
 from swapstats_settings.secret_files import secret_file

@@ -19,7 +19,7 @@ from swapstats_cli.supervisor.part import Part
 from swapstats_cli.supervisor.passwords import own_ref
 from swapstats_cli.supervisor.topics import create_topics
 from swapstats_core.spec import Source
-from swapstats_operator.topics import TopicMismatchError, keep_topics
+from swapstats_decider.adapters.topics import TopicMismatchError, keep_topics
 from swapstats_settings.kafka import kafka_security
 from swapstats_settings.secret_files import secret_file
 

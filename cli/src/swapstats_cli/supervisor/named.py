@@ -20,10 +20,10 @@ from swapstats_cli.supervisor.journal import Journal, Tone
 from swapstats_cli.supervisor.keeper import StartFailedError
 from swapstats_cli.supervisor.part import PartState, PartStatus
 from swapstats_core.spec import ClickHouse, Nats, Redis, Source, SwapStatsResource
-from swapstats_operator.deciding.nats import open_line
-from swapstats_operator.deciding.ports import Unavailable
-from swapstats_operator.deciding.redis import connect
-from swapstats_operator.topics import TopicMismatchError, keep_topics
+from swapstats_decider.adapters.nats import open_line
+from swapstats_decider.adapters.redis import connect
+from swapstats_decider.adapters.topics import TopicMismatchError, keep_topics
+from swapstats_decider.ports import Unavailable
 from swapstats_settings.clickhouse import clickhouse_access
 from swapstats_settings.kafka import kafka_security
 from swapstats_settings.nats import NatsAccess

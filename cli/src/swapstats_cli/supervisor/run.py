@@ -27,7 +27,7 @@ from swapstats_cli.supervisor.resource_file import ResourceError, ResourceFile
 from swapstats_cli.supervisor.servers import ServerMissingError
 from swapstats_cli.supervisor.system import Setting, StopRequest, System
 from swapstats_core.spec import SwapStatsResource
-from swapstats_operator.deciding.ports import Superseded
+from swapstats_decider.ports import Superseded
 from swapstats_settings.tls import CertificateError
 
 EXIT_ORDERLY = 0

@@ -37,9 +37,9 @@ from swapstats_cli.supervisor.versions import Versions
 from swapstats_core.ownership import Assignment
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import CURRENT_WITHIN_MS
-from swapstats_operator.deciding.reporting import View
-from swapstats_operator.deciding.rolling import numbered
-from swapstats_operator.deciding.status import Status
+from swapstats_decider.rolling import numbered
+from swapstats_decider.status import Status
+from swapstats_decider.system_status import View
 from swapstats_settings.clock import SystemClock
 from swapstats_settings.secret_files import secret
 

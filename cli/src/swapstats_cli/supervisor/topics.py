@@ -8,7 +8,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import InvalidPartitionsError, for_code
 
 from swapstats_core.spec import Source
-from swapstats_operator.topics import create, partition_counts, topics_of
+from swapstats_decider.adapters.topics import create, partition_counts, topics_of
 
 _TRIES = 5
 

@@ -6,8 +6,8 @@ import msgspec
 
 from swapstats_core.ownership import Handoff, MemberReport, PartitionReport
 from swapstats_core.wire import rfc3339
-from swapstats_operator.deciding.handoffs import COMPLETE_AFTER_MS, KEPT, Handoffs, told
-from swapstats_operator.deciding.reasons import Reason
+from swapstats_decider.handoffs import COMPLETE_AFTER_MS, KEPT, Handoffs, told
+from swapstats_decider.reasons import Reason
 
 T_MS = 1_767_614_400_000
 

@@ -1,4 +1,4 @@
-"""Ownership on a laptop: the roll call, the decider and the publication, composed."""
+"""Who decides about ownership: the roll call, the decider and the publication, composed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from swapstats_core.ownership import Assignment, MemberReport
 from swapstats_core.planning import Member, Policy
 from swapstats_core.wire import SnapshotQuery, Subjects, encode
-from swapstats_operator.deciding.decider import Decider
-from swapstats_operator.deciding.handoffs import Handoffs, HandoffStatus, told
-from swapstats_operator.deciding.ports import Tell, World
-from swapstats_operator.deciding.publication import Publication
-from swapstats_operator.deciding.reasons import Reason
-from swapstats_operator.deciding.roll import Roll
-from swapstats_operator.deciding.rollcall import RollCall
+from swapstats_decider.decider import Decider
+from swapstats_decider.handoffs import Handoffs, HandoffStatus, told
+from swapstats_decider.ports import Tell, World
+from swapstats_decider.publication import Publication
+from swapstats_decider.reasons import Reason
+from swapstats_decider.roll import Roll
+from swapstats_decider.rollcall import RollCall
 
 HANDOFF_INTERVAL_S = 0.5
 

@@ -10,7 +10,7 @@ import msgspec
 
 from swapstats_core.ownership import Handoff, MemberReport
 from swapstats_core.wire import rfc3339
-from swapstats_operator.deciding.reasons import Reason
+from swapstats_decider.reasons import Reason
 
 KEPT = 200
 COMPLETE_AFTER_MS = 30_000

@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from swapstats_operator.deciding.ports import Line, Unavailable
+from swapstats_decider.ports import Line, Unavailable
 from swapstats_settings.nats import NatsAccess
 
 TIMEOUT_S = 1.0

@@ -9,9 +9,9 @@ import msgspec
 
 from swapstats_core.ownership import MemberReport, decode_report
 from swapstats_core.wire import Subjects
-from swapstats_operator.deciding.ports import Connect, Line, Tell, Unavailable
-from swapstats_operator.deciding.reasons import Reason
-from swapstats_operator.deciding.roll import Roll
+from swapstats_decider.ports import Connect, Line, Tell, Unavailable
+from swapstats_decider.reasons import Reason
+from swapstats_decider.roll import Roll
 
 RETRY_S = 0.25
 DEAF_AFTER_S = 2.0

@@ -16,9 +16,9 @@ from aiokafka.errors import (
 )
 
 from swapstats_core.spec import Source
-from swapstats_operator.deciding.conditions import Finding
-from swapstats_operator.deciding.reasons import Reason
-from swapstats_operator.topic_settings import set_topic_settings
+from swapstats_decider.adapters.topic_settings import set_topic_settings
+from swapstats_decider.conditions import Finding
+from swapstats_decider.reasons import Reason
 from swapstats_settings.record_times import BOUNDS, unbounded
 
 _REQUEST_TIMEOUT_MS = 10_000

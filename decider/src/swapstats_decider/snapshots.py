@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from swapstats_core.wire import PartitionStatus, SnapshotQuery, StatusQuery, Subjects, decode_reply, encode
-from swapstats_operator.deciding.ports import Connect, Unavailable
+from swapstats_decider.ports import Connect, Unavailable
 
 INTERVAL_S = 0.1
 ASK_AGAIN_EVERY = 10

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from swapstats_core.wire import PartitionStatus, SnapshotQuery, Subjects, decode_query, encode
-from swapstats_operator.deciding import snapshots
-from swapstats_operator.deciding.ports import Line
-from swapstats_operator.deciding.snapshots import snapshot_all
+from swapstats_decider import snapshots
+from swapstats_decider.ports import Line
+from swapstats_decider.snapshots import snapshot_all
 
 STATUS = PartitionStatus(
     partition=0,

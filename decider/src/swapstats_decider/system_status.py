@@ -11,11 +11,11 @@ import msgspec
 from swapstats_core.ownership import Assignment, PartitionReport
 from swapstats_core.planning import SILENCE_MS
 from swapstats_core.wire import CURRENT_WITHIN_MS, rfc3339
-from swapstats_operator.deciding.conditions import Conditions, Facts
-from swapstats_operator.deciding.handoffs import Handoffs
-from swapstats_operator.deciding.ownership import Intent, Ownership
-from swapstats_operator.deciding.reasons import Reason
-from swapstats_operator.deciding.status import AssignmentStatus, MemberStatus, RolloutStatus, Status, WorkStatus
+from swapstats_decider.authority import Intent, Ownership
+from swapstats_decider.conditions import Conditions, Facts
+from swapstats_decider.handoffs import Handoffs
+from swapstats_decider.reasons import Reason
+from swapstats_decider.status import AssignmentStatus, MemberStatus, RolloutStatus, Status, WorkStatus
 
 READY = "ready"
 

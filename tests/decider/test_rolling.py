@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from swapstats_operator.deciding.rolling import Act, Rolling, Shard, Step, next_step
+from swapstats_decider.rolling import Act, Rolling, Shard, Step, next_step
 
 TIMEOUT_MS = 60_000
 

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from swapstats_core.ownership import Assignment
-from swapstats_operator.deciding.ports import Copy, Tell, Unavailable
-from swapstats_operator.deciding.reasons import Reason
+from swapstats_decider.ports import Copy, Tell, Unavailable
+from swapstats_decider.reasons import Reason
 
 RETRY_S = 0.1
 CHECK_INTERVAL_S = 2.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from swapstats_operator.deciding.reasons import Reason
+from swapstats_decider.reasons import Reason
 from tests.cli.supervised import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "reasons.md"

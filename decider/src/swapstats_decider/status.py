@@ -11,7 +11,7 @@ import msgspec
 
 from swapstats_core.ownership import PartitionAssignment, PartitionReport
 from swapstats_core.planning import SILENCE_MS
-from swapstats_operator.deciding.handoffs import HandoffStatus
+from swapstats_decider.handoffs import HandoffStatus
 
 ConditionType = Literal["Ready", "Progressing", "Degraded", "TopicReady", "StoresReady"]
 """The last two on a cluster only."""

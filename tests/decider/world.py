@@ -10,10 +10,10 @@ from itertools import count
 from swapstats_core.ownership import Assignment, Handoff, MemberReport, PartitionReport, Role, encode
 from swapstats_core.planning import Policy, initial
 from swapstats_core.wire import Held, SnapshotQuery, Subjects, decode_query
-from swapstats_operator.deciding.handoffs import HandoffStatus
-from swapstats_operator.deciding.ownership import Intent, Ownership
-from swapstats_operator.deciding.ports import Line, Superseded, Unavailable, World
-from swapstats_operator.deciding.reasons import Reason
+from swapstats_decider.authority import Intent, Ownership
+from swapstats_decider.handoffs import HandoffStatus
+from swapstats_decider.ports import Line, Superseded, Unavailable, World
+from swapstats_decider.reasons import Reason
 
 INSTANCE = "demo"
 SUBJECTS = Subjects(INSTANCE)

@@ -11,12 +11,12 @@ import pytest
 
 from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignment
 from swapstats_core.planning import SILENCE_MS, initial
-from swapstats_operator.deciding.decider import INTERVAL_S, SETTLED_INTERVAL_S
-from swapstats_operator.deciding.ports import Line, Superseded
-from swapstats_operator.deciding.publication import Publication
-from swapstats_operator.deciding.roll import BLIND_AFTER_MS, Roll
-from swapstats_operator.deciding.rollcall import RollCall
-from tests.operator.deciding.world import POLICY, SUBJECTS, Clock, Copy, Town
+from swapstats_decider.decider import INTERVAL_S, SETTLED_INTERVAL_S
+from swapstats_decider.ports import Line, Superseded
+from swapstats_decider.publication import Publication
+from swapstats_decider.roll import BLIND_AFTER_MS, Roll
+from swapstats_decider.rollcall import RollCall
+from tests.decider.world import POLICY, SUBJECTS, Clock, Copy, Town
 
 
 @pytest.fixture

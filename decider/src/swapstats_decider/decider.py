@@ -11,8 +11,8 @@ import msgspec
 
 from swapstats_core.ownership import Assignment, PartitionAssignment
 from swapstats_core.planning import Decision, Member, Memory, Observed, Policy, plan
-from swapstats_operator.deciding.ports import Truth, Unavailable
-from swapstats_operator.deciding.reasons import Reason
+from swapstats_decider.ports import Truth, Unavailable
+from swapstats_decider.reasons import Reason
 
 INTERVAL_S = 0.1
 SETTLED_INTERVAL_S = 0.2

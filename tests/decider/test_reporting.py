@@ -8,10 +8,10 @@ import pytest
 
 from swapstats_core.planning import SILENCE_MS
 from swapstats_core.wire import CURRENT_WITHIN_MS, Held
-from swapstats_operator.deciding.conditions import Conditions
-from swapstats_operator.deciding.reporting import READY, View, status
-from swapstats_operator.deciding.status import Status
-from tests.operator.deciding.world import POLICY, Town
+from swapstats_decider.conditions import Conditions
+from swapstats_decider.status import Status
+from swapstats_decider.system_status import READY, View, status
+from tests.decider.world import POLICY, Town
 
 LOOK_MS = 100
 

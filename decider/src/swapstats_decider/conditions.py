@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from swapstats_core.ownership import Assignment
 from swapstats_core.wire import rfc3339
 from swapstats_core.words import held, ranges, seconds
-from swapstats_operator.deciding.handoffs import HandoffStatus
-from swapstats_operator.deciding.reasons import Reason
-from swapstats_operator.deciding.status import Condition, ConditionType, MemberStatus, RolloutStatus
+from swapstats_decider.handoffs import HandoffStatus
+from swapstats_decider.reasons import Reason
+from swapstats_decider.status import Condition, ConditionType, MemberStatus, RolloutStatus
 
 STALE_SNAPSHOT_INTERVALS = 10
 STALE_SNAPSHOT_MS = 60_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swapstats_core.ownership import Assignment, PartitionAssignment, Phase
-from swapstats_operator.deciding.truth import TruthError, begin
+from swapstats_decider.truth import TruthError, begin
 
 
 def _assignment(revision: int, *epochs: int, phase: Phase = "owned") -> Assignment:

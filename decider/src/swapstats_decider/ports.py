@@ -1,4 +1,4 @@
-"""What the decider needs from the world. `truth`, `redis` and `nats` fulfil it."""
+"""What the decider needs from the world. `truth`, `adapters.redis` and `adapters.nats` fulfil it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from swapstats_core.ownership import Assignment
-from swapstats_operator.deciding.reasons import Reason
+from swapstats_decider.reasons import Reason
 
 
 class Unavailable(Exception):  # noqa: N818 - reads as what it is
