@@ -29,13 +29,14 @@ RUN python3 -m venv tools \
 
 FROM tools AS wheels
 COPY core core
+COPY runtime runtime
 COPY decider decider
 COPY aggregator aggregator
 COPY api api
 COPY operator operator
 COPY cli cli
 RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheels \
-    ./core ./decider ./aggregator ./api ./operator ./cli
+    ./core ./runtime ./decider ./aggregator ./api ./operator ./cli
 
 # What each image's member needs, every file checked against its hash. With bytecode, since nothing can be written where
 # an image runs; it is never compared with its source, and so bears no date.

@@ -3,7 +3,7 @@ PYTHON ?=
 BIN := .venv/bin
 # The second for the chart: Helm reads nothing outside of it.
 CRDS := crds/swapstats.io_swapstats.yaml charts/swapstats/files/swapstats.io_swapstats.yaml
-MEMBERS := core/src decider/src aggregator/src api/src operator/src cli/src
+MEMBERS := core/src runtime/src decider/src aggregator/src api/src operator/src cli/src
 
 .DEFAULT_GOAL := help
 .PHONY: help install kafka kubernetes run test chaos cluster cluster-down e2e soak check lint types layers pins audit generated crds reference format bench lock clean

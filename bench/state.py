@@ -25,7 +25,6 @@ from swapstats_aggregator.adapters import nats as nats_adapter
 from swapstats_aggregator.adapters import redis as redis_adapter
 from swapstats_aggregator.adapters.kafka import KafkaSource
 from swapstats_aggregator.metrics import ShardMetrics
-from swapstats_aggregator.process import tune_garbage_collection
 from swapstats_aggregator.replica import Origin, Replica
 from swapstats_aggregator.setup import Owner
 from swapstats_aggregator.shard import Shard
@@ -38,7 +37,8 @@ from swapstats_core.snapshot import Manifest, decode_manifest, restore
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import Inlet, Swap
 from swapstats_core.wire import Keys
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.process import tune_garbage_collection
+from swapstats_runtime.timekeeping import Now
 
 IDS: Final = 10_000_000
 TOKENS: Final = 100_000

@@ -6,7 +6,7 @@ import pytest
 
 from swapstats_cli.supervisor import servers
 from swapstats_core.spec import Telemetry
-from swapstats_settings.logs import configure_logging
+from swapstats_runtime.logs import configure_logging
 from tests.aggregator.servers import broker, free_port, running
 from tests.aggregator.world import World
 

@@ -31,7 +31,7 @@ from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Reject, decode
 from swapstats_core.wire import Keys, encode
-from swapstats_settings.timekeeping import Clock
+from swapstats_runtime.timekeeping import Clock
 from tests.aggregator.failing import EXIT_CODE, REQUESTS
 from tests.aggregator.servers import free_port
 from tests.aggregator.topics import PARTITIONS, KafkaSite, embedded_site, wall_ms

@@ -24,7 +24,7 @@ from swapstats_core.wire import (
     decode_pulse,
     decode_token_state,
 )
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 from tests.aggregator.world import RESOURCE, START_MS
 
 SUBJECTS = Subjects("test")

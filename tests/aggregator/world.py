@@ -44,7 +44,7 @@ from swapstats_core.wire import (
     decode_reply,
     encode,
 )
-from swapstats_settings.timekeeping import Clock
+from swapstats_runtime.timekeeping import Clock
 
 PARTITIONS = 2
 START_MS = 1_767_614_400_000

@@ -13,7 +13,7 @@ from swapstats_core.wire import PartitionStatus, StatusQuery, Subjects, decode_r
 from swapstats_decider.adapters.nats import open_line
 from swapstats_decider.handoffs import Handoffs, HandoffStatus
 from swapstats_decider.ports import Line, Unavailable
-from swapstats_settings.nats import NatsAccess
+from swapstats_runtime.nats import NatsAccess
 from tests.kit.running import PARTITIONS, wall_ms
 
 _EVERY_S = 0.1

@@ -20,7 +20,7 @@ from swapstats_decider.status import Status
 
 REPOSITORY = Path(__file__).parents[2]
 STANDINS = Path(__file__).with_name("standins")
-SOURCES = [str(REPOSITORY / member / "src") for member in ("core", "decider", "aggregator", "api", "operator", "cli")]
+SOURCES = [str(REPOSITORY / member / "src") for member in ("core", "runtime", "decider", "aggregator", "api", "cli")]
 WITHIN_S = 60.0
 
 

@@ -22,7 +22,7 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 from swapstats_cli.supervisor.probes import kafka_ok
 from swapstats_core.spec import Source, Topic
 from swapstats_decider.adapters.topics import TopicMismatchError, keep_topics
-from swapstats_settings.kafka import kafka_security
+from swapstats_runtime.kafka import kafka_security
 from tests.cli.supervised import SOURCES, Dev, dev
 from tests.kit.kafka import ApacheKafka
 

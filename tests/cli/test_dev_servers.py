@@ -24,7 +24,7 @@ from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_core.spec import SecretRef
 from swapstats_decider.adapters.nats import open_line
 from swapstats_decider.ports import Unavailable
-from swapstats_settings.nats import NatsAccess
+from swapstats_runtime.nats import NatsAccess
 from tests.aggregator.servers import broker
 from tests.aggregator.servers import running as listening
 from tests.cli.supervised import REPOSITORY

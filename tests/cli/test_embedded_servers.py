@@ -30,7 +30,7 @@ from swapstats_decider.adapters.nats import open_line
 from swapstats_decider.adapters.redis import RedisCopy, connect
 from swapstats_decider.adapters.topics import topics_of
 from swapstats_decider.ports import Line, Superseded, Unavailable
-from swapstats_settings.nats import NatsAccess
+from swapstats_runtime.nats import NatsAccess
 
 KEYS = Keys("swapstats:", "demo")
 

@@ -19,8 +19,8 @@ from swapstats_decider.adapters import topics
 from swapstats_decider.adapters.topic_settings import IncrementalAlterConfigs
 from swapstats_decider.adapters.topics import keep_topics
 from swapstats_decider.conditions import Finding
-from swapstats_settings.kafka import kafka_security
-from swapstats_settings.record_times import unbounded
+from swapstats_runtime.kafka import kafka_security
+from swapstats_runtime.record_times import unbounded
 from tests.kit.kafka import ApacheKafka
 
 

@@ -13,6 +13,17 @@ from packaging.utils import canonicalize_name
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements"
 CLUSTERS = {"kopf", "kubernetes"}
+CLIENTS = {
+    "aiohttp",
+    "aiokafka",
+    "clickhouse-connect",
+    "httpx",
+    "nats-py",
+    "redis",
+    "requests",
+    "websockets",
+} | CLUSTERS
+"""What gets at a server."""
 
 
 def applies(requirement: Requirement, extras: Iterable[str]) -> bool:
@@ -38,12 +49,21 @@ def pinned(image: str) -> set[str]:
     return {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", text, re.MULTILINE)}
 
 
+def test_core_brings_no_client_library() -> None:
+    found = closure("swapstats-core")
+    assert found >= {"swapstats-core", "numpy"}
+    assert not found & CLIENTS
+    assert {name for name in found if name.startswith("swapstats")} == {"swapstats-core"}
+
+
 def test_the_operator_needs_what_a_cluster_takes() -> None:
     assert closure("swapstats-operator") >= CLUSTERS  # so that the next test can fail
     assert pinned("operator") >= CLUSTERS
 
 
-@pytest.mark.parametrize("wanted", ["swapstats[servers]", "swapstats-decider", "swapstats-aggregator", "swapstats-api"])
+@pytest.mark.parametrize(
+    "wanted", ["swapstats[servers]", "swapstats-runtime", "swapstats-decider", "swapstats-aggregator", "swapstats-api"]
+)
 def test_nothing_else_does(wanted: str) -> None:
     assert not closure(wanted) & (CLUSTERS | {"swapstats-operator"})
 

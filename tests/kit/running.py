@@ -22,7 +22,7 @@ from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.target import resource_in
 from swapstats_core.ownership import PartitionAssignment
 from swapstats_core.routing import partition_of
-from swapstats_settings.kafka import kafka_security
+from swapstats_runtime.kafka import kafka_security
 from tests.cli.supervised import REPOSITORY, SOURCES
 
 LONG = os.environ.get("SWAPSTATS_LONG") == "1"

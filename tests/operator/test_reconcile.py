@@ -31,7 +31,7 @@ from swapstats_operator.manifests.names import MANAGED_BY, MANAGER
 from swapstats_operator.revision import Images
 from swapstats_operator.servers import Reached, Secrets, Site
 from swapstats_operator.status_truth import StatusTruth, stored
-from swapstats_settings.clock import SystemClock
+from swapstats_runtime.clock import SystemClock
 from tests.decider.world import INSTANCE, Town
 from tests.kit import monitoring as monitoring_kinds
 from tests.kit.api_server import ApiServer, serving

@@ -12,7 +12,7 @@ from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.rolling import Act, Rolling, Step
 from swapstats_operator.observing import Pod, Seen, Workload
 from swapstats_operator.rollout import Progress, Rollout, Surroundings, aim, progress, shards_to_have, step
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 TIMEOUT_MS = 60_000
 STABLE = Rollout("a", 0, stable="a")

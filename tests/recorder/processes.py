@@ -26,7 +26,9 @@ from swapstats_core.spec import SwapStatsResource
 
 REPOSITORY = Path(__file__).parents[2]
 START_SECONDS = 30.0
-SOURCES = os.pathsep.join(str(REPOSITORY / member / "src") for member in ("core", "aggregator", "api", "cli"))
+SOURCES = os.pathsep.join(
+    str(REPOSITORY / member / "src") for member in ("core", "runtime", "aggregator", "api", "cli")
+)
 
 
 def free_port() -> int:

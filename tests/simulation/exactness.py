@@ -26,7 +26,7 @@ from swapstats_core.wire import (
     decode_reply,
     decode_token_state,
 )
-from swapstats_settings.timekeeping import TOLERANCE_MS
+from swapstats_runtime.timekeeping import TOLERANCE_MS
 from tests.simulation.audit import Violation, must
 from tests.simulation.clocks import STEPS_MS
 from tests.simulation.cluster import Life

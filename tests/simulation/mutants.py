@@ -23,7 +23,7 @@ from swapstats_core.partition import PartitionState
 from swapstats_core.snapshot import decode_manifest, encode_manifest
 from swapstats_core.swap import Reject, decode
 from swapstats_core.wire import Query, Reply, Subjects
-from swapstats_settings.timekeeping import Clock, Now
+from swapstats_runtime.timekeeping import Clock, Now
 from tests.simulation.clocks import MakeClock
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.world import Make

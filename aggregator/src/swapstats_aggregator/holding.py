@@ -13,7 +13,7 @@ from swapstats_aggregator.ports import DeadLetter
 from swapstats_aggregator.replica import Replica
 from swapstats_aggregator.snapshotting import Snapshotter, Stored
 from swapstats_core.swap import Reason
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 _BYTES_KEPT: Final = 16 * 1024 * 1024
 _BYTES_EACH: Final = 512

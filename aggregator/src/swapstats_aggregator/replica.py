@@ -46,7 +46,7 @@ from swapstats_core.wire import (
     WindowStats,
     encode,
 )
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 _HOLD_MS: Final = CURRENT_WITHIN_MS // 2
 """How long the clock may wait for the next confirmation before the partition counts as behind."""

@@ -20,7 +20,7 @@ from swapstats_core.partition import Config, PartitionState
 from swapstats_core.snapshot import restore
 from swapstats_core.swap import FUTURE_MS
 from swapstats_core.wire import CURRENT_WITHIN_MS
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from swapstats_aggregator.ports import Ports
 from swapstats_core.partition import Config
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 from swapstats_core.wire import Subjects
-from swapstats_settings.timekeeping import Clock
+from swapstats_runtime.timekeeping import Clock
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ from swapstats_core.wire import (
     encode,
     rfc3339,
 )
-from swapstats_settings.timekeeping import Clock, Now
+from swapstats_runtime.timekeeping import Clock, Now
 
 log = structlog.get_logger()
 

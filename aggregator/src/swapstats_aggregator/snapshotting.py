@@ -34,7 +34,7 @@ from swapstats_core.manifest import (
 )
 from swapstats_core.partition import Config
 from swapstats_core.snapshot import encode_cells, encode_ids, encode_ledger
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 log = structlog.get_logger()
 

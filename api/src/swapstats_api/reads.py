@@ -20,7 +20,7 @@ from swapstats_core import wire, words
 from swapstats_core.addresses import folded
 from swapstats_core.methodology import methodology
 from swapstats_core.spec import SwapStatsSpec
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 FAN_OUT_TIMEOUT_S = 1.0
 """How long one question to all partitions may take."""

@@ -18,7 +18,7 @@ from swapstats_cli.progress import shown
 from swapstats_cli.sending import Sender, Tally, send_all
 from swapstats_cli.stream import Stream, generated, imported
 from swapstats_cli.target import Target, kafka_target
-from swapstats_settings.clock import wall_ms
+from swapstats_runtime.clock import wall_ms
 
 Summary = dict[str, object]
 

@@ -26,8 +26,8 @@ from swapstats_operator.election import lead
 from swapstats_operator.handlers import Operator
 from swapstats_operator.revision import Images
 from swapstats_operator.servers import keep_topics_of, reach
-from swapstats_settings.clock import SystemClock
-from swapstats_settings.logs import configure_logging
+from swapstats_runtime.clock import SystemClock
+from swapstats_runtime.logs import configure_logging
 
 log = structlog.get_logger()
 

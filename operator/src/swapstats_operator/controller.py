@@ -35,7 +35,7 @@ from swapstats_operator.revision import RESTART, Images, Revision, revision_of, 
 from swapstats_operator.rollout import Rollout, Surroundings, aim, progress, shards_to_have, step
 from swapstats_operator.servers import SecretMissing, Secrets, Site, looked_up
 from swapstats_operator.topic_keeper import Keep, TopicKeeper
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 SNAPSHOT: Final = "swapstats.io/snapshot"
 DONE: Final = "done"

@@ -14,7 +14,7 @@ from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
-from swapstats_settings.clock import monotonic_ms, wall_ms
+from swapstats_runtime.clock import monotonic_ms, wall_ms
 
 LEASE_S: Final = 15
 RENEW_WITHIN_S: Final = 10

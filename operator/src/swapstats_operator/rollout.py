@@ -15,7 +15,7 @@ from swapstats_core.wire import unix_ms
 from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.rolling import Act, Rolling, Shard, Step, next_step, number_of
 from swapstats_operator.observing import Seen, Workload
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 
 @dataclass(frozen=True, slots=True)

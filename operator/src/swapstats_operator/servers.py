@@ -23,10 +23,10 @@ from swapstats_decider.adapters.topics import TopicMismatchError, keep_topics
 from swapstats_decider.conditions import Finding
 from swapstats_decider.ports import Connect, Copy, Unavailable
 from swapstats_operator.revision import secret_refs
-from swapstats_settings.kafka import kafka_reason, kafka_security
-from swapstats_settings.nats import NatsAccess
-from swapstats_settings.secret_files import secret_file
-from swapstats_settings.tls import CertificateError
+from swapstats_runtime.kafka import kafka_reason, kafka_security
+from swapstats_runtime.nats import NatsAccess
+from swapstats_runtime.secret_files import secret_file
+from swapstats_runtime.tls import CertificateError
 
 Secrets = Mapping[str, Mapping[str, bytes] | None]
 """Content of Secrets by name; None: there is none."""

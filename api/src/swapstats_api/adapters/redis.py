@@ -22,7 +22,7 @@ from swapstats_core.manifest import Manifest, UnreadableSnapshot, readable
 from swapstats_core.partition import Config, PartitionState
 from swapstats_core.snapshot import restore
 from swapstats_core.swap import format_token, format_usd
-from swapstats_settings.redis import redis_client, redis_fault
+from swapstats_runtime.redis import redis_client, redis_fault
 
 _log = structlog.get_logger(__name__)
 

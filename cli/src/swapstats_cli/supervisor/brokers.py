@@ -20,8 +20,8 @@ from swapstats_cli.supervisor.passwords import own_ref
 from swapstats_cli.supervisor.topics import create_topics
 from swapstats_core.spec import Source
 from swapstats_decider.adapters.topics import TopicMismatchError, keep_topics
-from swapstats_settings.kafka import kafka_security
-from swapstats_settings.secret_files import secret_file
+from swapstats_runtime.kafka import kafka_security
+from swapstats_runtime.secret_files import secret_file
 
 KAFKA_STOP_S = 20.0
 """It closes its segments; otherwise the next start would have to look through them."""

@@ -19,7 +19,7 @@ from swapstats_decider.ports import Say
 from swapstats_decider.rolling import numbered
 from swapstats_decider.snapshots import Progress, snapshot_all
 from swapstats_decider.status import Status
-from swapstats_settings.nats import NatsAccess
+from swapstats_runtime.nats import NatsAccess
 
 
 class Governor:

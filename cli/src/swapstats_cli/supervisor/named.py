@@ -24,9 +24,9 @@ from swapstats_decider.adapters.nats import open_line
 from swapstats_decider.adapters.redis import connect
 from swapstats_decider.adapters.topics import TopicMismatchError, keep_topics
 from swapstats_decider.ports import Unavailable
-from swapstats_settings.clickhouse import clickhouse_access
-from swapstats_settings.kafka import kafka_security
-from swapstats_settings.nats import NatsAccess
+from swapstats_runtime.clickhouse import clickhouse_access
+from swapstats_runtime.kafka import kafka_security
+from swapstats_runtime.nats import NatsAccess
 
 _TRY_AGAIN_S: Final = 1.0
 _SAY_AGAIN_S: Final = 10.0

@@ -24,8 +24,8 @@ from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.ports import Say, Unavailable, World
 from swapstats_decider.reasons import Reason
 from swapstats_decider.truth import TruthError, begin
-from swapstats_settings.clock import SystemClock
-from swapstats_settings.nats import NatsAccess
+from swapstats_runtime.clock import SystemClock
+from swapstats_runtime.nats import NatsAccess
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from swapstats_cli.supervisor.part import Part
 from swapstats_cli.supervisor.passwords import own_ref
 from swapstats_cli.supervisor.ports import HOST
 from swapstats_core.spec import Source, SwapStatsResource
-from swapstats_settings.secret_files import secret_file
+from swapstats_runtime.secret_files import secret_file
 
 SNAPSHOT_WITHIN_S = 30.0
 """A stopping shard takes a final snapshot, a stopping recorder inserts what it has."""

@@ -28,7 +28,7 @@ from swapstats_cli.supervisor.servers import ServerMissingError
 from swapstats_cli.supervisor.system import Setting, StopRequest, System
 from swapstats_core.spec import SwapStatsResource
 from swapstats_decider.ports import Superseded
-from swapstats_settings.tls import CertificateError
+from swapstats_runtime.tls import CertificateError
 
 EXIT_ORDERLY = 0
 EXIT_FAILED = 1

@@ -40,8 +40,8 @@ from swapstats_core.wire import CURRENT_WITHIN_MS
 from swapstats_decider.rolling import numbered
 from swapstats_decider.status import Status
 from swapstats_decider.system_status import View
-from swapstats_settings.clock import SystemClock
-from swapstats_settings.secret_files import secret
+from swapstats_runtime.clock import SystemClock
+from swapstats_runtime.secret_files import secret
 
 START_WITHIN_S = 120.0
 LOOK_INTERVAL_S = 0.05

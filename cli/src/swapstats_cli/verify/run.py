@@ -27,7 +27,7 @@ from swapstats_cli.verify.topic import Topic, committed_offsets, home_of, swap_o
 from swapstats_core.fields import DAY_MS
 from swapstats_core.oracle import Oracle
 from swapstats_core.swap import FUTURE_MS, Inlet, RecordedSwap
-from swapstats_settings.clock import wall_ms
+from swapstats_runtime.clock import wall_ms
 
 _STUCK_S: Final = 60.0
 """How long a partition that is being rebuilt may make no progress."""

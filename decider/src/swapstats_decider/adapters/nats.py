@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from swapstats_decider.ports import Line, Unavailable
-from swapstats_settings.nats import NatsAccess
+from swapstats_runtime.nats import NatsAccess
 
 TIMEOUT_S = 1.0
 

@@ -17,7 +17,7 @@ from swapstats_core.bounds import epoch_of
 from swapstats_core.ownership import Assignment, decode_assignment, encode_assignment
 from swapstats_core.wire import Keys
 from swapstats_decider.ports import Superseded, Unavailable
-from swapstats_settings.redis import redis_client, redis_fault
+from swapstats_runtime.redis import redis_client, redis_fault
 
 TIMEOUT_S = 1.0
 _TRIES = 5

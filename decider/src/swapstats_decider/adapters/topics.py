@@ -19,7 +19,7 @@ from swapstats_core.spec import Source
 from swapstats_decider.adapters.topic_settings import set_topic_settings
 from swapstats_decider.conditions import Finding
 from swapstats_decider.reasons import Reason
-from swapstats_settings.record_times import BOUNDS, unbounded
+from swapstats_runtime.record_times import BOUNDS, unbounded
 
 _REQUEST_TIMEOUT_MS = 10_000
 _LETTER_HEADERS_BYTES = 8_192

@@ -14,9 +14,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from swapstats_core import spec
-from swapstats_settings.access import Door, tls_fault
-from swapstats_settings.secret_files import secret
-from swapstats_settings.tls import tls_files
+from swapstats_runtime.access import Door, tls_fault
+from swapstats_runtime.secret_files import secret
+from swapstats_runtime.tls import tls_files
 
 _SENTINEL_PORT = 26_379
 _TIME_WITHIN_S = 1.0

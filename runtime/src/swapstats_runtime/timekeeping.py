@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from swapstats_core.wire import CURRENT_WITHIN_MS
-from swapstats_settings import clock
+from swapstats_runtime import clock
 
 log = structlog.get_logger()
 

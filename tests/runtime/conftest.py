@@ -9,7 +9,7 @@ import pytest
 
 from swapstats_core.spec import SwapStatsResource, Telemetry
 from swapstats_operator.servers import Secrets
-from swapstats_settings.logs import configure_logging
+from swapstats_runtime.logs import configure_logging
 from tests.kit.authority import Authority, certificates
 
 TRUSTING: Final = certificates("client", "client")

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from swapstats_core.spec import Telemetry
-from swapstats_settings.clock import monotonic_ms
+from swapstats_runtime.clock import monotonic_ms
 
 _SAME_AGAIN_S = 10.0
 _MOST_SAYINGS = 1_000

@@ -7,9 +7,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from swapstats_core.spec import ClickHouse
-from swapstats_settings.access import Door, tls_fault
-from swapstats_settings.secret_files import secret
-from swapstats_settings.tls import tls_files
+from swapstats_runtime.access import Door, tls_fault
+from swapstats_runtime.secret_files import secret
+from swapstats_runtime.tls import tls_files
 
 _LOGIN: Final = frozenset({192, 193, 194, 516})
 """UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, AUTHENTICATION_FAILED."""

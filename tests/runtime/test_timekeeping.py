@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from swapstats_cli.supervisor import servers
-from swapstats_settings import timekeeping
-from swapstats_settings.redis import redis_time_ms
-from swapstats_settings.timekeeping import TOLERANCE_MS, Clock, Now, keep_time
+from swapstats_runtime import timekeeping
+from swapstats_runtime.redis import redis_time_ms
+from swapstats_runtime.timekeeping import TOLERANCE_MS, Clock, Now, keep_time
 from tests.aggregator.servers import free_port, running
 from tests.kit.running import wall_ms
 

@@ -7,7 +7,7 @@ import logging
 
 import structlog
 
-from swapstats_settings.logs import Bounded, Sparse
+from swapstats_runtime.logs import Bounded, Sparse
 
 
 def said(template: str, at_s: float, logger: str = "aiokafka") -> logging.LogRecord:

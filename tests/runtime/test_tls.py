@@ -9,9 +9,9 @@ import pytest
 
 from swapstats_core.spec import ClickHouse, Redis, Tls
 from swapstats_decider.adapters.redis import connect
-from swapstats_settings.clickhouse import clickhouse_access
-from swapstats_settings.tls import CertificateError, tls_context
-from tests.settings.conftest import TRUSTING
+from swapstats_runtime.clickhouse import clickhouse_access
+from swapstats_runtime.tls import CertificateError, tls_context
+from tests.runtime.conftest import TRUSTING
 
 TLS = Tls.model_validate(TRUSTING)
 

@@ -33,11 +33,11 @@ from swapstats_core.spec import ClickHouse, Nats, Redis, Source
 from swapstats_core.wire import Keys, Subjects
 from swapstats_decider.ports import Unavailable
 from swapstats_operator.servers import Secrets, Site, keep_topics_of, reach
-from swapstats_settings.nats import NatsAccess
+from swapstats_runtime.nats import NatsAccess
 from tests.aggregator.servers import free_port, running
 from tests.api.sites import until
 from tests.kit.kafka import ApacheKafka
-from tests.settings.conftest import resource
+from tests.runtime.conftest import resource
 
 pytestmark = pytest.mark.timeout(180)
 PASSWORDS: Final = {"right": "open-sesame", "wrong": "open-barley"}

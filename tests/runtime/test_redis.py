@@ -25,7 +25,7 @@ from swapstats_decider.adapters import redis as operator
 from swapstats_decider.ports import Unavailable
 from swapstats_operator.servers import Secrets, Site, reach
 from tests.aggregator.servers import free_port, running
-from tests.settings.conftest import ASTRAY, TRUSTING, UNKNOWN, UNTRUSTED, resource
+from tests.runtime.conftest import ASTRAY, TRUSTING, UNKNOWN, UNTRUSTED, resource
 
 MASTER: Final = "mine"
 DATABASE: Final = 2

@@ -1,4 +1,4 @@
-"""What every process of this package does the same way: health endpoints, signals, memory."""
+"""What every process does the same way: health endpoints, signals, memory."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from swapstats_settings.clock import monotonic_ms, wall_ms
+from swapstats_runtime.clock import monotonic_ms, wall_ms
 from tests.cli.supervised import REPOSITORY
 
 RUFF = Path(sys.executable).with_name("ruff")
@@ -33,14 +33,14 @@ def refusals(file: str, code: str) -> int:
         "import time\ntime.clock_gettime(time.CLOCK_REALTIME)",
     ],
 )
-@pytest.mark.parametrize("member", ["core", "decider", "aggregator", "api", "operator", "cli"])
+@pytest.mark.parametrize("member", ["core", "runtime", "decider", "aggregator", "api", "operator", "cli"])
 def test_the_wall_clock_is_refused(member: str, code: str) -> None:
     assert refusals(f"{member}/src/swapstats_{member}/anything.py", code) > 0
 
 
 def test_the_monotonic_clock_is_not_and_neither_is_the_one_reader() -> None:
     assert refusals("aggregator/src/swapstats_aggregator/shard.py", "import time\ntime.monotonic()") == 0
-    assert refusals("core/src/swapstats_settings/clock.py", "import time\ntime.time_ns()") == 0
+    assert refusals("runtime/src/swapstats_runtime/clock.py", "import time\ntime.time_ns()") == 0
 
 
 def test_the_clocks_are_in_milliseconds() -> None:

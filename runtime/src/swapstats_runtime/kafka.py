@@ -24,9 +24,9 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 from swapstats_core.spec import Source
-from swapstats_settings.access import Door, tls_fault
-from swapstats_settings.secret_files import secret
-from swapstats_settings.tls import tls_context
+from swapstats_runtime.access import Door, tls_fault
+from swapstats_runtime.secret_files import secret
+from swapstats_runtime.tls import tls_context
 
 _TRY_S: Final = 2.0
 _LOGIN: Final = (

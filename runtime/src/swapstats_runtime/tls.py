@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 
 from swapstats_core.spec import SecretRef, Tls
-from swapstats_settings.secret_files import secret_file
+from swapstats_runtime.secret_files import secret_file
 
 
 class CertificateError(ValueError):

@@ -20,10 +20,10 @@ from swapstats_core.spec import Nats
 from swapstats_core.wire import Subjects
 from swapstats_decider.ports import Unavailable
 from swapstats_operator.servers import Secrets, Site, reach
-from swapstats_settings.nats import NatsAccess
+from swapstats_runtime.nats import NatsAccess
 from tests.aggregator.servers import free_port, running
 from tests.api.sites import until
-from tests.settings.conftest import ASTRAY, TRUSTING, UNKNOWN, UNTRUSTED, resource
+from tests.runtime.conftest import ASTRAY, TRUSTING, UNKNOWN, UNTRUSTED, resource
 
 
 @pytest.fixture(scope="module")

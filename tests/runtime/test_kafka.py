@@ -17,7 +17,7 @@ from swapstats_cli.kafka import client_options, started_producer
 from swapstats_decider.ports import Unavailable
 from swapstats_operator.servers import Secrets, keep_topics_of
 from tests.kit.kafka import ApacheKafka
-from tests.settings.conftest import ASTRAY, TRUSTING, UNKNOWN, UNTRUSTED, resource
+from tests.runtime.conftest import ASTRAY, TRUSTING, UNKNOWN, UNTRUSTED, resource
 
 pytestmark = pytest.mark.timeout(180)
 

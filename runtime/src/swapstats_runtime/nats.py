@@ -11,9 +11,9 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from swapstats_core import spec
-from swapstats_settings.access import Door, tls_fault
-from swapstats_settings.secret_files import secret
-from swapstats_settings.tls import tls_context
+from swapstats_runtime.access import Door, tls_fault
+from swapstats_runtime.secret_files import secret
+from swapstats_runtime.tls import tls_context
 
 
 @dataclass(frozen=True, slots=True)
