@@ -26,7 +26,7 @@ from redis.asyncio import Redis
 
 from bench.idle import SECONDS, shares
 from bench.servers import Running, running
-from swapstats_core.ownership import decode_assignment, encode
+from swapstats_core.ownership.messages import decode_assignment, encode
 from swapstats_core.wire import Keys, Subjects
 from swapstats_operator.crd import custom_resource_definition
 from swapstats_runtime.clock import SystemClock

@@ -34,7 +34,7 @@ from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports
 from swapstats_aggregator.shard import Shard
-from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Record

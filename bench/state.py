@@ -30,10 +30,10 @@ from swapstats_aggregator.setup import Owner
 from swapstats_aggregator.shard import Shard
 from swapstats_aggregator.snapshotting import Snapshotter
 from swapstats_cli.supervisor.topics import create_topics
-from swapstats_core.chunks import compact
+from swapstats_core.engine.chunks import compact
+from swapstats_core.engine.partition import BATCH_LIMIT, Config, PartitionState
+from swapstats_core.engine.snapshot import Manifest, decode_manifest, restore
 from swapstats_core.fields import MINUTE_MS
-from swapstats_core.partition import BATCH_LIMIT, Config, PartitionState
-from swapstats_core.snapshot import Manifest, decode_manifest, restore
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import Inlet, Swap
 from swapstats_core.wire import Keys

@@ -24,9 +24,9 @@ from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports
 from swapstats_aggregator.shard import Shard
-from swapstats_core.oracle import Oracle
-from swapstats_core.ownership import Assignment, PartitionAssignment
-from swapstats_core.partition import Config
+from swapstats_core.engine.oracle import Oracle
+from swapstats_core.engine.partition import Config
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Reject, decode

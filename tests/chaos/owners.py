@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from swapstats_core.ownership import decode_report
+from swapstats_core.ownership.messages import decode_report
 from swapstats_core.wire import PartitionStatus, StatusQuery, Subjects, decode_reply, encode
 from swapstats_decider.adapters.nats import open_line
 from swapstats_decider.handoffs import Handoffs, HandoffStatus

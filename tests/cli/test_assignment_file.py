@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from swapstats_cli.supervisor.assignment_file import AssignmentFile
-from swapstats_core.ownership import Assignment, PartitionAssignment, encode
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment, encode
 from swapstats_decider.ports import Unavailable
 from swapstats_decider.truth import TruthError
 

@@ -23,7 +23,7 @@ from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_cli.supervisor.servers import ServerMissingError
 from swapstats_cli.supervisor.topics import create_topics
 from swapstats_core import spec
-from swapstats_core.ownership import Assignment, PartitionAssignment, encode, encode_assignment
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment, encode, encode_assignment
 from swapstats_core.spec import Source, Topic
 from swapstats_core.wire import Keys
 from swapstats_decider.adapters.nats import open_line

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from swapstats_cli.supervisor.datadir import DataDir, DataDirBusyError
 from swapstats_cli.supervisor.probes import http_ok
 from swapstats_cli.supervisor.run import Options, run
-from swapstats_core.ownership import Assignment, decode_assignment, encode
+from swapstats_core.ownership.messages import Assignment, decode_assignment, encode
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
 from swapstats_decider.status import AssignmentStatus

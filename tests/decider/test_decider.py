@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignment
-from swapstats_core.planning import SILENCE_MS, initial
+from swapstats_core.ownership.messages import Assignment, MemberReport, PartitionAssignment
+from swapstats_core.ownership.planner import SILENCE_MS, initial
 from swapstats_decider.decider import INTERVAL_S, SETTLED_INTERVAL_S
 from swapstats_decider.ports import Line, Superseded
 from swapstats_decider.publication import Publication

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from swapstats_core.ownership import Handoff, MemberReport, PartitionReport
+from swapstats_core.ownership.messages import Handoff, MemberReport, PartitionReport
 from swapstats_core.wire import rfc3339
 from swapstats_decider.handoffs import COMPLETE_AFTER_MS, KEPT, Handoffs, told
 from swapstats_decider.reasons import Reason

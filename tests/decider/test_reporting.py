@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from swapstats_core.planning import SILENCE_MS
+from swapstats_core.ownership.planner import SILENCE_MS
 from swapstats_core.wire import CURRENT_WITHIN_MS, Held
 from swapstats_decider.conditions import Conditions
 from swapstats_decider.status import Status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swapstats_core.ownership import Assignment, PartitionAssignment, Phase
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment, Phase
 from swapstats_decider.truth import TruthError, begin
 
 

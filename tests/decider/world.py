@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
-from swapstats_core.ownership import Assignment, Handoff, MemberReport, PartitionReport, Role, encode
-from swapstats_core.planning import Policy, initial
+from swapstats_core.ownership.messages import Assignment, Handoff, MemberReport, PartitionReport, Role, encode
+from swapstats_core.ownership.planner import Policy, initial
 from swapstats_core.wire import Held, SnapshotQuery, Subjects, decode_query
 from swapstats_decider.authority import Intent, Ownership
 from swapstats_decider.handoffs import HandoffStatus

@@ -15,7 +15,7 @@ from swapstats_cli.supervisor import probes, servers
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.supervisor.ports import HOST, PortReservations
 from swapstats_cli.target import resource_in
-from swapstats_core.snapshot import decode_manifest
+from swapstats_core.engine.snapshot import decode_manifest
 from swapstats_core.wire import Keys
 from tests.reads.day import PartitionDay, store
 

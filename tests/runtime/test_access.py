@@ -28,7 +28,7 @@ from swapstats_cli.kafka import BrokerFault, client_options, partition_count, st
 from swapstats_cli.supervisor import servers
 from swapstats_cli.verify.report import CannotVerify
 from swapstats_cli.verify.topic import Topic
-from swapstats_core.partition import Config
+from swapstats_core.engine.partition import Config
 from swapstats_core.spec import ClickHouse, Nats, Redis, Source
 from swapstats_core.wire import Keys, Subjects
 from swapstats_decider.ports import Unavailable

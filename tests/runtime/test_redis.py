@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from swapstats_aggregator.adapters import redis as aggregator
 from swapstats_api.adapters import redis as api
 from swapstats_cli.supervisor import servers
-from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment
 from swapstats_core.spec import Redis
 from swapstats_decider.adapters import redis as operator
 from swapstats_decider.ports import Unavailable

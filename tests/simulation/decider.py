@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from swapstats_aggregator import ports
 from swapstats_aggregator.adapters.memory import MemoryStore
-from swapstats_core.ownership import Assignment
-from swapstats_core.planning import Policy, initial
+from swapstats_core.ownership.messages import Assignment
+from swapstats_core.ownership.planner import Policy, initial
 from swapstats_decider.authority import Intent, Ownership
 from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.ports import Superseded, Unavailable, World

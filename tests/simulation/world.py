@@ -15,8 +15,8 @@ from swapstats_aggregator.adapters.memory import (
     MemoryTopic,
 )
 from swapstats_aggregator.ports import DeadLetters, Ports
-from swapstats_core.partition import Config
-from swapstats_core.planning import Policy
+from swapstats_core.engine.partition import Config
+from swapstats_core.ownership.planner import Policy
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import FUTURE_MS

@@ -15,7 +15,7 @@ from swapstats_aggregator.holding import Holding
 from swapstats_aggregator.setup import Setup
 from swapstats_aggregator.snapshotting import Frozen, freeze
 from swapstats_aggregator.tenure import Tenure
-from swapstats_core.ownership import Digested, Handoff, Prove, Released, encode
+from swapstats_core.ownership.messages import Digested, Handoff, Prove, Released, encode
 
 log = structlog.get_logger()
 

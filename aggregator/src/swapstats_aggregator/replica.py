@@ -13,12 +13,12 @@ import msgspec
 
 from swapstats_aggregator.ports import DeadLetter, Fetched, SourceRecord
 from swapstats_aggregator.spellings import Spellings
-from swapstats_core.cells import Sums
-from swapstats_core.digest import rules
-from swapstats_core.events import Outcome
+from swapstats_core.engine.cells import Sums
+from swapstats_core.engine.digest import rules
+from swapstats_core.engine.events import Outcome
+from swapstats_core.engine.manifest import share_rebuilt
+from swapstats_core.engine.partition import Applied, Config, PartitionState
 from swapstats_core.fields import MINUTE_MS
-from swapstats_core.manifest import share_rebuilt
-from swapstats_core.partition import Applied, Config, PartitionState
 from swapstats_core.routing import partition_of
 from swapstats_core.swap import FUTURE_MS, Inlet, Noted, Reason, Reject, Swap, format_token, format_usd
 from swapstats_core.wire import (
@@ -161,7 +161,7 @@ class Replica:
 
     @property
     def rules(self) -> str:
-        """By which it has counted (`swapstats_core.digest.rules`)."""
+        """By which it has counted (`swapstats_core.engine.digest.rules`)."""
         return rules(self.config, self.state.hashes.key, self._inlet.rules, self.skipped)
 
     def own(self, epoch: int, wall_ms: int) -> None:

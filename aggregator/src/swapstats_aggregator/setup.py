@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports
-from swapstats_core.partition import Config
+from swapstats_core.engine.partition import Config
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 from swapstats_core.wire import Subjects
 from swapstats_runtime.timekeeping import Clock
@@ -24,7 +24,7 @@ class Owner:
 @dataclass(frozen=True, slots=True)
 class Setup:
     """See the module. ``new_key`` gives the key of a state that is begun: 128 random bits that nobody outside can know
-    (`swapstats_core.keyed`).
+    (`swapstats_core.engine.keyed`).
     """
 
     owner: Owner

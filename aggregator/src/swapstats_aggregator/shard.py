@@ -25,10 +25,10 @@ from swapstats_aggregator.restoring import resume, topic_of
 from swapstats_aggregator.setup import Owner, Setup
 from swapstats_aggregator.snapshotting import Fenced, compact_once
 from swapstats_aggregator.tenancy import Tenancy
-from swapstats_core import words
-from swapstats_core.events import Outcome
-from swapstats_core.ownership import Assignment, MemberReport
-from swapstats_core.partition import Applied, Config
+from swapstats_core import readable
+from swapstats_core.engine.events import Outcome
+from swapstats_core.engine.partition import Applied, Config
+from swapstats_core.ownership.messages import Assignment, MemberReport
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Swap
 from swapstats_core.wire import (
@@ -148,7 +148,7 @@ class Shard:
             for partition, held in owned.items()
             if (age_ms := held.snapshot_age_ms(now)) > old_ms
         ]
-        waiting = [words.in_transaction(p) for p, held in self._holdings.items() if _waits_for_transaction(held)]
+        waiting = [readable.in_transaction(p) for p, held in self._holdings.items() if _waits_for_transaction(held)]
         problem = self._clock.problem()
         off = [] if problem is None else [problem]
         differ = [
@@ -327,7 +327,7 @@ class Shard:
         if replica.held is not None:
             replica.stand(replica.offset)
             if held.owned is not None:
-                self._say_why(replica.partition, words.held(replica.partition, replica.held))
+                self._say_why(replica.partition, readable.held(replica.partition, replica.held))
         elif (fetched := feed.used_up()) is not None:
             replica.reached(fetched, self._clock.now())
         elif not feed.is_empty and feed.limit is not None:
@@ -403,7 +403,7 @@ class Shard:
         if replica.current:
             self._say_why(replica.partition, "")
         elif replica.in_transaction and replica.held is None:
-            self._say_why(replica.partition, words.in_transaction(replica.partition))
+            self._say_why(replica.partition, readable.in_transaction(replica.partition))
         metrics.offset.labels(label).set(replica.offset)
         replica.spellings.observe(replica.state.token_names, now.mono_ms)
         metrics.spelling_conflicts.labels(label).set(len(replica.spellings.conflicts))

@@ -23,8 +23,8 @@ from swapstats_aggregator.restoring import Restored, restore_partition, topic_of
 from swapstats_aggregator.setup import Setup
 from swapstats_aggregator.snapshotting import Fenced, Snapshotter, Stored, freeze
 from swapstats_aggregator.tenure import Tenure
-from swapstats_core.manifest import ChunkRef, Manifest, readable
-from swapstats_core.ownership import Released
+from swapstats_core.engine.manifest import ChunkRef, Manifest, readable
+from swapstats_core.ownership.messages import Released
 from swapstats_core.swap import Inlet
 from swapstats_core.wire import CURRENT_WITHIN_MS
 

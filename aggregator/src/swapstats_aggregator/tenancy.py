@@ -22,7 +22,7 @@ from swapstats_aggregator.setup import Setup
 from swapstats_aggregator.snapshotting import Fenced, Frozen, freeze
 from swapstats_aggregator.succession import Answer, Bury, Succession
 from swapstats_aggregator.tenure import Have, Step, Tenure, Want, Wanted, step, wanted
-from swapstats_core.ownership import (
+from swapstats_core.ownership.messages import (
     Assignment,
     Digested,
     Handoff,

@@ -28,7 +28,7 @@ from swapstats_api.newest import NewestOwners
 from swapstats_api.reads import Reads
 from swapstats_api.server import create_server, listen, started
 from swapstats_core import wire
-from swapstats_core.partition import Config
+from swapstats_core.engine.partition import Config
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
 from swapstats_runtime.logs import configure_logging

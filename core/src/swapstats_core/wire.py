@@ -92,7 +92,7 @@ class Pulse(msgspec.Struct, frozen=True):
 
     ``forgotten``: those in ``changed`` that have become unknown; they aren't followed any more.
 
-    ``proof``: the owner will tell the digest of its state at ``offset`` (`swapstats_core.ownership.Digested`).
+    ``proof``: the owner will tell the digest of its state at ``offset`` (`swapstats_core.ownership.messages.Digested`).
     """
 
     partition: Count
@@ -294,7 +294,7 @@ class Subjects:
         return f"{self._instance}.pulse.p{partition}"
 
     def handoff(self, partition: int) -> str:
-        """Where the former owner of ``partition`` says its `ownership.Released` and `ownership.Digested`."""
+        """Where the former owner of ``partition`` says its `messages.Released` and `messages.Digested`."""
         return f"{self._instance}.handoff.p{partition}"
 
     def shard(self, name: str) -> str:

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from swapstats_core.ownership import Assignment, MemberReport
-from swapstats_core.planning import Member, Policy
+from swapstats_core.ownership.messages import Assignment, MemberReport
+from swapstats_core.ownership.planner import Member, Policy
 from swapstats_core.wire import SnapshotQuery, Subjects, encode
 from swapstats_decider.decider import Decider
 from swapstats_decider.handoffs import Handoffs, HandoffStatus, told
@@ -22,7 +22,7 @@ HANDOFF_INTERVAL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What is intended with a shard; as `planning.Member` has it."""
+    """What is intended with a shard; as `planner.Member` has it."""
 
     name: str
     wanted: bool

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from swapstats_core.ownership import Assignment
+from swapstats_core.ownership.messages import Assignment
+from swapstats_core.readable import held, ranges, seconds
 from swapstats_core.wire import rfc3339
-from swapstats_core.words import held, ranges, seconds
 from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.reasons import Reason
 from swapstats_decider.status import Condition, ConditionType, MemberStatus, RolloutStatus

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import msgspec
 
-from swapstats_core.ownership import Assignment, PartitionAssignment
-from swapstats_core.planning import Decision, Member, Memory, Observed, Policy, plan
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment
+from swapstats_core.ownership.planner import Decision, Member, Memory, Observed, Policy, plan
 from swapstats_decider.ports import Truth, Unavailable
 from swapstats_decider.reasons import Reason
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from swapstats_core.ownership import Handoff, MemberReport
+from swapstats_core.ownership.messages import Handoff, MemberReport
 from swapstats_core.wire import rfc3339
 from swapstats_decider.reasons import Reason
 
@@ -30,7 +30,7 @@ class Sighting(NamedTuple):
 
 
 class HandoffStatus(msgspec.Struct, frozen=True, rename="camel"):
-    """A finished or refused move of a partition; see `swapstats_core.ownership.Handoff`.
+    """A finished or refused move of a partition; see `swapstats_core.ownership.messages.Handoff`.
 
     ``gapMs``: how long nobody served. ``gapBy``: *released*: from the former owner's last moment; *observed*: it never
     said, so from when it was last seen to serve until its successor

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from swapstats_core.ownership import Assignment
+from swapstats_core.ownership.messages import Assignment
 from swapstats_decider.reasons import Reason
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from swapstats_core.ownership import Assignment
+from swapstats_core.ownership.messages import Assignment
 from swapstats_decider.ports import Copy, Tell, Unavailable
 from swapstats_decider.reasons import Reason
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from swapstats_core.ownership import MemberReport
+from swapstats_core.ownership.messages import MemberReport
 
 BLIND_AFTER_MS = 1_000
 """The own echo comes back within milliseconds; without it for this long, silence says nothing about the shards."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from swapstats_core.ownership import MemberReport, decode_report
+from swapstats_core.ownership.messages import MemberReport, decode_report
 from swapstats_core.wire import Subjects
 from swapstats_decider.ports import Connect, Line, Tell, Unavailable
 from swapstats_decider.reasons import Reason

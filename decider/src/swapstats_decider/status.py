@@ -9,8 +9,8 @@ from typing import Literal
 
 import msgspec
 
-from swapstats_core.ownership import PartitionAssignment, PartitionReport
-from swapstats_core.planning import SILENCE_MS
+from swapstats_core.ownership.messages import PartitionAssignment, PartitionReport
+from swapstats_core.ownership.planner import SILENCE_MS
 from swapstats_decider.handoffs import HandoffStatus
 
 ConditionType = Literal["Ready", "Progressing", "Degraded", "TopicReady", "StoresReady"]

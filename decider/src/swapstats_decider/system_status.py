@@ -8,8 +8,8 @@ from typing import Protocol
 
 import msgspec
 
-from swapstats_core.ownership import Assignment, PartitionReport
-from swapstats_core.planning import SILENCE_MS
+from swapstats_core.ownership.messages import Assignment, PartitionReport
+from swapstats_core.ownership.planner import SILENCE_MS
 from swapstats_core.wire import CURRENT_WITHIN_MS, rfc3339
 from swapstats_decider.authority import Intent, Ownership
 from swapstats_decider.conditions import Conditions, Facts

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment
 
 
 class TruthError(Exception):

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from pydantic import ValidationError
 
-from swapstats_core.planning import Policy
+from swapstats_core.ownership.planner import Policy
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 from swapstats_core.wire import Subjects
 from swapstats_decider.authority import Intent

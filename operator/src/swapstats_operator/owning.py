@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from swapstats_core.ownership import Assignment
-from swapstats_core.planning import Policy, initial
+from swapstats_core.ownership.messages import Assignment
+from swapstats_core.ownership.planner import Policy, initial
 from swapstats_decider.authority import Intent, Ownership
 from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.ports import Clock, Copy, Superseded, Tell, Unavailable, World

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from swapstats_core.ownership import Assignment, check_assignment
+from swapstats_core.ownership.messages import Assignment, check_assignment
 from swapstats_decider.ports import Superseded, Unavailable
 from swapstats_operator.cluster import Cluster, Key, Refused
 

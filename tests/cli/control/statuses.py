@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swapstats_core.ownership import PartitionAssignment, Role
+from swapstats_core.ownership.messages import PartitionAssignment, Role
 from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.status import (
     AssignmentStatus,

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from swapstats_cli.control.status_view import screen
 from swapstats_cli.supervisor.part import PartState, PartStatus
-from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment
 from swapstats_core.wire import rfc3339
 from swapstats_decider.authority import Intent
 from swapstats_decider.conditions import Conditions, Facts

@@ -18,9 +18,9 @@ from redis.exceptions import RedisError
 from swapstats_api.ports import SnapshotUnreadable
 from swapstats_core import spec, wire
 from swapstats_core.bounds import epoch_of
-from swapstats_core.manifest import Manifest, UnreadableSnapshot, readable
-from swapstats_core.partition import Config, PartitionState
-from swapstats_core.snapshot import restore
+from swapstats_core.engine.manifest import Manifest, UnreadableSnapshot, readable
+from swapstats_core.engine.partition import Config, PartitionState
+from swapstats_core.engine.snapshot import restore
 from swapstats_core.swap import format_token, format_usd
 from swapstats_runtime.redis import redis_client, redis_fault
 

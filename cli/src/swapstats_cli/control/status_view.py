@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from swapstats_core.words import count, ranges, seconds
+from swapstats_core.readable import count, ranges, seconds
 from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.status import MemberStatus, Status
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from swapstats_cli.supervisor.datadir import write_atomically
-from swapstats_core.ownership import Assignment, decode_assignment, encode_assignment
+from swapstats_core.ownership.messages import Assignment, decode_assignment, encode_assignment
 from swapstats_decider.ports import Unavailable
 from swapstats_decider.truth import TruthError
 

@@ -12,7 +12,7 @@ from swapstats_cli.supervisor.fleet import Fleet
 from swapstats_cli.supervisor.renewal import Renewal
 from swapstats_cli.supervisor.reporting import Reporter
 from swapstats_cli.supervisor.versions import Versions
-from swapstats_core.planning import Policy
+from swapstats_core.ownership.planner import Policy
 from swapstats_core.wire import Subjects
 from swapstats_decider.adapters.nats import open_line
 from swapstats_decider.ports import Say

@@ -13,8 +13,8 @@ import msgspec
 from swapstats_cli.supervisor.assignment_file import AssignmentFile
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.supervisor.keeper import StartFailedError
-from swapstats_core.ownership import Assignment
-from swapstats_core.planning import Policy, initial
+from swapstats_core.ownership.messages import Assignment
+from swapstats_core.ownership.planner import Policy, initial
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
 from swapstats_decider.adapters.nats import open_line

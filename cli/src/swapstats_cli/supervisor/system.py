@@ -34,7 +34,7 @@ from swapstats_cli.supervisor.renewal import Renewal
 from swapstats_cli.supervisor.reporting import Reporter
 from swapstats_cli.supervisor.resource_file import ResourceFile
 from swapstats_cli.supervisor.versions import Versions
-from swapstats_core.ownership import Assignment
+from swapstats_core.ownership.messages import Assignment
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import CURRENT_WITHIN_MS
 from swapstats_decider.rolling import numbered

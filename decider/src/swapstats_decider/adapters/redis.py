@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from swapstats_core import spec
 from swapstats_core.bounds import epoch_of
-from swapstats_core.ownership import Assignment, decode_assignment, encode_assignment
+from swapstats_core.ownership.messages import Assignment, decode_assignment, encode_assignment
 from swapstats_core.wire import Keys
 from swapstats_decider.ports import Superseded, Unavailable
 from swapstats_runtime.redis import redis_client, redis_fault

@@ -22,7 +22,7 @@ from swapstats_aggregator.standin import (  # type: ignore[import-not-found]  # 
     argument,
     http_server,
 )
-from swapstats_core.ownership import (
+from swapstats_core.ownership.messages import (
     Assignment,
     Handoff,
     MemberReport,

@@ -1,7 +1,7 @@
 """The naive oracle: ``docs/engine.md`` once more, as plainly as possible, to hold the engine against.
 
 It keeps every record of an event in a list and looks at all of them for every question. Nothing is shared with the
-engine (`swapstats_core.partition`, `events`): no buckets, no rolling sums, no hashes, no clock that is carried along.
+engine (`engine.partition`, `engine.events`): no buckets, no rolling sums, no hashes, no clock that is carried along.
 The property tests, the chaos tests and `swapstats verify` use it.
 """
 

@@ -8,7 +8,7 @@ from typing import Final, assert_never
 import numpy as np
 import numpy.typing as npt
 
-from swapstats_core.cells import BUYS, SELLS, Int64s, Sums, to_sums
+from swapstats_core.engine.cells import BUYS, SELLS, Int64s, Sums, to_sums
 from swapstats_core.wire import Ordering
 
 

@@ -6,9 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from swapstats_core.balancing import weigh
-from swapstats_core.observing import SILENCE_MS, Member, MemberMemory, Memory, Observed, PartitionMemory, Policy
-from swapstats_core.ownership import PartitionAssignment, PartitionReport
+from swapstats_core.ownership.balancing import weigh
+from swapstats_core.ownership.messages import PartitionAssignment, PartitionReport
+from swapstats_core.ownership.observed import (
+    SILENCE_MS,
+    Member,
+    MemberMemory,
+    Memory,
+    Observed,
+    PartitionMemory,
+    Policy,
+)
 from swapstats_core.wire import CURRENT_WITHIN_MS
 
 _LONGEST_STEP_MS: Final = 1_000

@@ -1,7 +1,7 @@
 """What counts of one event: the set of its mentions, and which of them counts (``docs/engine.md``).
 
-Nearly every event is mentioned once, and `swapstats_core.partition` counts it without this module. Here is what happens
-when it is mentioned again.
+Nearly every event is mentioned once, and `swapstats_core.engine.partition` counts it without this module. Here is what
+happens when it is mentioned again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from swapstats_core.identities import Row
+from swapstats_core.engine.identities import Row
 
 MOST_MENTIONS: Final = 24
 MOST_CHANGES: Final = 1_000

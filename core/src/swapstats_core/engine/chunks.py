@@ -3,8 +3,8 @@
 New contributions and identities gather in a `Head`. Freezing it costs nothing; `compact` turns frozen heads and chunks
 into one sorted `Chunk`, purely and outside the loop's thread. Chunks belong to a *generation* (the hour of stream
 time in which they were entered), are merged only within it, and expire whole with it. The mentions of open events
-are in ledgers (`swapstats_core.ledger`), which expire sooner. Chunks and ledgers are also what a snapshot uploads:
-once, since they never change.
+are in ledgers (`swapstats_core.engine.ledger`), which expire sooner. Chunks and ledgers are also what a snapshot
+uploads: once, since they never change.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from swapstats_core.cells import Cells, Int32s, Int64s, merge
-from swapstats_core.events import Event
-from swapstats_core.identities import IdRun, Keys, Row, run_of
-from swapstats_core.ledger import Ledger, Mentions, merged
+from swapstats_core.engine.cells import Cells, Int32s, Int64s, merge
+from swapstats_core.engine.events import Event
+from swapstats_core.engine.identities import IdRun, Keys, Row, run_of
+from swapstats_core.engine.ledger import Ledger, Mentions, merged
 
 HEAD_LIMIT: Final = 1 << 14
 """A head with this many identities or rows is frozen."""

@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest, xxh3_128_hexdigest
 
-from swapstats_core.cells import merge
-from swapstats_core.chunks import EMPTY_SEEN, Chunk, Head, Part, compact, seen_of
+from swapstats_core.engine.cells import merge
+from swapstats_core.engine.chunks import EMPTY_SEEN, Chunk, Head, Part, compact, seen_of
+from swapstats_core.engine.identities import Keys, superseded
+from swapstats_core.engine.keyed import UInt64s
+from swapstats_core.engine.ledger import Ledger, Mentions, merged
+from swapstats_core.engine.partition import Config
 from swapstats_core.fields import MINUTE_MS
-from swapstats_core.identities import Keys, superseded
-from swapstats_core.keyed import UInt64s
-from swapstats_core.ledger import Ledger, Mentions, merged
-from swapstats_core.partition import Config
 
 _VERSION: Final = 3
 """Of the digest: raise it when the same state gets another one."""

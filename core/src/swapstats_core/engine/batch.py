@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from swapstats_core.cells import values_of
-from swapstats_core.events import Contribution, Mention
+from swapstats_core.engine.cells import values_of
+from swapstats_core.engine.events import Contribution, Mention
+from swapstats_core.engine.identities import counting_keys, halves
+from swapstats_core.engine.keyed import Int64s, KeyedHash
 from swapstats_core.fields import MINUTE_MS
-from swapstats_core.identities import counting_keys, halves
-from swapstats_core.keyed import Int64s, KeyedHash
 from swapstats_core.swap import Swap
 
 

@@ -1,7 +1,7 @@
 """What the planner of ownership is told, and what it remembers from one call to the next.
 
-The decider's shell observes, calls `swapstats_core.planning.plan`, stores and publishes, and hands the `Memory` that it
-got back in with the next observation. Nothing else is remembered, and a lost memory costs time, not correctness.
+The decider's shell observes, calls `planner.plan`, stores and publishes, and hands the `Memory` that it got back in
+with the next observation. Nothing else is remembered, and a lost memory costs time, not correctness.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
-from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignment
+from swapstats_core.ownership.messages import Assignment, MemberReport, PartitionAssignment
 from swapstats_core.spec import SwapStatsSpec
 
 SILENCE_MS: Final = 1_000

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from swapstats_core.ordering import order_of_numbers
+from swapstats_core.engine.ordering import order_of_numbers
 
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]

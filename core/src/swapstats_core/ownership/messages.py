@@ -1,7 +1,7 @@
 """Who owns which partition: what the decider tells the shards, what they tell it, and how a partition changes hands.
 
 Messages in JSON, like those of `swapstats_core.wire`, which has their subjects and keys. ``docs/protocol.md`` and
-``docs/adr/0008-warm-handoff.md`` explain the exchange; `swapstats_core.planning` decides.
+``docs/adr/0008-warm-handoff.md`` explain the exchange; `swapstats_core.ownership.planner` decides.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Role = Literal["restoring", "shadow", "claiming", "owner", "refused"]
 Proof = Literal["equal", "different", "incomparable"]
 """What comparing a shadow's state with its owner's, at one offset, has shown.
 
-*Incomparable*: they count by other rules, because the resource was changed (`swapstats_core.digest.rules`).
+*Incomparable*: they count by other rules, because the resource was changed (`swapstats_core.engine.digest.rules`).
 """
 
 
@@ -145,7 +145,7 @@ class Digested(msgspec.Struct, frozen=True, tag="digested", tag_field="kind"):
     """The digest (hexadecimal) of an owner's state at ``offset``: where it stopped, or where a pulse said.
 
     ``incarnation`` and ``first_offset`` as in `Released`: a state of other records isn't the same. ``rules``: those by
-    which it counts (`swapstats_core.digest.rules`).
+    which it counts (`swapstats_core.engine.digest.rules`).
     """
 
     partition: Count

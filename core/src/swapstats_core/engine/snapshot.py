@@ -1,4 +1,4 @@
-"""The snapshot format: chunks, which a manifest names (`swapstats_core.manifest`).
+"""The snapshot format: chunks, which a manifest names (`swapstats_core.engine.manifest`).
 
 A snapshot of a partition is a `Manifest` and the chunks it names, each stored once under a name that is never reused.
 A chunk is stored in two parts, so that a reader of sums needs no identities: *cells* (token names, sums, newest
@@ -22,12 +22,12 @@ import numpy.typing as npt
 import zstandard
 from xxhash import xxh3_64_intdigest
 
-from swapstats_core.cells import Cells
-from swapstats_core.chunks import Chunk, Seen, localised
-from swapstats_core.identities import NO_KEYS, IdRun, Keys
-from swapstats_core.ledger import Ledger, Mentions, ledger_of
-from swapstats_core.manifest import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest, encode_manifest
-from swapstats_core.partition import Config, PartitionState
+from swapstats_core.engine.cells import Cells
+from swapstats_core.engine.chunks import Chunk, Seen, localised
+from swapstats_core.engine.identities import NO_KEYS, IdRun, Keys
+from swapstats_core.engine.ledger import Ledger, Mentions, ledger_of
+from swapstats_core.engine.manifest import ChunkRef, Manifest, UnreadableSnapshot, decode_manifest, encode_manifest
+from swapstats_core.engine.partition import Config, PartitionState
 
 __all__ = [
     "ChunkRef",

@@ -48,7 +48,7 @@ class Manifest(msgspec.Struct, frozen=True):
     from earlier incarnations (None: nothing). ``rebuild_until`` is an offset if the state was begun anew at
     ``first_offset`` in place of a lost one: before it is reached, windows lack records. ``since_ms``: the state lacks
     no event from then on (0: none at all). ``now_ms`` is the engine's clock, ``taken_at_ms`` the wall clock (Unix ms).
-    ``key`` is that of the state's hashes (`swapstats_core.keyed`), ``ledgers`` names the stored ledgers, oldest first.
+    ``key`` is that of the state's hashes (`engine.keyed`), ``ledgers`` names the stored ledgers, oldest first.
     ``skipped``: the offsets from ``first_offset`` on that `swapstats_core.spec.Source.skip` passed over, ascending.
     """
 

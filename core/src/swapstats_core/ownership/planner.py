@@ -1,6 +1,6 @@
 """Who shall own which partition: ``(policy, observed) -> plan``, pure, to be called about every 100 ms and on news.
 
-A call changes an entry by at most one step of `phases.LEGAL`, so that shards see each of them. `phases.RULES` tells
+A call changes an entry by at most one step of `rules.LEGAL`, so that shards see each of them. `rules.RULES` tells
 for each entry by itself; then what has no owner is placed, and moves are begun. ``docs/protocol.md`` explains it.
 
 Observations may be late or wrong. That costs time, never numbers: shards are fenced by epochs, and no epoch ever gets
@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from swapstats_core.balancing import best_move, lightest
-from swapstats_core.observing import SILENCE_MS, Member, Memory, Observed, Policy
-from swapstats_core.ownership import Assignment, PartitionAssignment
-from swapstats_core.phases import RULES, Case, check
-from swapstats_core.remembering import Peer, remember
+from swapstats_core.ownership.balancing import best_move, lightest
+from swapstats_core.ownership.memory import Peer, remember
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment
+from swapstats_core.ownership.observed import SILENCE_MS, Member, Memory, Observed, Policy
+from swapstats_core.ownership.rules import RULES, Case, check
 
 __all__ = ["SILENCE_MS", "Decision", "Member", "Memory", "Observed", "Plan", "Policy", "initial", "plan"]
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from swapstats_core.observing import PartitionMemory, Policy
-from swapstats_core.ownership import PartitionAssignment, Phase, Role
-from swapstats_core.remembering import Peer
+from swapstats_core.ownership.memory import Peer
+from swapstats_core.ownership.messages import PartitionAssignment, Phase, Role
+from swapstats_core.ownership.observed import PartitionMemory, Policy
 
 _Who = Literal["kept", "renewed", "succeeded", "replaced"]
 
@@ -163,7 +163,7 @@ class Rule:
 
 RULES: Final[Mapping[Phase, tuple[Rule, ...]]] = {
     # The first rule that holds is applied; if none does, the entry stays. Two more steps need a look at all partitions
-    # and are `planning`'s: an orphan whose owner is overdue gets another one, and a move begins (owned -> warming).
+    # and are `planner`'s: an orphan whose owner is overdue gets another one, and a move begins (owned -> warming).
     "owned": (
         Rule(Case.owner_gone, _orphan, "{owner} is gone"),
         Rule(Case.owner_restarted, _renew, "{owner} has restarted"),

@@ -1,6 +1,6 @@
 """Which events are remembered: sets of rows of 24 bytes, searched a batch at a time.
 
-An event is hashed to 128 bits (`swapstats_core.keyed`), of which a row keeps 96: with 86 million events the chance
+An event is hashed to 128 bits (`engine.keyed`), of which a row keeps 96: with 86 million events the chance
 that any two collide is about 5 in 10^14. The rest of a row is one mention of the event: 48 bits of its contribution,
 18 each of its block's hash and number, whether it is what counts, and the version of the event that the row belongs
 to. Nearly every event has one row; one that is mentioned again gets new rows for all its mentions, and of an event's
@@ -22,8 +22,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from swapstats_core.keyed import UInt64s
-from swapstats_core.ordering import order_of_hashes
+from swapstats_core.engine.keyed import UInt64s
+from swapstats_core.engine.ordering import order_of_hashes
 
 _ID_BITS = np.uint64(0xFFFFFFFF_00000000)
 _FINGERPRINT_BITS = np.uint64(0xFFFFFFFF)

@@ -15,12 +15,12 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from swapstats_core.batch import Batch
-from swapstats_core.cells import values_of
-from swapstats_core.events import Contribution, Event, Mention
-from swapstats_core.identities import halves
-from swapstats_core.keyed import Int64s, UInt64s
-from swapstats_core.ordering import order_of_hashes
+from swapstats_core.engine.batch import Batch
+from swapstats_core.engine.cells import values_of
+from swapstats_core.engine.events import Contribution, Event, Mention
+from swapstats_core.engine.identities import halves
+from swapstats_core.engine.keyed import Int64s, UInt64s
+from swapstats_core.engine.ordering import order_of_hashes
 
 _BUY: Final = 1
 _REMOVED: Final = 2

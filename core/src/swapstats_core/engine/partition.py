@@ -16,9 +16,9 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from swapstats_core import events
-from swapstats_core.batch import Batch, TokenIndex
-from swapstats_core.cells import (
+from swapstats_core.engine import events
+from swapstats_core.engine.batch import Batch, TokenIndex
+from swapstats_core.engine.cells import (
     VALUES,
     Int64s,
     Sums,
@@ -31,7 +31,7 @@ from swapstats_core.cells import (
     unordered,
     values_of,
 )
-from swapstats_core.chunks import (
+from swapstats_core.engine.chunks import (
     HEAD_LIMIT,
     Chunk,
     Compacted,
@@ -41,12 +41,12 @@ from swapstats_core.chunks import (
     compact,
     localised,
 )
-from swapstats_core.events import Contribution, Outcome
+from swapstats_core.engine.events import Contribution, Outcome
+from swapstats_core.engine.keyed import KeyedHash
+from swapstats_core.engine.ledger import Ledger
+from swapstats_core.engine.memory import Memory, Step
+from swapstats_core.engine.ranking import rank
 from swapstats_core.fields import HOUR_MS, MINUTE_MS
-from swapstats_core.keyed import KeyedHash
-from swapstats_core.ledger import Ledger
-from swapstats_core.memory import Memory, Step
-from swapstats_core.ranking import rank
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import FUTURE_MS, Swap
 from swapstats_core.wire import Ordering

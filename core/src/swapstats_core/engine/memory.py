@@ -10,10 +10,10 @@ from typing import Final, Literal
 
 import numpy as np
 
-from swapstats_core import events
-from swapstats_core.batch import Batch
-from swapstats_core.cells import Cells
-from swapstats_core.chunks import (
+from swapstats_core.engine import events
+from swapstats_core.engine.batch import Batch
+from swapstats_core.engine.cells import Cells
+from swapstats_core.engine.chunks import (
     Adds,
     Chunk,
     Closed,
@@ -23,10 +23,10 @@ from swapstats_core.chunks import (
     ledger_candidates,
     merge_candidates,
 )
-from swapstats_core.events import Contribution, Event, Mention, Outcome
-from swapstats_core.identities import Probe, Row, keys_of, row_of
-from swapstats_core.keyed import KeyedHash
-from swapstats_core.ledger import Ledger, of_adds, of_events
+from swapstats_core.engine.events import Contribution, Event, Mention, Outcome
+from swapstats_core.engine.identities import Probe, Row, keys_of, row_of
+from swapstats_core.engine.keyed import KeyedHash
+from swapstats_core.engine.ledger import Ledger, of_adds, of_events
 from swapstats_core.swap import Swap
 
 _ROWS_KEPT: Final = 1 << 12
