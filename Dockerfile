@@ -131,4 +131,4 @@ COPY --from=jars /opt/cache /opt/cache
 COPY --from=devstack-requirements /opt/swapstats /opt/swapstats
 COPY --from=devstack-member /build/member /
 USER 65532:65532
-ENTRYPOINT ["python", "-P", "-m", "swapstats_cli.devstack"]
+ENTRYPOINT ["python", "-P", "-m", "swapstats_cli.servers.devstack"]

@@ -29,7 +29,7 @@ from swapstats_aggregator.replica import Origin, Replica
 from swapstats_aggregator.setup import Owner
 from swapstats_aggregator.shard import Shard
 from swapstats_aggregator.snapshotting import Snapshotter
-from swapstats_cli.supervisor.topics import create_topics
+from swapstats_cli.servers.topics import create_topics
 from swapstats_core.engine.chunks import compact
 from swapstats_core.engine.partition import BATCH_LIMIT, Config, PartitionState
 from swapstats_core.engine.snapshot import Manifest, decode_manifest, restore

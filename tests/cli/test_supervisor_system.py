@@ -12,8 +12,8 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from redis.asyncio import Redis
 
+from swapstats_cli.servers.probes import http_ok
 from swapstats_cli.supervisor.datadir import DataDir, DataDirBusyError
-from swapstats_cli.supervisor.probes import http_ok
 from swapstats_cli.supervisor.run import Options, run
 from swapstats_core.ownership.messages import Assignment, decode_assignment, encode
 from swapstats_core.spec import SwapStatsResource

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from swapstats_aggregator.adapters.redis import RedisSnapshots
-from swapstats_cli.generate import tokens
+from swapstats_cli.produce.generate import tokens
 from swapstats_core.engine.cells import BUYS, SELLS, VALUES, Int32s, Int64s, merge, to_sums, unordered
 from swapstats_core.engine.chunks import CHUNK_LIMIT, Chunk, Seen, compact
 from swapstats_core.engine.identities import IdRun, Keys

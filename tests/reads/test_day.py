@@ -15,7 +15,7 @@ from random import Random
 import msgspec
 import pytest
 
-from swapstats_cli.generate import tokens
+from swapstats_cli.produce.generate import tokens
 from swapstats_cli.target import resource_in
 from swapstats_core.engine.partition import Config
 from swapstats_core.fields import MINUTE_MS

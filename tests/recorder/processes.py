@@ -88,7 +88,7 @@ async def clickhouse_server(data_dir: Path, port: int, *more: str) -> AsyncItera
     arguments = [
         sys.executable,
         "-m",
-        "swapstats_cli.clickhouse_server",
+        "swapstats_cli.servers.clickhouse",
         "--data-dir",
         str(data_dir),
         "--port",

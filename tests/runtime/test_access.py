@@ -25,7 +25,7 @@ from swapstats_api.adapters.nats import NatsOwners
 from swapstats_api.metrics import Metrics
 from swapstats_api.ports import SnapshotUnreadable
 from swapstats_cli.kafka import BrokerFault, client_options, partition_count, started_producer
-from swapstats_cli.supervisor import servers
+from swapstats_cli.servers import commands
 from swapstats_cli.verify.report import CannotVerify
 from swapstats_cli.verify.topic import Topic
 from swapstats_core.engine.partition import Config
@@ -70,7 +70,7 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder, port = tmp_path_factory.mktemp("redis"), free_port()
     # The user gets in and may do nothing but say so; everybody else needs the password.
     options = ["--requirepass", PASSWORDS["right"], "--user", USER, "on", f">{PASSWORDS['right']}", "+ping", "+hello"]
-    with running([*servers.redis(port, folder), *options], port, folder / "log"):
+    with running([*commands.redis(port, folder), *options], port, folder / "log"):
         yield port
 
 
@@ -111,7 +111,7 @@ def nats_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     port, users = free_port(), f"{{user: {USER}, password: {PASSWORDS['right']}, permissions: {{publish: none}}}}"
     folder = tmp_path_factory.mktemp("nats")
     (folder / "conf").write_text(f"authorization: {{users: [{users}]}}\n")
-    with running([*servers.nats(port), "--config", str(folder / "conf")], port, folder / "log"):
+    with running([*commands.nats(port), "--config", str(folder / "conf")], port, folder / "log"):
         yield port
 
 

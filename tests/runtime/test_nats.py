@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from swapstats_aggregator.adapters.nats import connect
 from swapstats_api.adapters.nats import NatsOwners
 from swapstats_api.metrics import Metrics
-from swapstats_cli.supervisor import servers
+from swapstats_cli.servers import commands
 from swapstats_core.spec import Nats
 from swapstats_core.wire import Subjects
 from swapstats_decider.ports import Unavailable
@@ -31,7 +31,7 @@ def port(secrets_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     port, secret = free_port(), secrets_folder / "server"
     files = {"tlscert": secret / "tls.crt", "tlskey": secret / "tls.key", "tlscacert": secret / "ca.crt"}
     options = ["--tls", "--tlsverify", *(f"--{name}={file}" for name, file in files.items())]
-    with running([*servers.nats(port), *options], port, tmp_path_factory.mktemp("nats") / "log"):
+    with running([*commands.nats(port), *options], port, tmp_path_factory.mktemp("nats") / "log"):
         yield port
 
 
@@ -83,7 +83,7 @@ async def test_nobody_gets_in_without_a_certificate(port: int, secrets: Secrets)
 async def test_a_server_that_does_not_encrypt_is_refused(secrets: Secrets, tmp_path: Path) -> None:
     port = free_port()
     with (
-        running(servers.nats(port), port, tmp_path / "log"),
+        running(commands.nats(port), port, tmp_path / "log"),
         pytest.raises(Unavailable, match="the server doesn't demand TLS: configure it there"),
     ):
         await _echo(settings(port, TRUSTING), secrets)

@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from swapstats_aggregator.adapters import redis as aggregator
 from swapstats_api.adapters import redis as api
-from swapstats_cli.supervisor import servers
+from swapstats_cli.servers import commands
 from swapstats_core.ownership.messages import Assignment, PartitionAssignment
 from swapstats_core.spec import Redis
 from swapstats_decider.adapters import redis as operator
@@ -83,7 +83,7 @@ def encrypted(
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Sentinel, in the clear."""
     folder = tmp_path_factory.mktemp("redis")
-    (program, *_) = servers.redis(0, folder)
+    (program, *_) = commands.redis(0, folder)
     with serving(program, folder, None, sentinel=True) as port:
         yield f"redis://127.0.0.1:{port}/{DATABASE}"
 
@@ -154,7 +154,7 @@ def _site(section: dict[str, Any], secrets: Secrets) -> Site:
 async def test_a_task_that_is_cancelled_during_a_command_ends(tmp_path: Path) -> None:
     """At whatever step of the loop: who waits for its end would wait for ever."""
     port = free_port()
-    with running(servers.redis(port, tmp_path), port, tmp_path / "log"):
+    with running(commands.redis(port, tmp_path), port, tmp_path / "log"):
         client = operator.connect(Redis(url=f"redis://127.0.0.1:{port}"))
         await client.echo("open")
         cancelled = []

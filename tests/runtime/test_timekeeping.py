@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from swapstats_cli.supervisor import servers
+from swapstats_cli.servers import commands
 from swapstats_runtime import timekeeping
 from swapstats_runtime.redis import redis_time_ms
 from swapstats_runtime.timekeeping import TOLERANCE_MS, Clock, Now, keep_time
@@ -203,7 +203,7 @@ async def test_redis_tells_its_time_or_nothing(tmp_path: Path) -> None:
     port = free_port()
     async with Redis(port=port) as client:
         assert await redis_time_ms(client) is None
-        with running(servers.redis(port, tmp_path), port, tmp_path / "log"):
+        with running(commands.redis(port, tmp_path), port, tmp_path / "log"):
             before_ms = wall_ms()
             told_ms = await redis_time_ms(client)
             assert told_ms is not None

@@ -14,6 +14,7 @@ import msgspec
 
 from swapstats_cli.control import server
 from swapstats_cli.options import Broker
+from swapstats_cli.servers.tcp_ports import PortReservations
 from swapstats_cli.supervisor import layout
 from swapstats_cli.supervisor.brokers import broker_part
 from swapstats_cli.supervisor.configuration import Configuration
@@ -29,7 +30,6 @@ from swapstats_cli.supervisor.part import Part, PartStatus
 from swapstats_cli.supervisor.parts import api_part, producer_part, recorder_part, shard_part, store_parts
 from swapstats_cli.supervisor.passwords import own_ref
 from swapstats_cli.supervisor.pool import Pool
-from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_cli.supervisor.renewal import Renewal
 from swapstats_cli.supervisor.reporting import Reporter
 from swapstats_cli.supervisor.resource_file import ResourceFile

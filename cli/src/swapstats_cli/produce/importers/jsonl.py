@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from swapstats_cli.event import Event
-from swapstats_cli.importers.fault import ImportFault, Rules
-from swapstats_cli.importers.imported import ByReason
+from swapstats_cli.produce.event import Event
+from swapstats_cli.produce.importers.fault import ImportFault, Rules
+from swapstats_cli.produce.importers.imported import ByReason
 from swapstats_core.swap import RecordedSwap, Reject, format_token, format_usd
 
 

@@ -1,8 +1,8 @@
 """A seeded stream of swaps that looks like a decentralised exchange: pure, with the clock as an argument.
 
 Tokens trade by Zipf's law, blocks hold several swaps, some transactions hop over two tokens, amounts have all their
-6 and 18 digits. Noise (repeats, lateness, reorganisations) is added by `swapstats_cli.noise`, which the importers and
-the tests use too.
+6 and 18 digits. Noise (repeats, lateness, reorganisations) is added by `produce.noise`, which the importers and the
+tests use too.
 
 The same seed, configuration and clock readings give the same bytes, on any machine: only integers, comparisons of
 IEEE doubles and Python's documented generator are used, no libm.
@@ -18,8 +18,8 @@ from random import Random
 
 from xxhash import xxh3_128_hexdigest, xxh64_intdigest
 
-from swapstats_cli.event import Block, Event
-from swapstats_cli.noise import Noise, Transmission, add_noise
+from swapstats_cli.produce.event import Block, Event
+from swapstats_cli.produce.noise import Noise, Transmission, add_noise
 from swapstats_core.swap import format_token, format_usd
 
 _WELL_KNOWN_USD_MICROS = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal
 
-from swapstats_cli.importers.fault import ImportFault
+from swapstats_cli.produce.importers.fault import ImportFault
 from swapstats_core.swap import TOKEN_DIGITS, USD_DIGITS, format_token, format_usd
 
 _MAX_DECIMALS = 36

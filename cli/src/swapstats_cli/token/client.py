@@ -12,7 +12,7 @@ import msgspec
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, InvalidURI, WebSocketException
 
-from swapstats_cli.watching import Followed, Heard, Interrupted, Refusal, State
+from swapstats_cli.token.watching import Followed, Heard, Interrupted, Refusal, State
 
 _TIMEOUT_S = 10.0
 _RETRY_FIRST_S = 0.5

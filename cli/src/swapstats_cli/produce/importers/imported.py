@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from swapstats_cli.event import Event
+from swapstats_cli.produce.event import Event
 
 _REASONS = 12
 _REST = "other reasons"

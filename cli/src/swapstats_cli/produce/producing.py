@@ -10,13 +10,13 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from swapstats_cli.importers.fault import Rules
-from swapstats_cli.importers.imported import ByReason
 from swapstats_cli.kafka import BrokerFault, client_options, partition_count, started_producer
 from swapstats_cli.options import GenerateOptions, ProduceOptions
-from swapstats_cli.progress import shown
-from swapstats_cli.sending import Sender, Tally, send_all
-from swapstats_cli.stream import Stream, generated, imported
+from swapstats_cli.produce.importers.fault import Rules
+from swapstats_cli.produce.importers.imported import ByReason
+from swapstats_cli.produce.progress import shown
+from swapstats_cli.produce.sending import Sender, Tally, send_all
+from swapstats_cli.produce.stream import Stream, generated, imported
 from swapstats_cli.target import Target, kafka_target
 from swapstats_runtime.clock import wall_ms
 

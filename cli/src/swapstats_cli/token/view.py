@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from swapstats_cli.watching import State
+from swapstats_cli.token.watching import State
 
 _COLUMNS = {
     "volume_usd": "volume, USD",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-from swapstats_cli.event import Event
-from swapstats_cli.importers import eth_getlogs, jsonl, uniswap_v3_pool_csv
-from swapstats_cli.importers.block_times import NO_TIMES, parse_block_times
-from swapstats_cli.importers.fault import ImportFault, Rules, checked
-from swapstats_cli.importers.imported import Imported
-from swapstats_cli.importers.pool import Layout
 from swapstats_cli.options import Format, ImportOptions
+from swapstats_cli.produce.event import Event
+from swapstats_cli.produce.importers import eth_getlogs, jsonl, uniswap_v3_pool_csv
+from swapstats_cli.produce.importers.block_times import NO_TIMES, parse_block_times
+from swapstats_cli.produce.importers.fault import ImportFault, Rules, checked
+from swapstats_cli.produce.importers.imported import Imported
+from swapstats_cli.produce.importers.pool import Layout
 from swapstats_core.swap import Inlet
 
 _ONLY_FOR_POOLS = (Format.UNISWAP_V3_POOL_CSV, Format.ETH_GETLOGS)

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from swapstats_cli.event import Event
-from swapstats_cli.importers.fault import ANY_TIME, ImportFault, Rules, checked
-from swapstats_cli.importers.imported import ByReason, Imported
-from swapstats_cli.importers.pool import Layout, Pool
+from swapstats_cli.produce.event import Event
+from swapstats_cli.produce.importers.fault import ANY_TIME, ImportFault, Rules, checked
+from swapstats_cli.produce.importers.imported import ByReason, Imported
+from swapstats_cli.produce.importers.pool import Layout, Pool
 from swapstats_core.swap import Reject, event_time_ms
 
 _COLUMNS = (

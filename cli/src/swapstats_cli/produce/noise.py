@@ -18,7 +18,7 @@ from random import Random
 
 import msgspec
 
-from swapstats_cli.event import Block, Event
+from swapstats_cli.produce.event import Block, Event
 
 _WITHIN = 0.9
 """Share of grace that lateness inside grace uses: the rest is room for a sender that stalls."""

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import msgspec
 
-from swapstats_cli.event import Event
-from swapstats_cli.importers.block_times import NO_TIMES, time_ms
-from swapstats_cli.importers.fault import ANY_TIME, ImportFault, Rules, checked
-from swapstats_cli.importers.imported import ByReason, Imported
-from swapstats_cli.importers.pool import Layout, Pool
+from swapstats_cli.produce.event import Event
+from swapstats_cli.produce.importers.block_times import NO_TIMES, time_ms
+from swapstats_cli.produce.importers.fault import ANY_TIME, ImportFault, Rules, checked
+from swapstats_cli.produce.importers.imported import ByReason, Imported
+from swapstats_cli.produce.importers.pool import Layout, Pool
 
 SWAP_TOPIC = "0xc42079f94a6350d7e6235f29174924f928cc2ac818eb64fed8004e115fbcca67"
 """keccak256 of ``Swap(address,address,int256,int256,uint160,uint128,int24)``."""

@@ -1,6 +1,6 @@
 """Commands of the embedded servers: real ones, from wheels, each with its data in a folder of its own.
 
-A laptop's listen on the loopback address, which is the default; a cluster's on ``host`` (see `swapstats_cli.devstack`).
+A laptop's listen on the loopback address, which is the default; a cluster's on ``host`` (see `servers.devstack`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from swapstats_cli.supervisor.ports import HOST
+from swapstats_cli.servers.tcp_ports import HOST
 
 KAFKA_VERSION = "4.1.2"
 """Of the jars that `make kafka` brings."""
@@ -67,7 +67,7 @@ def kafka(
     options |= {"--host": host, "--port": str(port), "--controller-port": str(controller_port)}
     options |= {"--advertised": advertised or f"{host}:{port}"}
     options |= {} if password_file is None else {"--password-file": str(password_file.absolute())}
-    return python_module("swapstats_cli.kafka_server", *(part for option in options.items() for part in option))
+    return python_module("swapstats_cli.servers.kafka_server", *(part for option in options.items() for part in option))
 
 
 def kafka_folder() -> Path:
@@ -110,7 +110,7 @@ def clickhouse(
     options = ["--data-dir", str(folder.absolute()), "--host", host, "--port", str(port)]
     options += [] if password_file is None else ["--password-file", str(password_file.absolute())]
     options += [part for name in host_names for part in ("--host-name", name)]
-    return python_module("swapstats_cli.clickhouse_server", *options)
+    return python_module("swapstats_cli.servers.clickhouse", *options)
 
 
 def python_module(module: str, *arguments: str) -> list[str]:

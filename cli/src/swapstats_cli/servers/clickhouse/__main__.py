@@ -1,4 +1,4 @@
-"""``python -m swapstats_cli.clickhouse_server --data-dir DIR --port P``: serve until SIGTERM or SIGINT."""
+"""``python -m swapstats_cli.servers.clickhouse --data-dir DIR --port P``: serve until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 
 from aiohttp import web
 
-from swapstats_cli.clickhouse_server.access import Access
-from swapstats_cli.clickhouse_server.engine import DirectoryInUseError, Engine, EngineError
-from swapstats_cli.clickhouse_server.http import application
+from swapstats_cli.servers.clickhouse.access import Access
+from swapstats_cli.servers.clickhouse.engine import DirectoryInUseError, Engine, EngineError
+from swapstats_cli.servers.clickhouse.http import application
 
 _STOP_SECONDS = 10.0
 """How long running statements may take to finish when the server is told to stop."""
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="swapstats_cli.clickhouse_server", description=__doc__)
+    parser = argparse.ArgumentParser(prog="swapstats_cli.servers.clickhouse", description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True, help="where the engine keeps its data")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, required=True, help="port to listen on; 0 picks a free one")

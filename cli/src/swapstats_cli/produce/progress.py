@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from swapstats_cli.sending import Tally
+from swapstats_cli.produce.sending import Tally
 
 _LINE_EVERY_S = 10.0
 _RATE_OVER_S = 2.0

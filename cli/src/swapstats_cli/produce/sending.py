@@ -13,7 +13,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata
 
 from swapstats_cli.kafka import BrokerFault
-from swapstats_cli.noise import Kind
+from swapstats_cli.produce.noise import Kind
 from swapstats_core.routing import partition_of
 
 _ROUND_RECORDS = 2_000

@@ -1,4 +1,4 @@
-"""``python -m swapstats_cli.devstack SERVER``: one of the embedded servers, as a container's process.
+"""``python -m swapstats_cli.servers.devstack SERVER``: one of the embedded servers, as a container's process.
 
 The process becomes the server, so that signals are the server's and its end is the container's. ``check`` asks running
 ones whether they serve.
@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from uuid import uuid4
 
-from swapstats_cli.supervisor import probes, servers
+from swapstats_cli.servers import commands, probes
 
 PORTS = {"kafka": 9092, "tansu": 9092, "redis": 6379, "nats": 4222, "clickhouse": 8123}
 """What can be started, and the port that its clients expect."""
@@ -50,15 +50,15 @@ def command(server: str, to: Site) -> list[str]:
         folder.mkdir(parents=True, exist_ok=True)
     match server:
         case "kafka":
-            return servers.kafka(port, port + 1, folder, host, to.advertised)
+            return commands.kafka(port, port + 1, folder, host, to.advertised)
         case "tansu":
-            return servers.broker(port, str(uuid4()), host, to.advertised)
+            return commands.broker(port, str(uuid4()), host, to.advertised)
         case "redis":
-            return servers.redis(port, folder, host, password)
+            return commands.redis(port, folder, host, password)
         case "nats":
-            return servers.nats(port, host, Path(mkdtemp(prefix="nats-")), password)
+            return commands.nats(port, host, Path(mkdtemp(prefix="nats-")), password)
         case _:
-            return servers.clickhouse(port, folder, host, password, to.host_names)
+            return commands.clickhouse(port, folder, host, password, to.host_names)
 
 
 async def failing(addresses: list[str], passwords: Path | None = None) -> list[str]:
@@ -83,7 +83,9 @@ def _named_address(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="swapstats_cli.devstack", description="Become a server for development.")
+    parser = argparse.ArgumentParser(
+        prog="swapstats_cli.servers.devstack", description="Become a server for development."
+    )
     actions = parser.add_subparsers(dest="server", required=True, metavar="SERVER")
     for name, port in PORTS.items():
         action = actions.add_parser(name, help=f"serve on port {port}")
@@ -124,7 +126,7 @@ def main() -> None:
         advertised = to.advertise or f"{socket.gethostname()}:{to.port}"
         names = [*to.host_name, socket.gethostname()]
         server = command(to.server, Site(to.host, to.port, advertised, to.data_dir, to.password_file, names))
-    except (servers.ServerMissingError, OSError) as error:
+    except (commands.ServerMissingError, OSError) as error:
         sys.exit(f"devstack: {error}")
     os.execv(server[0], server)  # noqa: S606 - no shell is the point
 

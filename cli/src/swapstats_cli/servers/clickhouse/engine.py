@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, TypeVar
 from xml.sax.saxutils import escape
 
-from swapstats_cli.clickhouse_server.statement import (
+from swapstats_cli.servers.clickhouse.statement import (
     InsertHead,
     Target,
     parse_clause,

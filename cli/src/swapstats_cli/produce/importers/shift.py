@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from swapstats_cli.event import Event
+from swapstats_cli.produce.event import Event
 from swapstats_core.fields import MINUTE_MS
 
 

@@ -11,9 +11,9 @@ from typing import IO
 
 from aiohttp import web
 
-from swapstats_cli.clickhouse_server.access import AUTHENTICATION_FAILED, Access, RefusedError
-from swapstats_cli.clickhouse_server.engine import Engine, EngineError, Outcome
-from swapstats_cli.clickhouse_server.statement import (
+from swapstats_cli.servers.clickhouse.access import AUTHENTICATION_FAILED, Access, RefusedError
+from swapstats_cli.servers.clickhouse.engine import Engine, EngineError, Outcome
+from swapstats_cli.servers.clickhouse.statement import (
     HEAD_BYTES,
     BadRequestError,
     Target,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from swapstats_cli.event import Event, encode
+from swapstats_cli.produce.event import Event, encode
 from swapstats_core.swap import Inlet, Reject
 
 

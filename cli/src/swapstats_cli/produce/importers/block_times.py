@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from swapstats_cli.importers.fault import ImportFault
+from swapstats_cli.produce.importers.fault import ImportFault
 from swapstats_core.swap import Reject, event_time_ms
 
 NO_TIMES: Final[Mapping[int, int]] = MappingProxyType({})

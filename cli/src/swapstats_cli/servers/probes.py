@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from swapstats_cli.supervisor.ports import HOST
+from swapstats_cli.servers.tcp_ports import HOST
 
 PROBE_TIMEOUT_S = 2.0
 _TRUST_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

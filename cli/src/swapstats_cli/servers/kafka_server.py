@@ -1,4 +1,4 @@
-"""``python -m swapstats_cli.kafka_server``: Apache Kafka in one process, broker and controller, with a folder of data.
+"""``python -m swapstats_cli.servers.kafka_server``: Apache Kafka in one process, broker and controller.
 
 It writes the configuration, formats the folder if that was never done, and becomes the server: the process id stays.
 Everything in the folder is named relative to it, since Kafka's settings give commas and backslashes a meaning.
@@ -13,7 +13,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from swapstats_cli.supervisor import launch
+from swapstats_cli.servers import launch
 
 LOOPBACK = "127.0.0.1"
 NODE_ID = 1
@@ -110,7 +110,7 @@ def format_storage(java: str, jars: Path) -> None:
 
 def main() -> None:
     """Become the server; exit code 1 with one line when the folder can't be prepared."""
-    parser = argparse.ArgumentParser(prog="swapstats_cli.kafka_server", description="Run Apache Kafka.")
+    parser = argparse.ArgumentParser(prog="swapstats_cli.servers.kafka_server", description="Run Apache Kafka.")
     parser.add_argument("--java", required=True, help="the Java program")
     parser.add_argument("--jars", type=Path, required=True, help="folder of Kafka's jars")
     parser.add_argument("--data-dir", type=Path, required=True, help="where Kafka keeps its data")

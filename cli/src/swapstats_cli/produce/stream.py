@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
-from swapstats_cli.event import Event, encode
-from swapstats_cli.generate import GeneratorConfig, generate
-from swapstats_cli.importers import jsonl
-from swapstats_cli.importers.fault import ImportFault, Rules, checked
-from swapstats_cli.importers.formats import check_options, imported_from, unpacked
-from swapstats_cli.importers.imported import ByReason
-from swapstats_cli.importers.shift import shifted_to_now
-from swapstats_cli.noise import NOISE_OF_A_BAD_DAY, Noise, Transmission, add_noise, as_recorded, blocks_of
 from swapstats_cli.options import Format, GenerateOptions, ImportOptions, NoiseOptions
-from swapstats_cli.sending import Outgoing, Pace
+from swapstats_cli.produce.event import Event, encode
+from swapstats_cli.produce.generate import GeneratorConfig, generate
+from swapstats_cli.produce.importers import jsonl
+from swapstats_cli.produce.importers.fault import ImportFault, Rules, checked
+from swapstats_cli.produce.importers.formats import check_options, imported_from, unpacked
+from swapstats_cli.produce.importers.imported import ByReason
+from swapstats_cli.produce.importers.shift import shifted_to_now
+from swapstats_cli.produce.noise import NOISE_OF_A_BAD_DAY, Noise, Transmission, add_noise, as_recorded, blocks_of
+from swapstats_cli.produce.sending import Outgoing, Pace
 
 _NOMINAL_RATE = 1_000.0
 """Records per second of stream time when they are sent as fast as possible."""
