@@ -24,9 +24,9 @@ from bench.servers import Running, running
 from swapstats_aggregator.adapters import nats as nats_adapter
 from swapstats_aggregator.adapters import redis as redis_adapter
 from swapstats_aggregator.adapters.kafka import KafkaSource
+from swapstats_aggregator.context import Owner
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.replica import Origin, Replica
-from swapstats_aggregator.setup import Owner
 from swapstats_aggregator.shard import Shard
 from swapstats_aggregator.snapshotting import Snapshotter
 from swapstats_cli.servers.topics import create_topics

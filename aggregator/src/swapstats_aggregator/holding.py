@@ -60,7 +60,7 @@ def _size(letter: DeadLetter) -> int:
 
 
 @dataclass(slots=True, eq=False)
-class Ownership:
+class Serving:
     """What only an owner does with a partition: it answers, publishes and takes snapshots.
 
     ``proof_due``: a shadow has asked for the digest of the state at a pulse.
@@ -81,7 +81,7 @@ class Holding:
 
     replica: Replica
     feed: Feed
-    owned: Ownership | None = None
+    owned: Serving | None = None
     is_over: bool = False
     """Set when it has been given up: whoever is still working on it must stop."""
     letters_offset: int = 0

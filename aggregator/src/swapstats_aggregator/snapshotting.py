@@ -15,10 +15,10 @@ from typing import Final
 
 import structlog
 
+from swapstats_aggregator.context import Owner
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Snapshots, Source, Unavailable
 from swapstats_aggregator.replica import Origin, Replica
-from swapstats_aggregator.setup import Owner
 from swapstats_core.engine.chunks import Chunk, Head, Part, compact
 from swapstats_core.engine.digest import digest_of
 from swapstats_core.engine.ledger import Ledger

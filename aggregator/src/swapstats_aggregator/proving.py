@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 import structlog
 
+from swapstats_aggregator.context import Context
 from swapstats_aggregator.holding import Holding
-from swapstats_aggregator.setup import Setup
 from swapstats_aggregator.snapshotting import Frozen, freeze
 from swapstats_aggregator.tenure import Tenure
 from swapstats_core.ownership.messages import Digested, Handoff, Prove, Released, encode
@@ -28,13 +28,13 @@ _ANSWER_S: Final = 5.0
 """How long an owner's digest may take, once it has said at which offset; then it is asked again."""
 
 
-class Handoffs:
+class Proving:
     """See the module."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, context: Context) -> None:
         self.newest: list[Handoff] = []
         """Oldest first."""
-        self._setup = setup
+        self._context = context
 
     def record(self, tenure: Tenure, offset: int, replayed: int, released: Released | None) -> None:
         """The shard serves a partition from now on, having begun at ``offset``; ``released``: if that is exactly where
@@ -45,12 +45,12 @@ class Handoffs:
         log.info("took_over", **msgspec.structs.asdict(handoff))
 
     def _handoff(self, tenure: Tenure, offset: int, replayed: int, released: Released | None) -> Handoff:
-        now_ms = self._setup.clock.now().wall_ms
+        now_ms = self._context.clock.now().wall_ms
         return Handoff(
             partition=tenure.partition,
             epoch=tenure.epoch,
             former=tenure.former or "",
-            owner=self._setup.owner.name,
+            owner=self._context.owner.name,
             offset=offset,
             served_at_ms=now_ms,
             gap_ms=None if released is None else max(0, now_ms - released.at_ms),
@@ -66,11 +66,11 @@ class Handoffs:
         The shadow asks; the owner marks a pulse; the shadow reads up to the mark and no further until it has frozen the
         state there: it is never ahead of its owner, so it can't have passed it. ``follow`` lets it read on.
         """
-        partition, subject = tenure.partition, self._setup.subjects.handoff(tenure.partition)
+        partition, subject = tenure.partition, self._context.subjects.handoff(tenure.partition)
         while True:
             await tenure.until(lambda: tenure.proof is None and tenure.heard is not None)
             tenure.is_asking = True
-            await self._setup.ports.bus.publish(subject, encode(Prove(partition, tenure.epoch)))
+            await self._context.ports.bus.publish(subject, encode(Prove(partition, tenure.epoch)))
             await within(_ASK_S, tenure.until(lambda: tenure.mark is not None))
             if (mark := tenure.mark) is None:
                 continue
@@ -124,7 +124,7 @@ class Handoffs:
         return tenure.digested if await within(seconds, tenure.until(heard)) else None
 
     def _mismatch(self, tenure: Tenure, theirs: str, ours: str) -> None:
-        self._setup.metrics.digest_mismatches.inc()
+        self._context.metrics.digest_mismatches.inc()
         log.error("digests_differ", partition=tenure.partition, epoch=tenure.epoch, theirs=theirs, ours=ours)
 
     def _amend(self, tenure: Tenure, **digests: str) -> None:

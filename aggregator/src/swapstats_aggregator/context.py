@@ -22,7 +22,7 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class Context:
     """See the module. ``new_key`` gives the key of a state that is begun: 128 random bits that nobody outside can know
     (`swapstats_core.engine.keyed`).
     """

@@ -14,11 +14,11 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from swapstats_aggregator.handoffs import Handoffs, within
+from swapstats_aggregator.context import Context
 from swapstats_aggregator.holding import Holding
 from swapstats_aggregator.ports import Unavailable
+from swapstats_aggregator.proving import Proving, within
 from swapstats_aggregator.replica import Replica
-from swapstats_aggregator.setup import Setup
 from swapstats_aggregator.snapshotting import Fenced, Frozen, freeze
 from swapstats_aggregator.succession import Answer, Bury, Succession
 from swapstats_aggregator.tenure import Have, Step, Tenure, Want, Wanted, step, wanted
@@ -41,14 +41,14 @@ _LAST_DIGESTS_S: Final = 5.0
 """How long a stopping shard goes on computing digests."""
 
 
-class Tenancy:
+class Tenures:
     """See the module; for the callbacks, `Succession`."""
 
-    def __init__(self, setup: Setup, *, answer: Answer, bury: Bury, wake: Callable[[], None]) -> None:
-        self._setup = setup
+    def __init__(self, context: Context, *, answer: Answer, bury: Bury, wake: Callable[[], None]) -> None:
+        self._context = context
         self._bury = bury
-        self._handoffs = Handoffs(setup)
-        self._succession = Succession(setup, self._handoffs, answer=answer, bury=bury, wake=wake)
+        self._proving = Proving(context)
+        self._succession = Succession(context, self._proving, answer=answer, bury=bury, wake=wake)
         self._tenures: dict[int, Tenure] = {}
         self._changing = asyncio.Lock()
         """Held while tenures begin and end: the follower of the assignment does that, and the reader."""
@@ -64,7 +64,7 @@ class Tenancy:
     @property
     def handoffs(self) -> list[Handoff]:
         """The newest that this shard took over, oldest first."""
-        return self._handoffs.newest
+        return self._proving.newest
 
     @property
     def failed(self) -> asyncio.Future[None]:
@@ -100,7 +100,7 @@ class Tenancy:
         held = self.holdings.get(tenure.partition)
         if held is None:
             return report
-        replica, now = held.replica, self._setup.clock.now()
+        replica, now = held.replica, self._context.clock.now()
         lag_ms: int | None = 0
         if held.owned is not None:
             lag_ms = 0 if replica.current else max(1, now.wall_ms - replica.state.now_ms)
@@ -122,7 +122,7 @@ class Tenancy:
 
     async def follow(self, assignment: Assignment) -> None:
         """Do what an assignment wants, as far as it isn't done already. Returns when everything has begun."""
-        name = self._setup.owner.name
+        name = self._context.owner.name
         wants = {p: wanted(entry, name) for p, entry in enumerate(assignment.partitions)}
         self._waiting = {p for p, want in wants.items() if want.what is Want.KEEP and p not in self._tenures}
         async with self._changing:
@@ -166,7 +166,7 @@ class Tenancy:
             tenure.follow(want.epoch)
         else:
             tenure.promote(want.epoch)
-        subjects, bus = self._setup.subjects, self._setup.ports.bus
+        subjects, bus = self._context.subjects, self._context.ports.bus
         tenure.unlisten = [
             await bus.listen(subjects.pulse(partition), lambda payload: self._on_pulse(tenure, payload)),
             await bus.listen(subjects.handoff(partition), lambda payload: self._on_word(tenure, payload)),
@@ -195,30 +195,30 @@ class Tenancy:
         released = Released(
             partition=tenure.partition,
             epoch=tenure.epoch,
-            owner=self._setup.owner.name,
+            owner=self._context.owner.name,
             offset=replica.offset,
             incarnation=replica.origin.incarnation,
             first_offset=replica.origin.first_offset,
             as_of_ms=replica.state.now_ms,
             letters_offset=held.letters_offset,
-            at_ms=self._setup.clock.now().wall_ms,
+            at_ms=self._context.clock.now().wall_ms,
         )
         frozen = freeze(replica)
-        await self._setup.ports.bus.publish(self._setup.subjects.handoff(tenure.partition), encode(released))
+        await self._context.ports.bus.publish(self._context.subjects.handoff(tenure.partition), encode(released))
         return frozen
 
     async def _tell_digest(self, frozen: Frozen, replica: Replica) -> None:
         digested = Digested(
             partition=replica.partition,
             epoch=replica.epoch,
-            owner=self._setup.owner.name,
+            owner=self._context.owner.name,
             offset=frozen.offset,
             incarnation=frozen.origin.incarnation,
             first_offset=frozen.origin.first_offset,
             digest=await frozen.digest(),
             rules=frozen.rules,
         )
-        await self._setup.ports.bus.publish(self._setup.subjects.handoff(replica.partition), encode(digested))
+        await self._context.ports.bus.publish(self._context.subjects.handoff(replica.partition), encode(digested))
 
     def prove(self, replica: Replica) -> None:
         """Tell the digest of an owner's state as it is now."""
@@ -262,7 +262,7 @@ class Tenancy:
                 tenure.is_looking = True
                 self._spawn(self._look_up(tenure))
         else:
-            tenure.hear(word, self._setup.clock.monotonic_ms())
+            tenure.hear(word, self._context.clock.monotonic_ms())
             if tenure.have is Have.SHADOW and isinstance(word, Pulse):
                 self._succession.follow(tenure)
 
@@ -272,7 +272,7 @@ class Tenancy:
         """
         while tenure.doubted and self._tenures.get(tenure.partition) is tenure:
             try:
-                claimed = await self._setup.ports.snapshots.claimed(tenure.partition)
+                claimed = await self._context.ports.snapshots.claimed(tenure.partition)
             except Unavailable as error:
                 log.info("epoch_not_looked_up", partition=tenure.partition, error=str(error))
                 await asyncio.sleep(_RETRY_S)
@@ -292,7 +292,7 @@ class Tenancy:
 
     def _nonsense(self, kind: str, tenure: Tenure, why: object) -> None:
         """A message that is refused; of each kind the first of a tenure is worth a line."""
-        self._setup.metrics.refused_messages.labels(kind).inc()
+        self._context.metrics.refused_messages.labels(kind).inc()
         if kind not in tenure.refused_kinds:
             tenure.refused_kinds.add(kind)
             log.warning("message_refused", partition=tenure.partition, kind=kind, why=str(why))
@@ -320,7 +320,7 @@ class Tenancy:
         if self._tenures.get(tenure.partition) is not tenure or tenure.have is Have.REFUSED:
             return
         tenure.have, tenure.role, tenure.highest_epoch = Have.REFUSED, "refused", highest_epoch
-        self._setup.metrics.fenced.inc()
+        self._context.metrics.fenced.inc()
         log.warning("fenced", partition=tenure.partition, epoch=tenure.epoch, highest_epoch=highest_epoch, why=why)
         held = self._succession.drop(tenure.partition)
         if held is not None:
@@ -337,7 +337,7 @@ class Tenancy:
                 await self._succession.run(tenure)
                 tenure.hindered = ""
             except Unavailable as error:
-                self._setup.metrics.unavailable.labels("acquire").inc()
+                self._context.metrics.unavailable.labels("acquire").inc()
                 tenure.hindered = str(error)
                 log.warning("unavailable", server="acquire", partition=tenure.partition, error=str(error))
                 await asyncio.sleep(_RETRY_S)  # the bound on how often a server that is away is asked
@@ -366,7 +366,7 @@ class Tenancy:
         try:
             async with asyncio.timeout(within_s), held.in_step:
                 await self._bury(held.owed)  # what a snapshot covers must have been stored
-                manifest = await held.owned.snapshotter.take(self._setup.clock.now())
+                manifest = await held.owned.snapshotter.take(self._context.clock.now())
         except (Fenced, Unavailable, TimeoutError) as error:
             log.warning("left_without_snapshot", partition=tenure.partition, error=repr(error))
         else:
