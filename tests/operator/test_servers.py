@@ -10,7 +10,8 @@ import pytest
 
 from swapstats_core.spec import SecretRef, SwapStatsResource
 from swapstats_decider.ports import Unavailable
-from swapstats_operator.servers import SecretMissing, Secrets, Site, files, keep_topics_of, reach
+from swapstats_operator.adapters.servers import files, keep_topics_of, reach
+from swapstats_operator.servers import SecretMissing, Secrets, Site
 from tests.kit.authority import certificates
 
 CERTIFICATE = certificates("authority", "client")

@@ -32,7 +32,8 @@ from swapstats_core.engine.partition import Config
 from swapstats_core.spec import ClickHouse, Nats, Redis, Source
 from swapstats_core.wire import Keys, Subjects
 from swapstats_decider.ports import Unavailable
-from swapstats_operator.servers import Secrets, Site, keep_topics_of, reach
+from swapstats_operator.adapters.servers import keep_topics_of, reach
+from swapstats_operator.servers import Secrets, Site
 from swapstats_runtime.nats import NatsAccess
 from tests.aggregator.servers import free_port, running
 from tests.api.sites import until

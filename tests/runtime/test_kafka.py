@@ -15,7 +15,8 @@ from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
 from swapstats_aggregator.ports import Unavailable as ShardUnavailable
 from swapstats_cli.kafka import client_options, started_producer
 from swapstats_decider.ports import Unavailable
-from swapstats_operator.servers import Secrets, keep_topics_of
+from swapstats_operator.adapters.servers import keep_topics_of
+from swapstats_operator.servers import Secrets
 from tests.kit.kafka import ApacheKafka
 from tests.runtime.conftest import ASTRAY, TRUSTING, UNKNOWN, UNTRUSTED, resource
 

@@ -19,7 +19,8 @@ from swapstats_cli.servers import commands
 from swapstats_core.spec import Nats
 from swapstats_core.wire import Subjects
 from swapstats_decider.ports import Unavailable
-from swapstats_operator.servers import Secrets, Site, reach
+from swapstats_operator.adapters.servers import reach
+from swapstats_operator.servers import Secrets, Site
 from swapstats_runtime.nats import NatsAccess
 from tests.aggregator.servers import free_port, running
 from tests.api.sites import until

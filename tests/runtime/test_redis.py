@@ -23,7 +23,8 @@ from swapstats_core.ownership.messages import Assignment, PartitionAssignment
 from swapstats_core.spec import Redis
 from swapstats_decider.adapters import redis as operator
 from swapstats_decider.ports import Unavailable
-from swapstats_operator.servers import Secrets, Site, reach
+from swapstats_operator.adapters.servers import reach
+from swapstats_operator.servers import Secrets, Site
 from tests.aggregator.servers import free_port, running
 from tests.runtime.conftest import ASTRAY, TRUSTING, UNKNOWN, UNTRUSTED, resource
 

@@ -18,10 +18,10 @@ from swapstats_decider.system_status import READY
 from swapstats_operator.cluster import Key
 from swapstats_operator.manifests.names import selector
 from swapstats_operator.observing import Pod, Seen, Workload
+from swapstats_operator.resource_status import Condition as ShownCondition
+from swapstats_operator.resource_status import Handoff, Snapshot, Status
+from swapstats_operator.resource_status import Rollout as ShownRollout
 from swapstats_operator.rollout import Progress, Rollout
-from swapstats_operator.status import Condition as ShownCondition
-from swapstats_operator.status import Handoff, Snapshot, Status
-from swapstats_operator.status import Rollout as ShownRollout
 
 _HANDOFFS: Final = 10
 _STEPS_S: Final = (2, 10, 30, 60, 300, 900, 3_600, 6 * 3_600, 86_400)
