@@ -30,12 +30,14 @@ RUN python3 -m venv tools \
 
 FROM tools AS wheels
 COPY core core
+COPY runtime runtime
+COPY decider decider
 COPY aggregator aggregator
 COPY api api
 COPY operator operator
 COPY cli cli
 RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheels \
-    ./core ./aggregator ./api ./operator ./cli
+    ./core ./runtime ./decider ./aggregator ./api ./operator ./cli
 
 # What each image's member needs, every file checked against its hash. With bytecode, since nothing can be written where
 # an image runs; it is never compared with its source, and so bears no date.
@@ -130,4 +132,4 @@ COPY --from=jars /opt/cache /opt/cache
 COPY --from=devstack-requirements /opt/swapstats /opt/swapstats
 COPY --from=devstack-member /build/member /
 USER 65532:65532
-ENTRYPOINT ["python", "-P", "-m", "swapstats_cli.devstack"]
+ENTRYPOINT ["python", "-P", "-m", "swapstats_cli.servers.devstack"]

@@ -3,8 +3,8 @@ PYTHON ?=
 BIN := .venv/bin
 # The second for the chart: Helm reads nothing outside of it.
 CRDS := crds/swapstats.io_swapstats.yaml charts/swapstats/files/swapstats.io_swapstats.yaml
-REACHING := $(addprefix tests/,core aggregator api operator recorder settings)
-MEMBERS := core/src aggregator/src api/src operator/src cli/src
+REACHING := $(addprefix tests/,core aggregator api decider operator recorder runtime)
+MEMBERS := core/src runtime/src decider/src aggregator/src api/src operator/src cli/src
 
 .DEFAULT_GOAL := help
 .PHONY: help install kafka kubernetes run test coverage chaos cluster cluster-down e2e soak check lint types layers pins audit generated crds reference format bench version lock clean

@@ -26,13 +26,13 @@ from redis.asyncio import Redis
 
 from bench.idle import SECONDS, shares
 from bench.servers import Running, running
-from swapstats_core.ownership import decode_assignment, encode
+from swapstats_core.ownership.messages import decode_assignment, encode
 from swapstats_core.wire import Keys, Subjects
 from swapstats_operator.crd import custom_resource_definition
-from swapstats_settings.clock import SystemClock
+from swapstats_runtime.clock import SystemClock
+from tests.decider.world import Copy, Shard, Town
 from tests.kit.api_server import ApiServer, serving
 from tests.kit.kafka import ApacheKafka
-from tests.operator.deciding.world import Copy, Shard, Town
 from tests.operator.kubelet import NAMESPACE, Kubelet
 
 _SETTLE_S: Final = 15

@@ -30,8 +30,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from swapstats_cli.options import Broker
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_core.routing import partition_of
-from swapstats_settings.kafka import kafka_security
-from swapstats_settings.resource import load_resource
+from swapstats_runtime.kafka import kafka_security
+from swapstats_runtime.resource import load_resource
 
 SECONDS: Final = 10
 """Longer runs measure the embedded broker: each batch it holds slows its fetches (docs/performance.md)."""

@@ -29,7 +29,7 @@ from swapstats_aggregator.recorder.stream_time import Seen
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
 from swapstats_core.swap import decode_recorded
-from swapstats_settings.clock import wall_ms
+from swapstats_runtime.clock import wall_ms
 
 TIME_MS = 1_790_000_000_000
 TOKENS = 2_000

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from swapstats_cli.supervisor import probes, servers
+from swapstats_cli.servers import commands, probes
 from swapstats_core.spec import SwapStatsResource
 
 START_S = 20.0
@@ -51,13 +51,13 @@ async def running(cpu: int | None) -> AsyncIterator[Running]:
     """Broker, Redis and NATS on free ports, pinned to processor ``cpu``."""
     kafka, redis, nats = _free_ports(3)
     with tempfile.TemporaryDirectory() as folder:
-        commands = (
-            servers.broker(kafka, str(uuid.uuid4())),
-            servers.redis(redis, Path(folder)),
-            servers.nats(nats),
+        programs = (
+            commands.broker(kafka, str(uuid.uuid4())),
+            commands.redis(redis, Path(folder)),
+            commands.nats(nats),
         )
         quiet = asyncio.subprocess.DEVNULL
-        processes = [await asyncio.create_subprocess_exec(*each, stdout=quiet, stderr=quiet) for each in commands]
+        processes = [await asyncio.create_subprocess_exec(*each, stdout=quiet, stderr=quiet) for each in programs]
         try:
             for process in processes:
                 if cpu is not None:

@@ -33,15 +33,15 @@ from swapstats_aggregator.adapters.kafka import KafkaSource
 from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports
-from swapstats_aggregator.process import tune_garbage_collection
 from swapstats_aggregator.shard import Shard
-from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Record
 from swapstats_core.wire import Keys, Subjects, TokenQuery, encode
-from swapstats_settings.logs import configure_logging
-from swapstats_settings.timekeeping import Clock
+from swapstats_runtime.logs import configure_logging
+from swapstats_runtime.process import tune_garbage_collection
+from swapstats_runtime.timekeeping import Clock
 
 T = TypeVar("T")
 

@@ -24,21 +24,21 @@ from bench.servers import Running, running
 from swapstats_aggregator.adapters import nats as nats_adapter
 from swapstats_aggregator.adapters import redis as redis_adapter
 from swapstats_aggregator.adapters.kafka import KafkaSource
+from swapstats_aggregator.context import Owner
 from swapstats_aggregator.metrics import ShardMetrics
-from swapstats_aggregator.process import tune_garbage_collection
 from swapstats_aggregator.replica import Origin, Replica
-from swapstats_aggregator.setup import Owner
 from swapstats_aggregator.shard import Shard
 from swapstats_aggregator.snapshotting import Snapshotter
-from swapstats_cli.supervisor.topics import create_topics
-from swapstats_core.chunks import compact
+from swapstats_cli.servers.topics import create_topics
+from swapstats_core.engine.chunks import compact
+from swapstats_core.engine.partition import BATCH_LIMIT, Config, PartitionState
+from swapstats_core.engine.snapshot import Manifest, decode_manifest, restore
 from swapstats_core.fields import MINUTE_MS
-from swapstats_core.partition import BATCH_LIMIT, Config, PartitionState
-from swapstats_core.snapshot import Manifest, decode_manifest, restore
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import Inlet, Swap
 from swapstats_core.wire import Keys
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.process import tune_garbage_collection
+from swapstats_runtime.timekeeping import Now
 
 IDS: Final = 10_000_000
 TOKENS: Final = 100_000

@@ -10,7 +10,7 @@ from random import Random
 
 from aiokafka import AIOKafkaProducer
 
-from swapstats_cli.supervisor.topics import create_topics
+from swapstats_cli.servers.topics import create_topics
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import Source
 

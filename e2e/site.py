@@ -31,7 +31,7 @@ IMAGES: Final = ("operator", "aggregator", "api", "devstack")
 _TOOLBOX: Final = "toolbox"
 _NATS_TLS: Final = {"tlscert": "tls.crt", "tlskey": "tls.key", "tlscacert": "ca.crt"}
 _PAUSE: Final = ["python", "-c", "import signal; signal.pause()"]
-_MEMBERS: Final = ("core", "aggregator", "api", "operator", "cli")
+_MEMBERS: Final = ("core", "runtime", "decider", "aggregator", "api", "operator", "cli")
 _WRONG: Final = """
 _right = Replica._decode
 

@@ -24,8 +24,8 @@ from e2e.cluster.cluster import Cluster
 from e2e.cluster.images import REPOSITORY
 from e2e.cluster.others import AnyCluster
 from e2e.site import NAME, NAMESPACE, NEXT_VERSION, PARTITIONS, VERSION, WRONG_VERSION, Site, page
-from swapstats_cli.event import Event, encode
-from swapstats_operator.deciding.reasons import Reason
+from swapstats_cli.produce.event import Event, encode
+from swapstats_decider.reasons import Reason
 from tests.kit.authority import Authority, certificates
 from tests.kit.figures import Figure, Promise
 from tests.system.real_day import FULL_DAY, events, exactly, golden, slice_at

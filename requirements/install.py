@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
 PYTHON = str(ENVIRONMENT / "bin" / "python")
 STAMP = ENVIRONMENT / ".installed"
-MEMBERS = ("core", "aggregator", "api", "operator", "cli")
+MEMBERS = ("core", "runtime", "decider", "aggregator", "api", "operator", "cli")
 
 UV_SETTINGS = {
     "index-url": "UV_DEFAULT_INDEX",

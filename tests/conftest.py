@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import Scheduling
 
-from swapstats_cli.supervisor import servers
+from swapstats_cli.servers import commands
 from tests.kit.figures import figure, print_figures, promise
 from tests.kit.kafka import ApacheKafka
 from tests.kit.skips import pytest_make_collect_report, pytest_runtest_makereport
@@ -53,8 +53,8 @@ def usual_terminal() -> Iterator[None]:
 def kafka_is_installed(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Skips where Apache Kafka can't run, naming what is missing."""
     try:
-        servers.kafka(0, 0, tmp_path_factory.getbasetemp())
-    except servers.ServerMissingError as error:
+        commands.kafka(0, 0, tmp_path_factory.getbasetemp())
+    except commands.ServerMissingError as error:
         pytest.skip(str(error))
 
 

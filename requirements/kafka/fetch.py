@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from swapstats_cli.supervisor.servers import KAFKA_VERSION, kafka_folder
+from swapstats_cli.servers.commands import KAFKA_VERSION, kafka_folder
 
 HERE = Path(__file__).resolve().parent
 POM = HERE / "pom.xml"

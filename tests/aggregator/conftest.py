@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from swapstats_cli.supervisor import servers
+from swapstats_cli.servers import commands
 from swapstats_core.spec import Telemetry
-from swapstats_settings.logs import configure_logging
+from swapstats_runtime.logs import configure_logging
 from tests.aggregator.servers import broker, free_port, running
 from tests.aggregator.world import World
 
@@ -27,14 +27,14 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port, folder = free_port(), tmp_path_factory.mktemp("redis")
-    with running(servers.redis(port, folder), port, folder / "log"):
+    with running(commands.redis(port, folder), port, folder / "log"):
         yield f"redis://127.0.0.1:{port}/0"
 
 
 @pytest.fixture(scope="session")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
-    with running(servers.nats(port), port, tmp_path_factory.mktemp("nats") / "log"):
+    with running(commands.nats(port), port, tmp_path_factory.mktemp("nats") / "log"):
         yield f"nats://127.0.0.1:{port}"
 
 

@@ -10,8 +10,8 @@ from decimal import Decimal
 
 from swapstats_aggregator.adapters.memory import MemoryDeadLetters, MemoryRecord, MemorySnapshots, MemorySource
 from swapstats_aggregator.ports import DeadLetter, Fetched, Unavailable, Verdict
-from swapstats_core.ownership import Assignment, Handoff, PartitionAssignment, PartitionReport
-from swapstats_core.snapshot import Manifest
+from swapstats_core.engine.snapshot import Manifest
+from swapstats_core.ownership.messages import Assignment, Handoff, PartitionAssignment, PartitionReport
 from tests.aggregator.world import PARTITIONS, World
 
 BOTH = range(PARTITIONS)

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from swapstats_cli.supervisor import servers
+from swapstats_cli.servers import commands
 
 
 def free_port() -> int:
@@ -47,4 +47,4 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> No
 
 def broker(port: int, log: Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     """The embedded broker, empty, as a cluster of its own."""
-    return running(servers.broker(port, str(uuid.uuid4())), port, log)
+    return running(commands.broker(port, str(uuid.uuid4())), port, log)

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter
 from swapstats_aggregator.adapters.memory import MemoryNetwork
 from swapstats_aggregator.adapters.nats import NatsBus, connect
 from swapstats_aggregator.ports import Bus
-from swapstats_cli.supervisor import servers
+from swapstats_cli.servers import commands
 from swapstats_core import spec
 from tests.aggregator.servers import free_port, running
 
@@ -139,7 +139,7 @@ async def test_a_client_that_has_died_inside_is_replaced(nats_url: str, fault: s
 
 async def test_a_server_that_is_stopped_for_long_and_wakes_finds_a_new_client(tmp_path: Path) -> None:
     port = free_port()
-    with running(servers.nats(port), port, tmp_path / "log") as server:
+    with running(commands.nats(port), port, tmp_path / "log") as server:
         settings = spec.Nats(url=f"nats://127.0.0.1:{port}")
         stopped = await connect(settings, "shard")
         bus, replaced = NatsBus(stopped, _counter()), Counter("replaced", "Replaced.", registry=CollectorRegistry())

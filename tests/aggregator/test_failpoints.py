@@ -24,14 +24,14 @@ from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports
 from swapstats_aggregator.shard import Shard
-from swapstats_core.oracle import Oracle
-from swapstats_core.ownership import Assignment, PartitionAssignment
-from swapstats_core.partition import Config
+from swapstats_core.engine.oracle import Oracle
+from swapstats_core.engine.partition import Config
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Reject, decode
 from swapstats_core.wire import Keys, encode
-from swapstats_settings.timekeeping import Clock
+from swapstats_runtime.timekeeping import Clock
 from tests.aggregator.failing import EXIT_CODE, REQUESTS
 from tests.aggregator.servers import free_port
 from tests.aggregator.topics import PARTITIONS, KafkaSite, embedded_site, wall_ms

@@ -9,7 +9,7 @@ import pytest
 
 from swapstats_aggregator.adapters.memory import MemoryRecord, MemorySnapshots
 from swapstats_aggregator.ports import Unavailable, Verdict
-from swapstats_core.manifest import Manifest, decode_manifest, readable
+from swapstats_core.engine.manifest import Manifest, decode_manifest, readable
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import CURRENT_WITHIN_MS, Found, TokenQuery
 from tests.aggregator.moves import (

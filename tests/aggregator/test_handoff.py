@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from swapstats_aggregator.adapters.memory import MemorySource
-from swapstats_core.ownership import PartitionAssignment
+from swapstats_core.ownership.messages import PartitionAssignment
 from tests.aggregator.moves import BOTH, all_are, both_warm, compared, handoffs, owned, reports, warm, warming
 from tests.aggregator.world import PARTITIONS, START_MS, Running, SteppedSource, World
 

@@ -12,7 +12,7 @@ from swapstats_aggregator import shard
 from swapstats_aggregator.adapters.memory import MemoryRecord, MemorySnapshots
 from swapstats_aggregator.holding import Unsent
 from swapstats_aggregator.ports import DeadLetter
-from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment
 from swapstats_core.rejects import Reason
 from tests.aggregator.moves import (
     BOTH,

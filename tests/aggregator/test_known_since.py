@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from swapstats_core.oracle import Oracle
-from swapstats_core.partition import Config
+from swapstats_core.engine.oracle import Oracle
+from swapstats_core.engine.partition import Config
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Reject, decode
 from swapstats_core.wire import Found, TokenQuery, is_whole

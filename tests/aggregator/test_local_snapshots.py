@@ -15,9 +15,9 @@ import structlog
 from swapstats_aggregator.adapters.local import LocalSnapshots
 from swapstats_aggregator.adapters.memory import MemorySnapshots, MemoryStore
 from swapstats_aggregator.ports import Unavailable
-from swapstats_core.chunks import compact
-from swapstats_core.partition import Config, PartitionState
-from swapstats_core.snapshot import encode_cells, encode_ids
+from swapstats_core.engine.chunks import compact
+from swapstats_core.engine.partition import Config, PartitionState
+from swapstats_core.engine.snapshot import encode_cells, encode_ids
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import decode
 

@@ -10,7 +10,7 @@ import pytest
 
 from swapstats_aggregator.adapters.memory import MemorySnapshots
 from swapstats_aggregator.ports import Unavailable
-from swapstats_core.snapshot import Manifest, encode_manifest
+from swapstats_core.engine.snapshot import Manifest, encode_manifest
 from tests.aggregator.moves import BOTH, all_are, both_stored, manifests, owned, reports, stored_offset, warm, warming
 from tests.aggregator.world import PARTITIONS, SteppedSource, World
 

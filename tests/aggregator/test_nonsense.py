@@ -10,8 +10,8 @@ import msgspec
 import pytest
 import structlog
 
-from swapstats_core.manifest import encode_manifest
-from swapstats_core.ownership import Released, encode
+from swapstats_core.engine.manifest import encode_manifest
+from swapstats_core.ownership.messages import Released, encode
 from swapstats_core.wire import Pulse, StatusQuery
 from tests.aggregator.moves import BOTH, all_are, both_stored, both_warm, manifests, owned, reports
 from tests.aggregator.world import START_MS, Running, World

@@ -8,7 +8,7 @@ import pytest
 
 from swapstats_aggregator.adapters.memory import MemoryBus
 from swapstats_core.fields import DAY_MS, MINUTE_MS
-from swapstats_core.ownership import Digested, Proof, decode_word
+from swapstats_core.ownership.messages import Digested, Proof, decode_word
 from swapstats_core.spec import Limits, SwapStatsResource
 from swapstats_core.wire import decode_pulse
 from tests.aggregator.moves import BOTH, Wrong, both_stored, handoffs, owned, reports, warming

@@ -9,8 +9,8 @@ import msgspec
 from swapstats_aggregator.adapters.memory import MemoryRecord
 from swapstats_aggregator.ports import Fetched
 from swapstats_aggregator.replica import Origin, Replica
+from swapstats_core.engine.partition import Config, PartitionState
 from swapstats_core.fields import MINUTE_MS
-from swapstats_core.partition import Config, PartitionState
 from swapstats_core.swap import Inlet
 from swapstats_core.wire import (
     CURRENT_WITHIN_MS,
@@ -24,7 +24,7 @@ from swapstats_core.wire import (
     decode_pulse,
     decode_token_state,
 )
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 from tests.aggregator.world import RESOURCE, START_MS
 
 SUBJECTS = Subjects("test")

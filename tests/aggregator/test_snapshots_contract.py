@@ -17,7 +17,7 @@ from swapstats_aggregator.adapters.memory import MemorySnapshots, MemoryStore
 from swapstats_aggregator.adapters.redis import RedisSnapshots, connect
 from swapstats_aggregator.ports import Snapshots, Unavailable, Verdict
 from swapstats_core import spec
-from swapstats_core.ownership import Assignment, PartitionAssignment, encode_assignment
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment, encode_assignment
 from swapstats_core.wire import Keys
 from tests.aggregator.servers import free_port
 

@@ -16,7 +16,7 @@ from swapstats_aggregator.adapters.memory import MemoryRecord, MemorySource, Mem
 from swapstats_aggregator.ports import DeadLetter, OutOfRange, Recreated, Source, Unavailable
 from swapstats_core.rejects import REMEDIES, Reason
 from swapstats_core.wire import CURRENT_WITHIN_MS
-from swapstats_settings.clock import monotonic_ms
+from swapstats_runtime.clock import monotonic_ms
 from tests.aggregator.reading import Reading
 from tests.aggregator.servers import broker, free_port
 from tests.aggregator.topics import MAX_BYTES, MemorySite, Site, embedded_site, kafka_site, wall_ms

@@ -20,8 +20,8 @@ from swapstats_aggregator.adapters.memory import MemoryRecord
 from swapstats_aggregator.ports import DeadLetter, OutOfRange, Recreated
 from swapstats_core import spec
 from swapstats_core.rejects import Reason
-from swapstats_operator.topics import create, topics_of
-from swapstats_settings.clock import monotonic_ms
+from swapstats_decider.adapters.topics import create, topics_of
+from swapstats_runtime.clock import monotonic_ms
 from tests.aggregator.reading import Reading
 from tests.aggregator.topics import MAX_BYTES, KafkaSite, kafka_site, stored_letters
 from tests.kit.kafka import ApacheKafka

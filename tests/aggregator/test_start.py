@@ -10,8 +10,8 @@ import pytest
 
 from swapstats_aggregator.adapters.redis import RedisSnapshots, connect
 from swapstats_aggregator.shard import Shard
+from swapstats_core.engine.snapshot import decode_manifest
 from swapstats_core.routing import partition_of
-from swapstats_core.snapshot import decode_manifest
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
 from tests.aggregator.test_failpoints import Servers

@@ -19,7 +19,7 @@ from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
 from swapstats_aggregator.adapters.memory import MemoryDeadLetters, MemoryLetter, MemorySource, MemoryTopic
 from swapstats_aggregator.ports import DeadLetters, Source
 from swapstats_core import spec
-from swapstats_settings.clock import monotonic_ms
+from swapstats_runtime.clock import monotonic_ms
 
 PARTITIONS = 2
 MAX_BYTES = 65_536

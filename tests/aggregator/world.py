@@ -23,11 +23,11 @@ from swapstats_aggregator.adapters.memory import (
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Fetched, Ports, Source
 from swapstats_aggregator.shard import Shard
-from swapstats_core.oracle import Oracle
-from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignment, decode_report
-from swapstats_core.partition import Config
+from swapstats_core.engine.oracle import Oracle
+from swapstats_core.engine.partition import Config
+from swapstats_core.engine.snapshot import Manifest, decode_manifest
+from swapstats_core.ownership.messages import Assignment, MemberReport, PartitionAssignment, decode_report
 from swapstats_core.routing import partition_of
-from swapstats_core.snapshot import Manifest, decode_manifest
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Reject, decode, format_token, format_usd
 from swapstats_core.wire import (
@@ -44,7 +44,7 @@ from swapstats_core.wire import (
     decode_reply,
     encode,
 )
-from swapstats_settings.timekeeping import Clock
+from swapstats_runtime.timekeeping import Clock
 
 PARTITIONS = 2
 START_MS = 1_767_614_400_000

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from swapstats_core.spec import Telemetry
-from swapstats_settings.logs import configure_logging
+from swapstats_runtime.logs import configure_logging
 from tests.api.sites import MemorySite, Site, nats_site
 
 

@@ -26,7 +26,7 @@ from swapstats_api.reads import Reads
 from swapstats_api.server import create_server, listen, started
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
-from swapstats_settings.timekeeping import Clock
+from swapstats_runtime.timekeeping import Clock
 from tests.api.sites import Site
 
 PARTITIONS = 4

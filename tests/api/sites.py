@@ -20,7 +20,7 @@ from swapstats_api.adapters.nats import NatsOwners
 from swapstats_api.metrics import Metrics
 from swapstats_api.ports import Listener, Owners
 from swapstats_core import wire
-from swapstats_settings.nats import NatsAccess
+from swapstats_runtime.nats import NatsAccess
 from tests.api.owner_model import Owner
 
 INSTANCE = "test"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from swapstats_api.follow.machine import Follow
 from swapstats_api.follow.model import NOWHERE, Action, Ask, Position, ReadSnapshot, Settled, View
 from swapstats_core import wire
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 from tests.api.owner_model import Owner, Told, Versions, trades_in
 
 if TYPE_CHECKING:

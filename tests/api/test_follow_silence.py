@@ -10,7 +10,7 @@ import pytest
 from swapstats_api.follow.machine import Follow
 from swapstats_api.follow.model import Action, Ask
 from swapstats_core import wire
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 WALL_MS = 1_700_000_000_000
 BEAT_MS = 200

@@ -14,9 +14,9 @@ from redis.asyncio import Redis
 from swapstats_api.adapters.redis import RedisSnapshots, connect
 from swapstats_api.ports import SnapshotUnreadable
 from swapstats_core import spec, swap, wire
-from swapstats_core.chunks import compact
-from swapstats_core.partition import Config, PartitionState
-from swapstats_core.snapshot import ChunkRef, Manifest, encode_cells, encode_ids, encode_manifest
+from swapstats_core.engine.chunks import compact
+from swapstats_core.engine.partition import Config, PartitionState
+from swapstats_core.engine.snapshot import ChunkRef, Manifest, encode_cells, encode_ids, encode_manifest
 from tests.api.conftest import free_port, server_binary, wait_for_port
 
 CONFIG = Config.of(spec.SwapStatsSpec())

@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from swapstats_core import wire
-from swapstats_settings.clock import monotonic_ms
+from swapstats_runtime.clock import monotonic_ms
 from tests.api.owner_model import Owner
 from tests.api.running import SPEC, Api, Socket, home, running_api
 from tests.api.sites import MemorySite, Site, mono_ms, tick, until, wall_ms

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from swapstats_core.ownership import decode_report
+from swapstats_core.ownership.messages import decode_report
 from swapstats_core.wire import PartitionStatus, StatusQuery, Subjects, decode_reply, encode
-from swapstats_operator.deciding.handoffs import Handoffs, HandoffStatus
-from swapstats_operator.deciding.nats import open_line
-from swapstats_operator.deciding.ports import Line, Unavailable
-from swapstats_settings.nats import NatsAccess
+from swapstats_decider.adapters.nats import open_line
+from swapstats_decider.handoffs import Handoffs, HandoffStatus
+from swapstats_decider.ports import Line, Unavailable
+from swapstats_runtime.nats import NatsAccess
 from tests.kit.running import PARTITIONS, wall_ms
 
 _EVERY_S = 0.1

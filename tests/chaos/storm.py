@@ -10,10 +10,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from swapstats_cli.supervisor import probes
+from swapstats_cli.servers import probes
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.supervisor.passwords import own_ref
-from swapstats_settings.secret_files import secret_file
+from swapstats_runtime.secret_files import secret_file
 from tests.chaos.schedule import Fault, Kind
 from tests.chaos.watch import Watch
 from tests.kit.recovery import new_pid

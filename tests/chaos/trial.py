@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.target import resource_in
 from swapstats_cli.verify.topic import Topic, swap_of
-from swapstats_core.oracle import Oracle
+from swapstats_core.engine.oracle import Oracle
 from swapstats_core.swap import Inlet, Reason
 from swapstats_core.wire import Keys, Subjects
 from tests.chaos.owners import Owners

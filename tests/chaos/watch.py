@@ -13,8 +13,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from swapstats_core.ownership import Assignment, decode_assignment
-from swapstats_core.snapshot import decode_manifest
+from swapstats_core.engine.snapshot import decode_manifest
+from swapstats_core.ownership.messages import Assignment, decode_assignment
 from swapstats_core.wire import Keys
 from tests.kit.running import PARTITIONS
 

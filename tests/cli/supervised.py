@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 
 from swapstats_cli.control.client import status_of
-from swapstats_operator.deciding.status import Status
+from swapstats_decider.status import Status
 
 REPOSITORY = Path(__file__).parents[2]
 STANDINS = Path(__file__).with_name("standins")
-SOURCES = [str(REPOSITORY / member / "src") for member in ("core", "aggregator", "api", "operator", "cli")]
+SOURCES = [str(REPOSITORY / member / "src") for member in ("core", "runtime", "decider", "aggregator", "api", "cli")]
 WITHIN_S = 60.0
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from swapstats_cli.supervisor.assignment_file import AssignmentFile
-from swapstats_core.ownership import Assignment, PartitionAssignment, encode
-from swapstats_operator.deciding.ports import Unavailable
-from swapstats_operator.deciding.truth import TruthError
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment, encode
+from swapstats_decider.ports import Unavailable
+from swapstats_decider.truth import TruthError
 
 
 def _assignment(revision: int, *epochs: int) -> Assignment:

@@ -19,7 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from swapstats_cli.control.client import status_of
-from swapstats_operator.deciding.status import Condition
+from swapstats_decider.status import Condition
 from tests.kit.dead_letters import dead_letters
 from tests.kit.flow import flowing, some_tokens
 from tests.kit.running import PARTITIONS, TOPIC, System, clients, dev, home, token_in, wall_ms

@@ -19,10 +19,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import UnknownTopicOrPartitionError
 
-from swapstats_cli.supervisor.probes import kafka_ok
+from swapstats_cli.servers.probes import kafka_ok
 from swapstats_core.spec import Source, Topic
-from swapstats_operator.topics import TopicMismatchError, keep_topics
-from swapstats_settings.kafka import kafka_security
+from swapstats_decider.adapters.topics import TopicMismatchError, keep_topics
+from swapstats_runtime.kafka import kafka_security
 from tests.cli.supervised import SOURCES, Dev, dev
 from tests.kit.kafka import ApacheKafka
 

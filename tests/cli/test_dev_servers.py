@@ -18,13 +18,13 @@ import yaml
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
-from swapstats_cli.supervisor import servers
+from swapstats_cli.servers import commands
+from swapstats_cli.servers.tcp_ports import PortReservations
 from swapstats_cli.supervisor.passwords import SecretMissingError, lay_out
-from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_core.spec import SecretRef
-from swapstats_operator.deciding.nats import open_line
-from swapstats_operator.deciding.ports import Unavailable
-from swapstats_settings.nats import NatsAccess
+from swapstats_decider.adapters.nats import open_line
+from swapstats_decider.ports import Unavailable
+from swapstats_runtime.nats import NatsAccess
 from tests.aggregator.servers import broker
 from tests.aggregator.servers import running as listening
 from tests.cli.supervised import REPOSITORY
@@ -84,14 +84,14 @@ def stand(tmp_path: Path) -> Iterator[dict[str, Any]]:
     folders = [tmp_path / "stand" / name for name in ("redis", "nats", "clickhouse")]
     for folder in folders:
         folder.mkdir(parents=True)
-    commands = {
-        redis: servers.redis(redis, folders[0], password_file=secret),
-        nats_: servers.nats(nats_, folder=folders[1], password_file=secret),
-        clickhouse: servers.clickhouse(clickhouse, folders[2], password_file=secret),
+    programs = {
+        redis: commands.redis(redis, folders[0], password_file=secret),
+        nats_: commands.nats(nats_, folder=folders[1], password_file=secret),
+        clickhouse: commands.clickhouse(clickhouse, folders[2], password_file=secret),
     }
     with contextlib.ExitStack() as stack:
         stack.enter_context(broker(kafka, tmp_path / "kafka.log"))
-        for port, command in commands.items():
+        for port, command in programs.items():
             stack.enter_context(listening(command, port, tmp_path / f"{port}.log"))
         yield {
             "kafka": [f"127.0.0.1:{kafka}"],

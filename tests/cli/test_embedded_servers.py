@@ -16,21 +16,20 @@ from aiokafka.admin import AIOKafkaAdminClient
 from nats.aio.msg import Msg
 from redis.asyncio import Redis
 
-from swapstats_cli import devstack
-from swapstats_cli.supervisor import probes, servers
+from swapstats_cli.servers import commands, devstack, probes
+from swapstats_cli.servers.commands import ServerMissingError
+from swapstats_cli.servers.tcp_ports import PortReservations
+from swapstats_cli.servers.topics import create_topics
 from swapstats_cli.supervisor.child import Child
-from swapstats_cli.supervisor.ports import PortReservations
-from swapstats_cli.supervisor.servers import ServerMissingError
-from swapstats_cli.supervisor.topics import create_topics
 from swapstats_core import spec
-from swapstats_core.ownership import Assignment, PartitionAssignment, encode, encode_assignment
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment, encode, encode_assignment
 from swapstats_core.spec import Source, Topic
 from swapstats_core.wire import Keys
-from swapstats_operator.deciding.nats import open_line
-from swapstats_operator.deciding.ports import Line, Superseded, Unavailable
-from swapstats_operator.deciding.redis import RedisCopy, connect
-from swapstats_operator.topics import topics_of
-from swapstats_settings.nats import NatsAccess
+from swapstats_decider.adapters.nats import open_line
+from swapstats_decider.adapters.redis import RedisCopy, connect
+from swapstats_decider.adapters.topics import topics_of
+from swapstats_decider.ports import Line, Superseded, Unavailable
+from swapstats_runtime.nats import NatsAccess
 
 KEYS = Keys("swapstats:", "demo")
 
@@ -59,7 +58,7 @@ async def test_the_copy_of_the_assignment_is_in_redis(tmp_path: Path, ports: Por
     copy = RedisCopy(connect(spec.Redis(url=f"redis://127.0.0.1:{port}/0")), KEYS)
     with pytest.raises(Unavailable, match="Redis"):
         await copy.read()
-    async with _running(servers.redis(port, tmp_path), tmp_path / "redis.log", lambda: probes.redis_ok(port)):
+    async with _running(commands.redis(port, tmp_path), tmp_path / "redis.log", lambda: probes.redis_ok(port)):
         assert await copy.read() is None
         assert await copy.claimed(2) == [0, 0]
         store = Redis(port=port)
@@ -107,7 +106,7 @@ async def test_a_line_asks_hears_itself_and_fails_with_its_server(tmp_path: Path
     with pytest.raises(Unavailable, match="nats"):
         async with open_line(NatsAccess([url]), heard.put_nowait):
             pytest.fail("there is no server")
-    async with _running(servers.nats(port), tmp_path / "nats.log", lambda: probes.nats_ok(port)) as server:
+    async with _running(commands.nats(port), tmp_path / "nats.log", lambda: probes.nats_ok(port)) as server:
         shard = await nats.connect(url, allow_reconnect=False, error_cb=_quietly)
 
         async def answer(message: Msg) -> None:
@@ -141,7 +140,7 @@ async def test_a_broker_gets_its_topics_once(tmp_path: Path, ports: PortReservat
     port = ports.take()
     brokers = f"127.0.0.1:{port}"
     source = Source(brokers=[brokers], topic=Topic(partitions=3))
-    async with _running(servers.broker(port, "x"), tmp_path / "kafka.log", lambda: probes.kafka_ok(brokers)):
+    async with _running(commands.broker(port, "x"), tmp_path / "kafka.log", lambda: probes.kafka_ok(brokers)):
         assert await create_topics(source) == []
         assert await create_topics(source) == []
 
@@ -152,7 +151,7 @@ async def test_a_topic_that_a_client_had_made_with_other_partitions_is_made_agai
     port = ports.take()
     brokers = f"127.0.0.1:{port}"
     source = Source(brokers=[brokers], topic=Topic(partitions=6))
-    async with _running(servers.broker(port, "x"), tmp_path / "kafka.log", lambda: probes.kafka_ok(brokers)):
+    async with _running(commands.broker(port, "x"), tmp_path / "kafka.log", lambda: probes.kafka_ok(brokers)):
         client = AIOKafkaProducer(bootstrap_servers=brokers)
         await client.start()
         try:
@@ -183,7 +182,7 @@ async def test_the_devstack_becomes_each_server_and_checks_it(
     if with_password:
         (tmp_path / server).write_text("p:w")
         options += ["--password-file", str(tmp_path / server)]
-    command = servers.python_module("swapstats_cli.devstack", server, *options)
+    command = commands.python_module("swapstats_cli.servers.devstack", server, *options)
 
     async def serves() -> bool:
         return await devstack.failing([check], tmp_path if with_password else None) == []
@@ -191,7 +190,7 @@ async def test_the_devstack_becomes_each_server_and_checks_it(
     assert await devstack.failing([check]) == [check]
     async with _running(command, tmp_path / "log", serves) as child:
         seen_by_all = Path(f"/proc/{child.pid}/cmdline").read_bytes()
-        assert b"swapstats_cli.devstack" not in seen_by_all
+        assert b"swapstats_cli.servers.devstack" not in seen_by_all
         assert b"p:w" not in seen_by_all
         if with_password and server == "redis":
             assert await devstack.failing([check]) == [check], "without it nobody is let in"
@@ -200,7 +199,7 @@ async def test_the_devstack_becomes_each_server_and_checks_it(
 async def test_a_broker_tells_clients_where_it_is_advertised(tmp_path: Path, ports: PortReservations) -> None:
     port = ports.take()
     brokers, advertised = f"127.0.0.1:{port}", f"localhost:{port}"
-    command = servers.broker(port, "x", "0.0.0.0", advertised)
+    command = commands.broker(port, "x", "0.0.0.0", advertised)
     async with _running(command, tmp_path / "log", lambda: probes.kafka_ok(brokers)):
         client = AIOKafkaAdminClient(bootstrap_servers=brokers)
         await client.start()
@@ -227,13 +226,13 @@ async def test_nothing_listens_nothing_is_ready(ports: PortReservations) -> None
 
 
 def test_redis_comes_from_the_path_without_its_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "find_spec", lambda _: None)
+    monkeypatch.setattr(commands, "find_spec", lambda _: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ServerMissingError, match=r"3\.11 to 3\.13"):
-        servers.redis(1, tmp_path)
+        commands.redis(1, tmp_path)
     binary = tmp_path / "redis-server"
     binary.symlink_to(sys.executable)
-    assert servers.redis(1, tmp_path)[0] == str(binary)
+    assert commands.redis(1, tmp_path)[0] == str(binary)
 
 
 def test_without_java_or_jars_it_is_said_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,13 +240,13 @@ def test_without_java_or_jars_it_is_said_how_to_get_them(tmp_path: Path, monkeyp
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(ServerMissingError, match="needs Java 17 or newer; JAVA_HOME or the PATH has none"):
-        servers.kafka(1, 2, tmp_path)
+        commands.kafka(1, 2, tmp_path)
     java.parent.mkdir()
     for version, wanted in (("1.8.0_402", "needs Java 17 or newer"), ("17.0.9", "`make kafka` fetches them")):
         java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\" 2023-10-17' >&2\n")
         java.chmod(0o755)
-        servers._java_version.cache_clear()
+        commands._java_version.cache_clear()
         with pytest.raises(ServerMissingError, match=wanted):
-            servers.kafka(1, 2, tmp_path)
-    servers.kafka_folder().mkdir(parents=True)
-    assert str(java) in servers.kafka(1, 2, tmp_path)
+            commands.kafka(1, 2, tmp_path)
+    commands.kafka_folder().mkdir(parents=True)
+    assert str(java) in commands.kafka(1, 2, tmp_path)

@@ -7,9 +7,9 @@ from itertools import islice, takewhile
 
 import pytest
 
-from swapstats_cli.event import encode
-from swapstats_cli.generate import GeneratorConfig, generate, tokens
-from swapstats_cli.noise import Kind, Noise, Transmission
+from swapstats_cli.produce.event import encode
+from swapstats_cli.produce.generate import GeneratorConfig, generate, tokens
+from swapstats_cli.produce.noise import Kind, Noise, Transmission
 from swapstats_core.swap import decode
 
 NOW_MS = 1_767_614_400_000

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swapstats_cli.event import Event, encode
-from swapstats_cli.noise import Kind, Noise, Transmission, add_noise, blocks_of
+from swapstats_cli.produce.event import Event, encode
+from swapstats_cli.produce.noise import Kind, Noise, Transmission, add_noise, blocks_of
+from swapstats_core.engine.oracle import Oracle, Outcome, WindowTotals
 from swapstats_core.fields import DAY_MS
-from swapstats_core.oracle import Oracle, Outcome, WindowTotals
 from swapstats_core.swap import Swap, decode, format_token, format_usd
 
 START_MS = 1_767_614_400_000

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from swapstats_cli.event import Event
-from swapstats_cli.importers.fault import ImportFault, Rules
-from swapstats_cli.importers.imported import Imported
-from swapstats_cli.importers.pool import Layout
-from swapstats_cli.importers.uniswap_v3_pool_csv import parse
+from swapstats_cli.produce.event import Event
+from swapstats_cli.produce.importers.fault import ImportFault, Rules
+from swapstats_cli.produce.importers.imported import Imported
+from swapstats_cli.produce.importers.pool import Layout
+from swapstats_cli.produce.importers.uniswap_v3_pool_csv import parse
 from swapstats_core.swap import Inlet
 
 COLUMNS = (

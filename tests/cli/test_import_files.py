@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swapstats_cli.importers.fault import ImportFault, Rules
 from swapstats_cli.options import Format, ImportOptions, NoiseOptions
-from swapstats_cli.stream import Stream, imported
+from swapstats_cli.produce.importers.fault import ImportFault, Rules
+from swapstats_cli.produce.stream import Stream, imported
 from swapstats_core.swap import Inlet, decode
 from tests.cli.test_import_csv import COLUMNS, ROW
 from tests.cli.test_import_logs import USDC_WETH, log

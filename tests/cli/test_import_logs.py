@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from swapstats_cli.event import Event
-from swapstats_cli.importers import eth_getlogs
-from swapstats_cli.importers.block_times import parse_block_times
-from swapstats_cli.importers.eth_getlogs import SWAP_TOPIC, Wanted
-from swapstats_cli.importers.fault import ImportFault, Rules
-from swapstats_cli.importers.imported import Imported
-from swapstats_cli.importers.pool import Layout
+from swapstats_cli.produce.event import Event
+from swapstats_cli.produce.importers import eth_getlogs
+from swapstats_cli.produce.importers.block_times import parse_block_times
+from swapstats_cli.produce.importers.eth_getlogs import SWAP_TOPIC, Wanted
+from swapstats_cli.produce.importers.fault import ImportFault, Rules
+from swapstats_cli.produce.importers.imported import Imported
+from swapstats_cli.produce.importers.pool import Layout
 from swapstats_core.swap import Inlet
 
 USDC_WETH = "0x88e6a0c2ddd26feeb64f039a2c41296fcb3f5640"

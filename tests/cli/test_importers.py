@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from swapstats_cli.event import Event, encode
-from swapstats_cli.importers import jsonl, uniswap_v3_pool_csv
-from swapstats_cli.importers.fault import ANY_TIME, ImportFault, Rules
-from swapstats_cli.importers.shift import shifted_to_now
-from swapstats_cli.noise import NOISE_OF_A_BAD_DAY, Noise, add_noise, blocks_of
+from swapstats_cli.produce.event import Event, encode
+from swapstats_cli.produce.importers import jsonl, uniswap_v3_pool_csv
+from swapstats_cli.produce.importers.fault import ANY_TIME, ImportFault, Rules
+from swapstats_cli.produce.importers.shift import shifted_to_now
+from swapstats_cli.produce.noise import NOISE_OF_A_BAD_DAY, Noise, add_noise, blocks_of
+from swapstats_core.engine.oracle import Oracle, Outcome
 from swapstats_core.fields import DAY_MS
-from swapstats_core.oracle import Oracle, Outcome
 from swapstats_core.swap import Inlet, decode, event_time_ms, format_token, format_usd
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -21,7 +21,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from swapstats_cli.commands.produce import produce
-from swapstats_cli.supervisor import servers
+from swapstats_cli.servers import commands
 from swapstats_core.routing import partition_of
 from swapstats_core.swap import decode
 
@@ -50,7 +50,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     log = (tmp_path_factory.mktemp("broker") / "log").open("wb")
-    with log, subprocess.Popen(servers.broker(port, "test"), stdout=log, stderr=log) as process:
+    with log, subprocess.Popen(commands.broker(port, "test"), stdout=log, stderr=log) as process:
         try:
             asyncio.run(_listening(port))
             yield f"127.0.0.1:{port}"

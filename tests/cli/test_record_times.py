@@ -15,12 +15,12 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import InvalidConfigurationError, KafkaError, PolicyViolationError, UnknownTopicOrPartitionError
 
 from swapstats_core.spec import Source, Topic
-from swapstats_operator import topics
-from swapstats_operator.deciding.conditions import Finding
-from swapstats_operator.topic_settings import IncrementalAlterConfigs
-from swapstats_operator.topics import keep_topics
-from swapstats_settings.kafka import kafka_security
-from swapstats_settings.record_times import unbounded
+from swapstats_decider.adapters import topics
+from swapstats_decider.adapters.topic_settings import IncrementalAlterConfigs
+from swapstats_decider.adapters.topics import keep_topics
+from swapstats_decider.conditions import Finding
+from swapstats_runtime.kafka import kafka_security
+from swapstats_runtime.record_times import unbounded
 from tests.kit.kafka import ApacheKafka
 
 

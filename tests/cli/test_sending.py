@@ -11,9 +11,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError, UnknownError
 from aiokafka.structs import RecordMetadata, TopicPartition
 
-from swapstats_cli import sending
 from swapstats_cli.kafka import BrokerFault
-from swapstats_cli.sending import Outgoing, Sender
+from swapstats_cli.produce import sending
+from swapstats_cli.produce.sending import Outgoing, Sender
 from swapstats_core.routing import partition_of
 
 

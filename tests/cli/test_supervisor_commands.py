@@ -12,8 +12,8 @@ import msgspec
 from typer.testing import CliRunner
 
 from swapstats_cli.__main__ import app
-from swapstats_operator.deciding.handoffs import HandoffStatus
-from swapstats_operator.deciding.status import Status
+from swapstats_decider.handoffs import HandoffStatus
+from swapstats_decider.status import Status
 from tests.cli.supervised import Dev, dev, is_gone
 
 RESOURCE = """

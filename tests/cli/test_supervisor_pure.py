@@ -9,9 +9,9 @@ from random import Random
 import pytest
 
 from swapstats_cli.options import Broker
+from swapstats_cli.servers.tcp_ports import PortReservations, candidates, choose
 from swapstats_cli.supervisor.layout import Endpoints, Ports, check, embed, endpoints, named, resource_json
 from swapstats_cli.supervisor.passwords import secret_refs
-from swapstats_cli.supervisor.ports import PortReservations, candidates, choose
 from swapstats_cli.supervisor.restarts import HEALTHY_AFTER_S, LONGEST_DELAY_S, Backoff
 from swapstats_core.spec import SwapStatsResource
 

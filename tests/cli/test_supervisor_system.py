@@ -12,13 +12,13 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from redis.asyncio import Redis
 
+from swapstats_cli.servers.probes import http_ok
 from swapstats_cli.supervisor.datadir import DataDir, DataDirBusyError
-from swapstats_cli.supervisor.probes import http_ok
 from swapstats_cli.supervisor.run import Options, run
-from swapstats_core.ownership import Assignment, decode_assignment, encode
+from swapstats_core.ownership.messages import Assignment, decode_assignment, encode
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
-from swapstats_operator.deciding.status import AssignmentStatus
+from swapstats_decider.status import AssignmentStatus
 from tests.cli.supervised import REPOSITORY, Dev, dev, is_gone
 
 DEMO = REPOSITORY / "examples" / "demo.yaml"

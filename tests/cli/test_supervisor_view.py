@@ -17,8 +17,8 @@ from swapstats_cli.live.readings import PartitionReading, RateMeter, Reading, To
 from swapstats_cli.live.screen import live_screen
 from swapstats_cli.supervisor.journal import Saying, Tone
 from swapstats_cli.supervisor.part import PartState, PartStatus
-from swapstats_core.ownership import Assignment, PartitionAssignment
-from swapstats_core.words import count, dollars, ranges, seconds
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment
+from swapstats_core.readable import count, dollars, ranges, seconds
 
 SHARDS = ("shard-0", "shard-1")
 MOVING = Assignment(

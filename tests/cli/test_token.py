@@ -17,9 +17,9 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from swapstats_cli.commands.token import token
-from swapstats_cli.token_client import fetch, follow
-from swapstats_cli.token_view import line, table
-from swapstats_cli.watching import Followed, Heard, Interrupted, Refusal, State
+from swapstats_cli.token.client import fetch, follow
+from swapstats_cli.token.view import line, table
+from swapstats_cli.token.watching import Followed, Heard, Interrupted, Refusal, State
 
 app = Typer()
 app.command()(token)
@@ -150,7 +150,7 @@ async def test_watching_applies_patches() -> None:
 
 
 async def test_a_lost_connection_and_a_missing_patch_begin_with_a_new_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swapstats_cli.token_client._RETRY_FIRST_S", 0.0)
+    monkeypatch.setattr("swapstats_cli.token.client._RETRY_FIRST_S", 0.0)
     api = Api([whole(5)], [whole(7, epoch=4), patch(9)], [whole(10, epoch=5)])
     shown, lost = await watched(api, 3)
     assert [following["epoch"] for following in shown] == [3, 4, 5]

@@ -11,7 +11,7 @@ from swapstats_cli.verify.compare import LateStats, PartitionCheck, Position, Se
 from swapstats_cli.verify.daily import Day, DaysCheck, DayTotals
 from swapstats_cli.verify.report import DaysReport, ExitCode, PartitionReport, Report, RowsReport
 from swapstats_cli.verify.rows import Row, RowsCheck
-from swapstats_core.oracle import Oracle, WindowTotals
+from swapstats_core.engine.oracle import Oracle, WindowTotals
 from swapstats_core.swap import RecordedSwap, format_token, format_usd
 from swapstats_core.wire import WindowStats, rfc3339
 from tests.kit.streams import DAY_MS, HOUR_MS, MINUTE_MS, START_MS, make_swap

@@ -24,7 +24,7 @@ from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
 from swapstats_aggregator.recorder.rows import Row, encode
 from swapstats_aggregator.recorder.stream_time import Seen, StreamTime
 from swapstats_cli.__main__ import app
-from swapstats_core.partition import Config, PartitionState
+from swapstats_core.engine.partition import Config, PartitionState
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import ClickHouse, HttpApi, Source, Stores, SwapStatsResource, SwapStatsSpec, Topic
 from swapstats_core.swap import Reject, decode_recorded, format_token, format_usd

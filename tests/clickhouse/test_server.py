@@ -115,7 +115,7 @@ async def test_rows_survive_kill_9_and_an_orderly_stop_is_exit_0(tmp_path: Path)
 
 async def test_a_directory_has_one_server(tmp_path: Path) -> None:
     async with clickhouse_server(tmp_path / "data", free_port()):
-        arguments = [sys.executable, "-m", "swapstats_cli.clickhouse_server", "--data-dir", str(tmp_path / "data")]
+        arguments = [sys.executable, "-m", "swapstats_cli.servers.clickhouse", "--data-dir", str(tmp_path / "data")]
         with child([*arguments, "--port", "0"], tmp_path / "second.log") as second:
             assert await asyncio.to_thread(second.process.wait, 30) == 1
             assert "in use by another ClickHouse server" in second.log.read_text()

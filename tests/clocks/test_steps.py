@@ -16,7 +16,7 @@ import pytest
 
 from swapstats_core.fields import MINUTE_MS
 from swapstats_core.wire import CURRENT_WITHIN_MS, unix_ms
-from swapstats_settings.timekeeping import TOLERANCE_MS
+from swapstats_runtime.timekeeping import TOLERANCE_MS
 from tests.cli.supervised import SOURCES
 from tests.kit.figures import Figure
 from tests.kit.recovery import new_pid

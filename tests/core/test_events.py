@@ -13,12 +13,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from swapstats_core.batch import Batch
-from swapstats_core.identities import Probe, halves
-from swapstats_core.keyed import KeyedHash
-from swapstats_core.memory import Memory
-from swapstats_core.oracle import Oracle, Outcome, WindowTotals
-from swapstats_core.partition import PartitionState
+from swapstats_core.engine.batch import Batch
+from swapstats_core.engine.identities import Probe, halves
+from swapstats_core.engine.keyed import KeyedHash
+from swapstats_core.engine.memory import Memory
+from swapstats_core.engine.oracle import Oracle, Outcome, WindowTotals
+from swapstats_core.engine.partition import PartitionState
 from swapstats_core.swap import RecordedSwap, Swap
 from tests.core.test_partition_against_oracle import (
     KEY,

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from swapstats_core.manifest import (
+from swapstats_core.engine.manifest import (
     ChunkRef,
     Manifest,
     UnreadableSnapshot,

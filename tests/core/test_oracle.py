@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from swapstats_core.oracle import Oracle, Outcome, WindowTotals
+from swapstats_core.engine.oracle import Oracle, Outcome, WindowTotals
 from swapstats_core.swap import Swap
 from tests.kit.streams import DAY_MS, HOUR_MS, MINUTE_MS, START_MS, Config, again, configs, make_swap, streams
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from swapstats_core.ordering import order_of_hashes, order_of_numbers
+from swapstats_core.engine.ordering import order_of_hashes, order_of_numbers
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 100, 5_000])

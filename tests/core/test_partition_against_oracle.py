@@ -20,15 +20,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swapstats_cli.event import encode
-from swapstats_cli.importers import uniswap_v3_pool_csv
-from swapstats_cli.noise import NOISE_OF_A_BAD_DAY, Noise, add_noise, blocks_of
-from swapstats_core import partition
-from swapstats_core.chunks import compact
-from swapstats_core.digest import digest_of
-from swapstats_core.oracle import MOST_BEHIND_MS, Oracle, Outcome, WindowTotals
-from swapstats_core.partition import Applied, Config, PartitionState
-from swapstats_core.snapshot import (
+from swapstats_cli.produce.event import encode
+from swapstats_cli.produce.importers import uniswap_v3_pool_csv
+from swapstats_cli.produce.noise import NOISE_OF_A_BAD_DAY, Noise, add_noise, blocks_of
+from swapstats_core.engine import partition
+from swapstats_core.engine.chunks import compact
+from swapstats_core.engine.digest import digest_of
+from swapstats_core.engine.oracle import MOST_BEHIND_MS, Oracle, Outcome, WindowTotals
+from swapstats_core.engine.partition import Applied, Config, PartitionState
+from swapstats_core.engine.snapshot import (
     ChunkRef,
     Manifest,
     decode_manifest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from swapstats_core.ownership import PartitionAssignment
+from swapstats_core.ownership.messages import PartitionAssignment
 from tests.kit.ownership_model import NEVER, Cluster
 from tests.kit.ownership_trace import POLICY, Trace, settled, text
 

@@ -9,9 +9,9 @@ from itertools import product
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swapstats_core.balancing import best_move, weigh
-from swapstats_core.ownership import Assignment, PartitionAssignment
-from swapstats_core.planning import Policy
+from swapstats_core.ownership.balancing import best_move, weigh
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment
+from swapstats_core.ownership.planner import Policy
 from tests.kit.ownership_model import Cluster
 
 EXAMPLES = int(os.environ.get("SWAPSTATS_EXAMPLES", "100"))

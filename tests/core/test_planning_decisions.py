@@ -7,9 +7,16 @@ from itertools import pairwise
 
 import pytest
 
-from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignment, PartitionReport, Proof, Role
-from swapstats_core.phases import check
-from swapstats_core.planning import Member, Memory, Observed, Policy, initial, plan
+from swapstats_core.ownership.messages import (
+    Assignment,
+    MemberReport,
+    PartitionAssignment,
+    PartitionReport,
+    Proof,
+    Role,
+)
+from swapstats_core.ownership.planner import Member, Memory, Observed, Policy, initial, plan
+from swapstats_core.ownership.rules import check
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.wire import Held
 from tests.kit.ownership_model import NEVER, Cluster

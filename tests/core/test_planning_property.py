@@ -13,8 +13,8 @@ from typing import Literal, assert_never, get_args
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swapstats_core.ownership import Assignment, PartitionAssignment, Phase
-from swapstats_core.planning import Memory, Policy
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment, Phase
+from swapstats_core.ownership.planner import Memory, Policy
 from tests.kit.ownership_model import NEVER, Cluster
 
 EXAMPLES = int(os.environ.get("SWAPSTATS_EXAMPLES", "150"))

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from e2e.cluster.build import KUBERNETES
-from swapstats_cli.supervisor.ports import HOST, PortReservations
+from swapstats_cli.servers.tcp_ports import HOST, PortReservations
 from tests.kit.children import spawn
 
 READY_WITHIN_S = 60.0

@@ -13,7 +13,7 @@ from aiokafka import ConsumerRecord
 
 from swapstats_cli.verify.compare import LateStats, Served, late_of, stats_of
 from swapstats_cli.verify.topic import Topic, swap_of
-from swapstats_core.oracle import MINUTE_MS, Oracle, WindowTotals
+from swapstats_core.engine.oracle import MINUTE_MS, Oracle, WindowTotals
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 from swapstats_core.swap import Inlet, Swap
 from swapstats_core.wire import WindowStats, rfc3339

@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from swapstats_cli.supervisor import launch
+from swapstats_cli.servers import launch
 
 
 def spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from swapstats_cli.generate import tokens
+from swapstats_cli.produce.generate import tokens
 from tests.kit.running import PARTITIONS, System, command, home
 
 RATE = 1_000

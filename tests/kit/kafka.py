@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import SystemRandom
 
-from swapstats_cli.supervisor import probes, servers
-from swapstats_cli.supervisor.ports import HOST, PortReservations
+from swapstats_cli.servers import commands, probes
+from swapstats_cli.servers.tcp_ports import HOST, PortReservations
 from tests.kit.children import spawn
 
 READY_WITHIN_S = 60.0
@@ -29,7 +29,7 @@ class ApacheKafka:
         port, controller_port = self._ports.take(), self._ports.take()
         self.brokers = f"{HOST}:{port}"
         self._log = folder / "log"
-        self._command = servers.kafka(port, controller_port, folder)
+        self._command = commands.kafka(port, controller_port, folder)
         if tls is not None:
             self.brokers_with_tls = f"{HOST}:{self._ports.take()}"
             self._command += [f"--override={setting}" for setting in self._listening_with(tls, controller_port)]

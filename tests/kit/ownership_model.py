@@ -10,9 +10,16 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from swapstats_core.ownership import Assignment, MemberReport, PartitionAssignment, PartitionReport, Proof, Role
-from swapstats_core.phases import check
-from swapstats_core.planning import Decision, Member, Memory, Observed, Plan, Policy, initial, plan
+from swapstats_core.ownership.messages import (
+    Assignment,
+    MemberReport,
+    PartitionAssignment,
+    PartitionReport,
+    Proof,
+    Role,
+)
+from swapstats_core.ownership.planner import Decision, Member, Memory, Observed, Plan, Policy, initial, plan
+from swapstats_core.ownership.rules import check
 
 NEVER = 10**9
 _KEPT_REPORTS = 8

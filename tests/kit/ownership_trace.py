@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textwrap import dedent
 
-from swapstats_core.planning import Decision, Policy
+from swapstats_core.ownership.planner import Decision, Policy
 from tests.kit.ownership_model import Cluster
 
 POLICY = Policy(partitions=6, max_moving=2, warm_lag_ms=1_000, timeout_ms=20_000, failover_after_ms=5_000)

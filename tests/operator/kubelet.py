@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from swapstats_operator.manifests.names import COMPONENT
-from tests.operator.deciding.world import Shard, Town
+from tests.decider.world import Shard, Town
 
 NAMESPACE = "default"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"

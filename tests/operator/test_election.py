@@ -10,8 +10,8 @@ from kubernetes.aio.leaderelection import leaderelection
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 
-from swapstats_operator import election
-from swapstats_operator.election import LEASE_S, RENEW_WITHIN_S, RETRY_S
+from swapstats_operator.adapters import election
+from swapstats_operator.adapters.election import LEASE_S, RENEW_WITHIN_S, RETRY_S
 
 DAY_MS = 86_400_000
 STEPS_MS = (45_000, DAY_MS, -DAY_MS, -45_000)

@@ -17,25 +17,25 @@ from kubernetes.aio import client, config
 
 from swapstats_core.fields import DAY_MS
 from swapstats_core.spec import SwapStatsResource, Topic
+from swapstats_decider.conditions import Finding
+from swapstats_decider.ports import Superseded, Unavailable
+from swapstats_decider.reasons import Reason
 from swapstats_operator import handlers
 from swapstats_operator.adapters.kubernetes import KubernetesCluster
 from swapstats_operator.cluster import Key, Manifest, Refused
 from swapstats_operator.controller import Surface
 from swapstats_operator.crd import custom_resource_definition
-from swapstats_operator.deciding.conditions import Finding
-from swapstats_operator.deciding.ports import Superseded, Unavailable
-from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.handlers import Operator
 from swapstats_operator.manifests.monitoring import KINDS as MONITORS
 from swapstats_operator.manifests.names import MANAGED_BY, MANAGER
 from swapstats_operator.revision import Images
 from swapstats_operator.servers import Reached, Secrets, Site
 from swapstats_operator.status_truth import StatusTruth, stored
-from swapstats_settings.clock import SystemClock
+from swapstats_runtime.clock import SystemClock
+from tests.decider.world import INSTANCE, Town
 from tests.kit import monitoring as monitoring_kinds
 from tests.kit.api_server import ApiServer, serving
 from tests.kit.figures import Figure
-from tests.operator.deciding.world import INSTANCE, Town
 from tests.operator.kubelet import NAMESPACE, PODS, Kubelet
 
 pytestmark = pytest.mark.timeout(180)

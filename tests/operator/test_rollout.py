@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from swapstats_core.wire import rfc3339
-from swapstats_operator.deciding.handoffs import HandoffStatus
-from swapstats_operator.deciding.rolling import Act, Rolling, Step
+from swapstats_decider.handoffs import HandoffStatus
+from swapstats_decider.rolling import Act, Rolling, Step
 from swapstats_operator.observing import Pod, Seen, Workload
 from swapstats_operator.rollout import Progress, Rollout, Surroundings, aim, progress, shards_to_have, step
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 TIMEOUT_MS = 60_000
 STABLE = Rollout("a", 0, stable="a")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from swapstats_core.spec import SecretRef, SwapStatsResource
-from swapstats_operator.deciding.ports import Unavailable
-from swapstats_operator.servers import SecretMissing, Secrets, Site, files, keep_topics_of, reach
+from swapstats_decider.ports import Unavailable
+from swapstats_operator.adapters.servers import files, keep_topics_of, reach
+from swapstats_operator.servers import SecretMissing, Secrets, Site
 from tests.kit.authority import certificates
 
 CERTIFICATE = certificates("authority", "client")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from swapstats_core.spec import SwapStatsResource
-from swapstats_operator.deciding.conditions import Finding
-from swapstats_operator.deciding.reasons import Reason
+from swapstats_decider.conditions import Finding
+from swapstats_decider.reasons import Reason
 from swapstats_operator.servers import Secrets
 from swapstats_operator.topic_keeper import TopicKeeper
 

@@ -13,15 +13,15 @@ import msgspec
 import numpy as np
 
 from swapstats_aggregator.adapters.redis import RedisSnapshots
-from swapstats_cli.generate import tokens
-from swapstats_core.cells import BUYS, SELLS, VALUES, Int32s, Int64s, merge, to_sums, unordered
-from swapstats_core.chunks import CHUNK_LIMIT, Chunk, Seen, compact
+from swapstats_cli.produce.generate import tokens
+from swapstats_core.engine.cells import BUYS, SELLS, VALUES, Int32s, Int64s, merge, to_sums, unordered
+from swapstats_core.engine.chunks import CHUNK_LIMIT, Chunk, Seen, compact
+from swapstats_core.engine.identities import IdRun, Keys
+from swapstats_core.engine.oracle import WindowTotals
+from swapstats_core.engine.partition import Config, PartitionState
+from swapstats_core.engine.snapshot import ChunkRef, Manifest, encode_cells, encode_ids, encode_manifest
 from swapstats_core.fields import MINUTE_MS
-from swapstats_core.identities import IdRun, Keys
-from swapstats_core.oracle import WindowTotals
-from swapstats_core.partition import Config, PartitionState
 from swapstats_core.routing import partition_of
-from swapstats_core.snapshot import ChunkRef, Manifest, encode_cells, encode_ids, encode_manifest
 from swapstats_core.swap import RecordedSwap, decode, decode_recorded
 
 TOKENS = 5_000

@@ -11,11 +11,11 @@ from random import SystemRandom
 from redis.asyncio import Redis
 
 from swapstats_aggregator.adapters.redis import RedisSnapshots
-from swapstats_cli.supervisor import probes, servers
+from swapstats_cli.servers import commands, probes
+from swapstats_cli.servers.tcp_ports import HOST, PortReservations
 from swapstats_cli.supervisor.datadir import DataDir
-from swapstats_cli.supervisor.ports import HOST, PortReservations
 from swapstats_cli.target import resource_in
-from swapstats_core.snapshot import decode_manifest
+from swapstats_core.engine.snapshot import decode_manifest
 from swapstats_core.wire import Keys
 from tests.reads.day import PartitionDay, store
 
@@ -29,7 +29,7 @@ async def redis_of(data_dir: Path) -> AsyncIterator[Redis]:
     port = ports.take()
     with data_dir.with_suffix(".redis.out").open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *servers.redis(port, DataDir(data_dir).store("redis")), stdout=output, stderr=output
+            *commands.redis(port, DataDir(data_dir).store("redis")), stdout=output, stderr=output
         )
     client = Redis(host=HOST, port=port, socket_timeout=_READY_S)
     try:

@@ -15,10 +15,10 @@ from random import Random
 import msgspec
 import pytest
 
-from swapstats_cli.generate import tokens
+from swapstats_cli.produce.generate import tokens
 from swapstats_cli.target import resource_in
+from swapstats_core.engine.partition import Config
 from swapstats_core.fields import MINUTE_MS
-from swapstats_core.partition import Config
 from tests.kit.audit import wrong
 from tests.kit.figures import Figure, Promise
 from tests.kit.flow import flowing

@@ -11,8 +11,8 @@ from statistics import median
 import msgspec
 import pytest
 
-from swapstats_cli.generate import tokens
-from swapstats_operator.deciding.handoffs import HandoffStatus
+from swapstats_cli.produce.generate import tokens
+from swapstats_decider.handoffs import HandoffStatus
 from tests.kit.audit import wrong
 from tests.kit.figures import Figure, Promise
 from tests.kit.flow import flowing

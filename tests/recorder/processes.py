@@ -26,7 +26,9 @@ from swapstats_core.spec import SwapStatsResource
 
 REPOSITORY = Path(__file__).parents[2]
 START_SECONDS = 30.0
-SOURCES = os.pathsep.join(str(REPOSITORY / member / "src") for member in ("core", "aggregator", "api", "cli"))
+SOURCES = os.pathsep.join(
+    str(REPOSITORY / member / "src") for member in ("core", "runtime", "aggregator", "api", "cli")
+)
 
 
 def free_port() -> int:
@@ -86,7 +88,7 @@ async def clickhouse_server(data_dir: Path, port: int, *more: str) -> AsyncItera
     arguments = [
         sys.executable,
         "-m",
-        "swapstats_cli.clickhouse_server",
+        "swapstats_cli.servers.clickhouse",
         "--data-dir",
         str(data_dir),
         "--port",

@@ -16,7 +16,7 @@ from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
 from swapstats_aggregator.recorder.rows import Row, deduplication_token, encode
 from swapstats_aggregator.recorder.stream_time import Seen, StreamTime
 from swapstats_cli.verify.daily import DailyLedger, Day, DayTotals
-from swapstats_core.oracle import Oracle, Outcome
+from swapstats_core.engine.oracle import Oracle, Outcome
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
 from tests.recorder.events import DAY_MS, spec_with, swap
 from tests.recorder.mentions import MINUTE_MS, Telling, tellings

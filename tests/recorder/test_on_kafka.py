@@ -19,7 +19,7 @@ from swapstats_aggregator.adapters.kafka_group import GroupSource
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import ClickHouse
-from swapstats_settings.kafka import kafka_security
+from swapstats_runtime.kafka import kafka_security
 from tests.kit.kafka import ApacheKafka
 from tests.recorder.events import encoded, event
 from tests.recorder.processes import free_port, producer, recorder, until

@@ -18,7 +18,7 @@ from swapstats_aggregator.recorder.stream_time import Seen
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import RecordedSwap, decode_recorded
-from swapstats_settings.timekeeping import Clock, look
+from swapstats_runtime.timekeeping import Clock, look
 from tests.recorder.events import encoded, event
 from tests.recorder.processes import until
 

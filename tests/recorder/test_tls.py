@@ -18,7 +18,7 @@ from swapstats_cli.verify.clickhouse import rows
 from swapstats_core.spec import ClickHouse
 from tests.kit.authority import Authority
 from tests.recorder.events import spec_with
-from tests.settings.conftest import ASTRAY, TRUSTING, UNKNOWN, UNTRUSTED
+from tests.runtime.conftest import ASTRAY, TRUSTING, UNKNOWN, UNTRUSTED
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from swapstats_aggregator.adapters.memory import MemoryStore
 from swapstats_aggregator.ports import Verdict
-from swapstats_core.ownership import Released, decode_word
-from swapstats_core.snapshot import Manifest, decode_manifest
+from swapstats_core.engine.snapshot import Manifest, decode_manifest
+from swapstats_core.ownership.messages import Released, decode_word
 from swapstats_core.wire import Pulse, decode_pulse
 from tests.simulation.cluster import Life
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from swapstats_aggregator.adapters.memory import MemoryStore
 from swapstats_aggregator.ports import Unavailable
-from swapstats_settings.timekeeping import Clock
+from swapstats_runtime.timekeeping import Clock
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.network import STORE, Network
 

@@ -12,7 +12,7 @@ from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports
 from swapstats_aggregator.shard import Shard
 from swapstats_core.spec import SwapStatsResource
-from swapstats_settings.timekeeping import Clock, keep_time
+from swapstats_runtime.timekeeping import Clock, keep_time
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.trace import Trace
 

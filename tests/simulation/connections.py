@@ -12,7 +12,7 @@ from functools import partial
 
 from swapstats_aggregator.adapters.memory import MemoryDeadLetters, MemorySnapshots, MemorySource, MemoryStore
 from swapstats_aggregator.ports import DeadLetter, Fetched, Verdict
-from swapstats_core.ownership import Assignment
+from swapstats_core.ownership.messages import Assignment
 from tests.simulation.audit import Audit
 from tests.simulation.loop import Process
 from tests.simulation.network import BROKER, FETCH, STORE, Network

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 
 from swapstats_aggregator import ports
 from swapstats_aggregator.adapters.memory import MemoryStore
-from swapstats_core.ownership import Assignment
-from swapstats_core.planning import Policy, initial
-from swapstats_operator.deciding.handoffs import HandoffStatus
-from swapstats_operator.deciding.ownership import Intent, Ownership
-from swapstats_operator.deciding.ports import Superseded, Unavailable, World
-from swapstats_operator.deciding.reasons import Reason
+from swapstats_core.ownership.messages import Assignment
+from swapstats_core.ownership.planner import Policy, initial
+from swapstats_decider.authority import Intent, Ownership
+from swapstats_decider.handoffs import HandoffStatus
+from swapstats_decider.ports import Superseded, Unavailable, World
+from swapstats_decider.reasons import Reason
 from tests.simulation.bus import Bus
 from tests.simulation.clocks import Clocks
 from tests.simulation.cluster import Cluster, Life
@@ -31,7 +31,7 @@ _LOOK_S = 0.3
 
 
 class Truth:
-    """`deciding.ports.Truth`, and a `Clock`."""
+    """`decider.ports.Truth`, and a `Clock`."""
 
     def __init__(self, partitions: int, clocks: Clocks) -> None:
         self.assignment = initial(partitions)
@@ -48,7 +48,7 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """`deciding.ports.Copy`: in the store that the shards read."""
+    """`decider.ports.Copy`: in the store that the shards read."""
 
     network: Network
     process: Process
@@ -86,7 +86,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`deciding.ports.Line`."""
+    """`decider.ports.Line`."""
 
     bus: Bus
     process: Process

@@ -11,8 +11,8 @@ from typing import Any, Final, Self
 
 from swapstats_aggregator.adapters.memory import MemoryRecord
 from swapstats_api.follow.model import View
-from swapstats_core.oracle import MINUTE_MS, Oracle, TokenTotals
-from swapstats_core.partition import Config
+from swapstats_core.engine.oracle import MINUTE_MS, Oracle, TokenTotals
+from swapstats_core.engine.partition import Config
 from swapstats_core.routing import partition_of
 from swapstats_core.swap import Reject, decode, format_token, format_usd
 from swapstats_core.wire import (
@@ -26,7 +26,7 @@ from swapstats_core.wire import (
     decode_reply,
     decode_token_state,
 )
-from swapstats_settings.timekeeping import TOLERANCE_MS
+from swapstats_runtime.timekeeping import TOLERANCE_MS
 from tests.simulation.audit import Violation, must
 from tests.simulation.clocks import STEPS_MS
 from tests.simulation.cluster import Life

@@ -17,7 +17,7 @@ from swapstats_api.newest import NewestOwners
 from swapstats_api.ports import Claims, Listener, NoAnswer, SnapshotUnreadable
 from swapstats_core import wire
 from swapstats_core.routing import partition_of
-from swapstats_settings.timekeeping import Clock, keep_time
+from swapstats_runtime.timekeeping import Clock, keep_time
 from tests.simulation.bus import Bus
 from tests.simulation.exactness import Exactness
 from tests.simulation.loop import Process, VirtualLoop

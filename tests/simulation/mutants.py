@@ -16,14 +16,14 @@ from swapstats_aggregator.adapters.memory import MemorySnapshots, MemorySource, 
 from swapstats_aggregator.feed import Feed
 from swapstats_aggregator.ports import DeadLetter, DeadLetters, Fetched, SourceRecord, Unavailable, Verdict
 from swapstats_aggregator.replica import Replica
-from swapstats_core import events
-from swapstats_core.events import Mention
-from swapstats_core.memory import Memory
-from swapstats_core.partition import PartitionState
-from swapstats_core.snapshot import decode_manifest, encode_manifest
+from swapstats_core.engine import events
+from swapstats_core.engine.events import Mention
+from swapstats_core.engine.memory import Memory
+from swapstats_core.engine.partition import PartitionState
+from swapstats_core.engine.snapshot import decode_manifest, encode_manifest
 from swapstats_core.swap import Reject, decode
 from swapstats_core.wire import Query, Reply, Subjects
-from swapstats_settings.timekeeping import Clock, Now
+from swapstats_runtime.timekeeping import Clock, Now
 from tests.simulation.clocks import MakeClock
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.world import Make

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from swapstats_aggregator.ports import OutOfRange, Recreated, Unavailable, Verdict
-from swapstats_core.ownership import Assignment
+from swapstats_core.ownership.messages import Assignment
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.trace import Trace
 from tests.simulation.weather import Crash, Fate, Weather

@@ -15,13 +15,13 @@ from swapstats_aggregator.adapters.memory import (
     MemoryTopic,
 )
 from swapstats_aggregator.ports import DeadLetters, Ports
-from swapstats_core.partition import Config
-from swapstats_core.planning import Policy
+from swapstats_core.engine.partition import Config
+from swapstats_core.ownership.planner import Policy
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import FUTURE_MS
 from swapstats_core.wire import Subjects, TokenQuery, encode
-from swapstats_settings.timekeeping import Clock
+from swapstats_runtime.timekeeping import Clock
 from tests.simulation.audit import Audit
 from tests.simulation.bus import Bus
 from tests.simulation.clocks import READER, Clocks, MakeClock

@@ -12,8 +12,8 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from swapstats_cli.event import Event
-from swapstats_cli.importers.uniswap_v3_pool_csv import parse
+from swapstats_cli.produce.event import Event
+from swapstats_cli.produce.importers.uniswap_v3_pool_csv import parse
 from tests.cli.supervised import REPOSITORY
 
 _FOLDER: Final = REPOSITORY.parent / "shared" / "data"

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from swapstats_cli.event import Event, encode
-from swapstats_cli.noise import Noise, add_noise, blocks_of
+from swapstats_cli.produce.event import Event, encode
+from swapstats_cli.produce.noise import Noise, add_noise, blocks_of
 from tests.kit.figures import Figure
 from tests.kit.running import System, home, swapstats, token_in, wall_ms
 from tests.system.real_day import (

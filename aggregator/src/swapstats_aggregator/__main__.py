@@ -19,14 +19,14 @@ from swapstats_aggregator.adapters.kafka_topic import say_if_times_are_unbounded
 from swapstats_aggregator.adapters.local import LocalSnapshots
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports, Snapshots, Unavailable
-from swapstats_aggregator.process import serve_health, stop_on_signals, tune_garbage_collection
 from swapstats_aggregator.shard import Shard
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
-from swapstats_settings.logs import configure_logging
-from swapstats_settings.redis import redis_time_ms
-from swapstats_settings.resource import load_resource
-from swapstats_settings.timekeeping import Clock, keep_time
+from swapstats_runtime.logs import configure_logging
+from swapstats_runtime.process import serve_health, stop_on_signals, tune_garbage_collection
+from swapstats_runtime.redis import redis_time_ms
+from swapstats_runtime.resource import load_resource
+from swapstats_runtime.timekeeping import Clock, keep_time
 
 log = structlog.get_logger()
 

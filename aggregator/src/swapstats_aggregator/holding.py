@@ -13,7 +13,7 @@ from swapstats_aggregator.ports import DeadLetter
 from swapstats_aggregator.replica import Replica
 from swapstats_aggregator.snapshotting import Snapshotter, Stored
 from swapstats_core.swap import Reason
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 _BYTES_KEPT: Final = 16 * 1024 * 1024
 _BYTES_EACH: Final = 512
@@ -60,7 +60,7 @@ def _size(letter: DeadLetter) -> int:
 
 
 @dataclass(slots=True, eq=False)
-class Ownership:
+class Serving:
     """What only an owner does with a partition: it answers, publishes and takes snapshots.
 
     ``proof_due``: a shadow has asked for the digest of the state at a pulse.
@@ -81,7 +81,7 @@ class Holding:
 
     replica: Replica
     feed: Feed
-    owned: Ownership | None = None
+    owned: Serving | None = None
     is_over: bool = False
     """Set when it has been given up: whoever is still working on it must stop."""
     letters_offset: int = 0

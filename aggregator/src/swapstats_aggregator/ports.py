@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from swapstats_core.ownership import Assignment
+from swapstats_core.ownership.messages import Assignment
 from swapstats_core.rejects import REMEDIES, Reason
 
 

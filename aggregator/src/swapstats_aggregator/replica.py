@@ -13,11 +13,11 @@ import msgspec
 
 from swapstats_aggregator.ports import DeadLetter, Fetched, SourceRecord
 from swapstats_aggregator.spellings import Spellings
-from swapstats_core.digest import rules
-from swapstats_core.events import Outcome
+from swapstats_core.engine.digest import rules
+from swapstats_core.engine.events import Outcome
+from swapstats_core.engine.manifest import share_rebuilt
+from swapstats_core.engine.partition import Applied, Config, PartitionState
 from swapstats_core.fields import MINUTE_MS
-from swapstats_core.manifest import share_rebuilt
-from swapstats_core.partition import Applied, Config, PartitionState
 from swapstats_core.routing import partition_of
 from swapstats_core.swap import FUTURE_MS, Inlet, Noted, Reason, Reject, Swap
 from swapstats_core.wire import (
@@ -42,10 +42,9 @@ from swapstats_core.wire import (
     Subjects,
     TokenQuery,
     TokenState,
-    WindowStats,
     encode,
 )
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 _HOLD_MS: Final = CURRENT_WITHIN_MS // 2
 """How long the clock may wait for the next confirmation before the partition counts as behind."""
@@ -160,7 +159,7 @@ class Replica:
 
     @property
     def rules(self) -> str:
-        """By which it has counted (`swapstats_core.digest.rules`)."""
+        """By which it has counted (`swapstats_core.engine.digest.rules`)."""
         return rules(self.config, self.state.hashes.key, self._inlet.rules, self.skipped)
 
     def own(self, epoch: int, wall_ms: int) -> None:
@@ -362,9 +361,7 @@ class Replica:
         read = self.state.read(token)
         if read is None:
             return None
-        windows = {
-            name: WindowStats.of(sums) for name, sums in zip(self.config.window_names, read.windows, strict=True)
-        }
+        windows = {name: sums.stats() for name, sums in zip(self.config.window_names, read.windows, strict=True)}
         return TokenState(
             token=token,
             partition=self.partition,
@@ -418,7 +415,7 @@ class Replica:
             as_of_ms=self.state.now_ms,
             current=self.current,
             tokens=self.state.known_tokens,
-            entries=[OverviewEntry(token, WindowStats.of(sums)) for token, sums in top],
+            entries=[OverviewEntry(token, sums.stats()) for token, sums in top],
             rebuilding=self.rebuilding,
             since_ms=self.origin.since_ms,
             held=self.held,

@@ -14,13 +14,13 @@ from swapstats_aggregator.ports import Snapshots, Source, Unavailable
 from swapstats_aggregator.replica import Origin
 from swapstats_aggregator.snapshotting import Stored
 from swapstats_core import spec
+from swapstats_core.engine.manifest import Manifest, UnreadableSnapshot, readable
+from swapstats_core.engine.partition import Config, PartitionState
+from swapstats_core.engine.snapshot import restore
 from swapstats_core.fields import HOUR_MS, MINUTE_MS
-from swapstats_core.manifest import Manifest, UnreadableSnapshot, readable
-from swapstats_core.partition import Config, PartitionState
-from swapstats_core.snapshot import restore
 from swapstats_core.swap import FUTURE_MS
 from swapstats_core.wire import CURRENT_WITHIN_MS
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 log = structlog.get_logger()
 

@@ -1,4 +1,4 @@
-"""A shard: it reads the partitions that its tenancy holds, answers for those that it owns, and snapshots them.
+"""A shard: it reads the partitions that its tenures hold, answers for those that it owns, and snapshots them.
 
 Four tasks share the holdings within one event loop: the follower of the assignment, the reader (records, deltas), the
 compactor and the snapshotter. Nothing is buffered without bound: the reader takes one bounded batch at a time, and
@@ -17,18 +17,18 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from swapstats_aggregator.context import Context, Owner
 from swapstats_aggregator.holding import Holding
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import DeadLetter, Fetched, OutOfRange, Ports, Recreated, Unavailable
 from swapstats_aggregator.replica import Replica
 from swapstats_aggregator.restoring import resume, topic_of
-from swapstats_aggregator.setup import Owner, Setup
 from swapstats_aggregator.snapshotting import Fenced, compact_once
-from swapstats_aggregator.tenancy import Tenancy
-from swapstats_core import words
-from swapstats_core.events import Outcome
-from swapstats_core.ownership import Assignment, MemberReport
-from swapstats_core.partition import Applied, Config
+from swapstats_aggregator.tenures import Tenures
+from swapstats_core import readable
+from swapstats_core.engine.events import Outcome
+from swapstats_core.engine.partition import Applied, Config
+from swapstats_core.ownership.messages import Assignment, MemberReport
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Swap
 from swapstats_core.wire import (
@@ -41,7 +41,7 @@ from swapstats_core.wire import (
     encode,
     rfc3339,
 )
-from swapstats_settings.timekeeping import Clock, Now
+from swapstats_runtime.timekeeping import Clock, Now
 
 log = structlog.get_logger()
 
@@ -95,9 +95,9 @@ class Shard:
         self._metrics = metrics
         self._clock = clock
         self._new_key = new_key
-        setup = Setup(self._owner, resource, ports, metrics, clock, new_key)
-        self._tenancy = Tenancy(setup, answer=self._answer, bury=self._bury, wake=self._wake)
-        self._holdings = self._tenancy.holdings
+        context = Context(self._owner, resource, ports, metrics, clock, new_key)
+        self._tenures = Tenures(context, answer=self._answer, bury=self._bury, wake=self._wake)
+        self._holdings = self._tenures.holdings
         self._revision = -1
         self._assignment: Assignment | None = None
         self._positioned: frozenset[Holding] = frozenset()
@@ -118,7 +118,7 @@ class Shard:
         """None once the assigned partitions were restored and had caught up, else the reason why not."""
         if self._revision < 0:
             return "no assignment yet"
-        if not self._caught_up and (behind := self._tenancy.not_current()):
+        if not self._caught_up and (behind := self._tenures.not_current()):
             return f"not current yet: partitions {behind}"
         self._caught_up = True
         return None
@@ -129,9 +129,9 @@ class Shard:
             self._owner.name,
             self._owner.life,
             self._revision,
-            self._tenancy.reports(),
+            self._tenures.reports(),
             self._degraded(),
-            self._tenancy.handoffs,
+            self._tenures.handoffs,
         )
 
     def _degraded(self) -> list[str]:
@@ -148,15 +148,15 @@ class Shard:
             for partition, held in owned.items()
             if (age_ms := held.snapshot_age_ms(now)) > old_ms
         ]
-        waiting = [words.in_transaction(p) for p, held in self._holdings.items() if _waits_for_transaction(held)]
+        waiting = [readable.in_transaction(p) for p, held in self._holdings.items() if _waits_for_transaction(held)]
         problem = self._clock.problem()
         off = [] if problem is None else [problem]
         differ = [
             f"partition {refused.partition}: came to another state than {refused.former} had at offset {refused.offset}"
-            for refused in self._tenancy.handoffs
+            for refused in self._tenures.handoffs
             if refused.refused
         ]
-        return off + self._tenancy.hindered() + ahead + old + waiting + self._misspelt() + differ
+        return off + self._tenures.hindered() + ahead + old + waiting + self._misspelt() + differ
 
     def _misspelt(self) -> list[str]:
         """Addresses that are several tokens: of each partition an example."""
@@ -176,10 +176,10 @@ class Shard:
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
-                owned, looks_left = self._tenancy.owned(), _DRAIN_LOOKS
+                owned, looks_left = self._tenures.owned(), _DRAIN_LOOKS
                 while owned and looks_left:
                     await asyncio.sleep(_DRAIN_LOOK_S)
-                    before, owned = owned, self._tenancy.owned()
+                    before, owned = owned, self._tenures.owned()
                     looks_left = _DRAIN_LOOKS if len(owned) < len(before) or self._leaving() else looks_left - 1
 
     def _leaving(self) -> bool:
@@ -199,7 +199,7 @@ class Shard:
         stopped = loop.create_task(stop.wait())
         tasks: tuple[asyncio.Future[Any], ...] = (stopped, follower, reader, *background)
         try:
-            done, _ = await asyncio.wait((*tasks, self._tenancy.failed), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((*tasks, self._tenures.failed), return_when=asyncio.FIRST_COMPLETED)
             for ended in done - {stopped}:
                 ended.result()
             await unserve()
@@ -207,7 +207,7 @@ class Shard:
         except TimeoutError:
             self._log.error("stopped_without_snapshots", reason="a batch could not be finished in time")
         finally:
-            self._tenancy.abandon()
+            self._tenures.abandon()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -219,7 +219,7 @@ class Shard:
         async with asyncio.timeout(_FINAL_SNAPSHOT_S):
             await follower
             await reader
-        await self._tenancy.leave(_FINAL_SNAPSHOT_S)
+        await self._tenures.leave(_FINAL_SNAPSHOT_S)
 
     # -- the assignment ---------------------------------------------------------------------------------------------
 
@@ -233,7 +233,7 @@ class Shard:
                 self._log.warning("assignment_unavailable", error=str(error))
             else:
                 if assignment is not None and assignment.revision > self._revision:
-                    await self._tenancy.follow(assignment)
+                    await self._tenures.follow(assignment)
                     self._revision, self._assignment = assignment.revision, assignment
             await _wait(self._reassign, _ASSIGNMENT_POLL_S)
 
@@ -327,7 +327,7 @@ class Shard:
         if replica.held is not None:
             replica.stand(replica.offset)
             if held.owned is not None:
-                self._say_why(replica.partition, words.held(replica.partition, replica.held))
+                self._say_why(replica.partition, readable.held(replica.partition, replica.held))
         elif (fetched := feed.used_up()) is not None:
             replica.reached(fetched, self._clock.now())
         elif not feed.is_empty and feed.limit is not None:
@@ -388,7 +388,7 @@ class Shard:
             prove, owned.proof_due = owned.proof_due, False
             messages = replica.tick(self._subjects, now.mono_ms, prove=prove)
             if prove:  # before anything is awaited: the state is still that of the pulse
-                self._tenancy.prove(replica)
+                self._tenures.prove(replica)
             for subject, payload in messages:
                 await self._ports.bus.publish(subject, payload)
 
@@ -403,7 +403,7 @@ class Shard:
         if replica.current:
             self._say_why(replica.partition, "")
         elif replica.in_transaction and replica.held is None:
-            self._say_why(replica.partition, words.in_transaction(replica.partition))
+            self._say_why(replica.partition, readable.in_transaction(replica.partition))
         metrics.offset.labels(label).set(replica.offset)
         replica.spellings.observe(replica.state.token_names, now.mono_ms)
         metrics.spelling_conflicts.labels(label).set(len(replica.spellings.conflicts))
@@ -447,7 +447,7 @@ class Shard:
             if (held := self._holdings.get(partition)) is None:
                 continue
             if held.owned is None:
-                await self._tenancy.begin_again(partition)
+                await self._tenures.begin_again(partition)
                 continue
             replica = held.replica
             start = resume(
@@ -535,7 +535,7 @@ class Shard:
             self._log.warning("snapshot_failed", partition=partition, error=str(error))
         except Fenced as error:
             if not held.is_over:
-                await self._tenancy.fenced(partition, error)
+                await self._tenures.fenced(partition, error)
 
 
 def _waits_for_transaction(held: Holding) -> bool:

@@ -15,14 +15,14 @@ from typing import Final
 
 import structlog
 
+from swapstats_aggregator.context import Owner
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Snapshots, Source, Unavailable
 from swapstats_aggregator.replica import Origin, Replica
-from swapstats_aggregator.setup import Owner
-from swapstats_core.chunks import Chunk, Head, Part, compact
-from swapstats_core.digest import digest_of
-from swapstats_core.ledger import Ledger
-from swapstats_core.manifest import (
+from swapstats_core.engine.chunks import Chunk, Head, Part, compact
+from swapstats_core.engine.digest import digest_of
+from swapstats_core.engine.ledger import Ledger
+from swapstats_core.engine.manifest import (
     ChunkRef,
     Manifest,
     UnreadableSnapshot,
@@ -32,9 +32,9 @@ from swapstats_core.manifest import (
     names_of,
     readable,
 )
-from swapstats_core.partition import Config
-from swapstats_core.snapshot import encode_cells, encode_ids, encode_ledger
-from swapstats_settings.timekeeping import Now
+from swapstats_core.engine.partition import Config
+from swapstats_core.engine.snapshot import encode_cells, encode_ids, encode_ledger
+from swapstats_runtime.timekeeping import Now
 
 log = structlog.get_logger()
 
@@ -71,7 +71,7 @@ class Frozen:
     """By which it was counted: states of other rules can't be compared."""
 
     async def digest(self) -> str:
-        """Its digest (`swapstats_core.digest`), computed in another thread."""
+        """Its digest (`swapstats_core.engine.digest`), computed in another thread."""
         minutes = self.config.longest_minutes
         return await asyncio.to_thread(digest_of, self.parts, self.names, self.newest_ms, minutes, self.closed_ms)
 

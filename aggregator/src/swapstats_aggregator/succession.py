@@ -14,17 +14,17 @@ from typing import Final
 
 import structlog
 
+from swapstats_aggregator.context import Context
 from swapstats_aggregator.feed import Feed
-from swapstats_aggregator.handoffs import Handoffs, within
-from swapstats_aggregator.holding import Holding, Ownership, Unsent
+from swapstats_aggregator.holding import Holding, Serving, Unsent
 from swapstats_aggregator.ports import DeadLetter, Unavailable
+from swapstats_aggregator.proving import Proving, within
 from swapstats_aggregator.replica import Replica
 from swapstats_aggregator.restoring import Restored, restore_partition, topic_of
-from swapstats_aggregator.setup import Setup
 from swapstats_aggregator.snapshotting import Fenced, Snapshotter, Stored, freeze
 from swapstats_aggregator.tenure import Tenure
-from swapstats_core.manifest import ChunkRef, Manifest, readable
-from swapstats_core.ownership import Released
+from swapstats_core.engine.manifest import ChunkRef, Manifest, readable
+from swapstats_core.ownership.messages import Released
 from swapstats_core.swap import Inlet
 from swapstats_core.wire import CURRENT_WITHIN_MS
 
@@ -47,12 +47,12 @@ class Succession:
     """
 
     def __init__(
-        self, setup: Setup, handoffs: Handoffs, *, answer: Answer, bury: Bury, wake: Callable[[], None]
+        self, context: Context, proving: Proving, *, answer: Answer, bury: Bury, wake: Callable[[], None]
     ) -> None:
         self.holdings: dict[int, Holding] = {}
         """What has a state and is to be read."""
-        self._setup = setup
-        self._handoffs = handoffs
+        self._context = context
+        self._proving = proving
         self._answer = answer
         self._bury = bury
         self._wake = wake
@@ -66,7 +66,7 @@ class Succession:
             held.is_over = True
             self._wake()
             if held.owned is not None:
-                self._setup.metrics.forget(partition)
+                self._context.metrics.forget(partition)
         return held
 
     def follow(self, tenure: Tenure) -> None:
@@ -116,7 +116,7 @@ class Succession:
         start, now_s = restored.start, asyncio.get_running_loop().time()
         if restored.unusable == "unreadable":
             since_s = tenure.unreadable_since_s = tenure.unreadable_since_s or now_s
-            if now_s - since_s < _OWNERS_SNAPSHOTS * self._setup.spec.snapshots.interval / 1000:
+            if now_s - since_s < _OWNERS_SNAPSHOTS * self._context.spec.snapshots.interval / 1000:
                 raise Unavailable(f"partition {tenure.partition}: its owner's snapshots can't be read")
             if not restored.is_whole:
                 raise Unavailable(
@@ -131,7 +131,7 @@ class Succession:
 
     async def _shadow(self, tenure: Tenure) -> None:
         """Until it is promoted."""
-        proving = asyncio.ensure_future(self._handoffs.prove(tenure, self.holdings[tenure.partition], self.follow))
+        proving = asyncio.ensure_future(self._proving.prove(tenure, self.holdings[tenure.partition], self.follow))
         promoted = asyncio.ensure_future(tenure.promoted.wait())
         try:
             await asyncio.wait((proving, promoted), return_when=asyncio.FIRST_COMPLETED)
@@ -143,7 +143,7 @@ class Succession:
             await asyncio.gather(proving, promoted, return_exceptions=True)
 
     async def _claim(self, tenure: Tenure) -> None:
-        snapshots, owner = self._setup.ports.snapshots, self._setup.owner
+        snapshots, owner = self._context.ports.snapshots, self._context.owner
         verdict = await snapshots.claim(tenure.partition, tenure.epoch, owner.name)
         if not verdict.done:
             raise Fenced(tenure.partition, tenure.epoch, verdict.epoch)
@@ -158,36 +158,36 @@ class Succession:
         held = Holding(replica, Feed())
         snapshotter = self._snapshotter(replica, restored.stored)
         if restored.manifest is None or restored.start.anew:  # so that a crash doesn't move the start
-            await snapshotter.take(self._setup.clock.now())
+            await snapshotter.take(self._context.clock.now())
         await self._serve(tenure, held, snapshotter)
         self._hold(held)
         if tenure.former:
             await held.until(lambda: held.is_as_far_as_possible)
-            self._handoffs.record(tenure, restored.start.offset, replica.records, None)
+            self._proving.record(tenure, restored.start.offset, replica.records, None)
 
     async def _restore(self, tenure: Tenure) -> Restored:
-        setup, partition = self._setup, tenure.partition
-        now, is_first = setup.clock.now(), tenure.epoch == 1
-        topic = await topic_of(partition, setup.config, setup.ports.source, now)
+        context, partition = self._context, tenure.partition
+        now, is_first = context.clock.now(), tenure.epoch == 1
+        topic = await topic_of(partition, context.config, context.ports.source, now)
         restored = await restore_partition(
             partition,
-            setup.config,
-            setup.spec.source,
-            setup.ports.snapshots,
+            context.config,
+            context.spec.source,
+            context.ports.snapshots,
             topic,
-            setup.new_key(),
-            setup.clock.now(),
+            context.new_key(),
+            context.clock.now(),
             is_first=is_first,
         )
-        setup.metrics.unreadable_snapshots.inc(len(restored.unreadable))
+        context.metrics.unreadable_snapshots.inc(len(restored.unreadable))
         return restored
 
     def _replica(self, tenure: Tenure, restored: Restored) -> Replica:
-        start, partition, spec = restored.start, tenure.partition, self._setup.spec
+        start, partition, spec = restored.start, tenure.partition, self._context.spec
         at = (start.offset, start.origin, Inlet.of(spec), spec.source.skipped(partition))
         replica = Replica(partition, spec.source.topic.partitions, tenure.epoch, restored.state, *at)
         if restored.manifest is not None:
-            replica.stored(restored.manifest.taken_at_ms, self._setup.clock.now())
+            replica.stored(restored.manifest.taken_at_ms, self._context.clock.now())
         return replica
 
     def _hold(self, held: Holding) -> None:
@@ -222,18 +222,18 @@ class Succession:
         exactly = released if is_there and released is not None and released.offset == stop else None
         frozen = freeze(replica)
         if is_there and heard is not None:  # a clock that a record from the future took ahead isn't followed
-            now = self._setup.clock.now()
+            now = self._context.clock.now()
             replica.advance(min(heard.as_of_ms, now.wall_ms + CURRENT_WITHIN_MS), now)
         async with held.in_step:  # no record is applied, and no snapshot taken, before these letters are stored
             await self._serve(tenure, held, self._snapshotter(replica, _still_stored(held.stored, newest)))
             held.feed.limit, held.stored = None, {}
-            self._handoffs.record(tenure, replica.offset, replica.records - before, exactly)
+            self._proving.record(tenure, replica.offset, replica.records - before, exactly)
             held.owed = letters
             await self._bury(letters)
             held.owed, held.letters_offset, held.unsent = (), replica.offset, Unsent()
         self._wake()
         if exactly is not None:
-            await self._handoffs.compare(tenure, frozen)
+            await self._proving.compare(tenure, frozen)
         return True
 
     def _unsent_letters(self, held: Holding, covered: int) -> Sequence[DeadLetter] | None:
@@ -249,7 +249,7 @@ class Succession:
 
     async def _newest_manifest(self, partition: int) -> Manifest | None:
         """The newest readable one. Raises Unavailable."""
-        found = readable(partition, await self._setup.ports.snapshots.manifests(partition))
+        found = readable(partition, await self._context.ports.snapshots.manifests(partition))
         return next((each for each in found if isinstance(each, Manifest)), None)
 
     async def _catch_up(self, held: Holding, offset: int) -> bool:
@@ -261,29 +261,29 @@ class Succession:
     # -- serving ----------------------------------------------------------------------------------------------------
 
     def _snapshotter(self, replica: Replica, stored: Stored) -> Snapshotter:
-        setup, ports, keep = self._setup, self._setup.ports, self._setup.spec.snapshots.keep
+        context, ports, keep = self._context, self._context.ports, self._context.spec.snapshots.keep
         return Snapshotter(
-            replica, setup.owner, ports.snapshots, ports.source, keep, setup.metrics, self._numbers, stored
+            replica, context.owner, ports.snapshots, ports.source, keep, context.metrics, self._numbers, stored
         )
 
     async def _serve(self, tenure: Tenure, held: Holding, snapshotter: Snapshotter) -> None:
-        setup, partition, replica = self._setup, tenure.partition, held.replica
-        replica.own(tenure.epoch, setup.clock.now().wall_ms)
+        context, partition, replica = self._context, tenure.partition, held.replica
+        replica.own(tenure.epoch, context.clock.now().wall_ms)
         unserve = await self._answering(partition, replica)
-        interval, partitions = setup.spec.snapshots.interval, setup.spec.source.topic.partitions
-        began_ms = setup.clock.monotonic_ms()
+        interval, partitions = context.spec.snapshots.interval, context.spec.source.topic.partitions
+        began_ms = context.clock.monotonic_ms()
         due_ms = began_ms + interval * (partition + 1) // partitions
-        held.owned = Ownership(snapshotter, unserve, began_ms, due_ms)
+        held.owned = Serving(snapshotter, unserve, began_ms, due_ms)
         tenure.role = "owner"
-        setup.metrics.epoch.labels(str(partition)).set(tenure.epoch)
+        context.metrics.epoch.labels(str(partition)).set(tenure.epoch)
         tokens = replica.state.known_tokens
         log.info("owns", partition=partition, epoch=tenure.epoch, offset=replica.offset, tokens=tokens)
 
     async def _answering(self, partition: int, replica: Replica) -> Callable[[], Awaitable[None]]:
         """Answer queries. If this task is cancelled meanwhile, nobody answers: a former owner must not, for ever."""
-        subject = self._setup.subjects.query(partition)
+        subject = self._context.subjects.query(partition)
         serving = asyncio.ensure_future(
-            self._setup.ports.bus.serve(subject, lambda request: self._answer(replica, request))
+            self._context.ports.bus.serve(subject, lambda request: self._answer(replica, request))
         )
         try:
             return await asyncio.shield(serving)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from swapstats_core.ownership import Digested, PartitionAssignment, Proof, Released, Role
+from swapstats_core.ownership.messages import Digested, PartitionAssignment, Proof, Released, Role
 from swapstats_core.wire import Pulse
 
 

@@ -28,14 +28,14 @@ from swapstats_api.newest import NewestOwners
 from swapstats_api.reads import Reads
 from swapstats_api.server import create_server, listen, started
 from swapstats_core import wire
-from swapstats_core.partition import Config
+from swapstats_core.engine.partition import Config
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
-from swapstats_settings.logs import configure_logging
-from swapstats_settings.nats import NatsAccess
-from swapstats_settings.redis import redis_time_ms
-from swapstats_settings.resource import load_resource
-from swapstats_settings.timekeeping import Clock, keep_time
+from swapstats_runtime.logs import configure_logging
+from swapstats_runtime.nats import NatsAccess
+from swapstats_runtime.redis import redis_time_ms
+from swapstats_runtime.resource import load_resource
+from swapstats_runtime.timekeeping import Clock, keep_time
 
 _log = structlog.get_logger(__name__)
 

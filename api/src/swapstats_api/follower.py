@@ -26,7 +26,7 @@ from swapstats_api.follow.model import (
 from swapstats_api.metrics import Metrics
 from swapstats_api.ports import NoOwner, Owners, SnapshotReader, SnapshotUnreadable, Unanswered
 from swapstats_core import wire
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 _log = structlog.get_logger(__name__)
 

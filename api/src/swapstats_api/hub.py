@@ -17,7 +17,7 @@ from swapstats_api.reads import Overloaded, Reads, Unavailable
 from swapstats_api.view import Document, Op, differs, marks_in, moved, patch
 from swapstats_core import wire
 from swapstats_core.addresses import folded
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 HISTORY = 64
 """Patches kept per token for clients that resume."""

@@ -29,7 +29,7 @@ LOOK_UP_S = 0.3
 DENIED_S = 0.25
 """How long an epoch that nobody had claimed isn't looked up again."""
 CREDIBLE_STEP = 1 << 20
-"""See `swapstats_core.planning`: no decision goes further at once."""
+"""See `swapstats_core.ownership.planner`: no decision goes further at once."""
 
 
 class NewestOwners:

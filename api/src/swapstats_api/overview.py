@@ -10,7 +10,7 @@ import msgspec
 from swapstats_api.follow.model import freshness, standing
 from swapstats_api.view import known_since, seconds, troubles
 from swapstats_core import wire
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 
 class OverviewToken(msgspec.Struct, frozen=True):

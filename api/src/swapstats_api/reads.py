@@ -16,11 +16,11 @@ from swapstats_api.overview import Overview, merge
 from swapstats_api.ports import Owners, Unanswered
 from swapstats_api.spellings import Spellings
 from swapstats_api.view import Document, Marks, document, known_since, marks, seconds, select, troubles
-from swapstats_core import wire, words
+from swapstats_core import readable, wire
 from swapstats_core.addresses import folded
 from swapstats_core.methodology import methodology
 from swapstats_core.spec import SwapStatsSpec
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 FAN_OUT_TIMEOUT_S = 1.0
 """How long one question to all partitions may take."""
@@ -248,7 +248,7 @@ def _unknown(token: str, refused: wire.Refused) -> UnknownToken:
             f"snapshot ({worth.rebuilt_percent} % done): try again when GET /api/partitions says that it isn't stale"
         )
     elif worth.held is not None:
-        why = f"no swap of it so far, but {words.held(refused.partition, worth.held)}"
+        why = f"no swap of it so far, but {readable.held(refused.partition, worth.held)}"
     elif worth.current and folded(token) is not None:
         why = "no swap of this address, in any spelling, in the longest window"
     elif worth.current:

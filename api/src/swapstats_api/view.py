@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from swapstats_api.follow.model import View
-from swapstats_core import wire, words
+from swapstats_core import readable, wire
 
 _decode_windows = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 MINOR = ("as_of", "watermark", "offset", "lag_seconds")
@@ -103,7 +103,7 @@ def troubles(partition: int, rebuilt_percent: int | None, held: wire.Held | None
     told: dict[str, Any] = {}
     if rebuilt_percent is not None:
         told |= {"rebuilding": True, "progress": rebuilt_percent / 100}
-    return told if held is None else told | {"held": words.held(partition, held)}
+    return told if held is None else told | {"held": readable.held(partition, held)}
 
 
 def document(view: View, other_spellings: tuple[str, ...] = ()) -> Document:

@@ -10,8 +10,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from swapstats_core.spec import Source
-from swapstats_settings.kafka import kafka_fault, kafka_reason, kafka_security
-from swapstats_settings.tls import CertificateError
+from swapstats_runtime.kafka import kafka_fault, kafka_reason, kafka_security
+from swapstats_runtime.tls import CertificateError
 
 _BATCH_BYTES = 256 * 1024
 _REQUEST_TIMEOUT_MS = 30_000

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_core.spec import Source, SwapStatsResource, SwapStatsSpec
 from swapstats_core.swap import Inlet
-from swapstats_settings.resource import load_resource
+from swapstats_runtime.resource import load_resource
 
 DEFAULT_DATA_DIR = Path(".swapstats")
 

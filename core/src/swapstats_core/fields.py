@@ -17,7 +17,7 @@ MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 MAX_WINDOW_MS = 7 * DAY_MS
-"""The engine's sums are proven not to overflow up to here (see `swapstats_core.cells`)."""
+"""The engine's sums are proven not to overflow up to here (see `swapstats_core.engine.cells`)."""
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
 _DURATION = re.compile(r"([0-9]{1,11})(ms|s|m|h|d)")

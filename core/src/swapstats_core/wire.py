@@ -19,9 +19,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from swapstats_core.amounts import format_token, format_usd
 from swapstats_core.bounds import Count, Name, Said, Share, Skipped, Token, UnixMs
-from swapstats_core.cells import Sums
 from swapstats_core.fields import MINUTE_MS, parse_duration_ms
 
 ORDERINGS = ("volume_usd", "volume_token", "trades", "buy_trades", "sell_trades")
@@ -40,12 +38,6 @@ class WindowStats(msgspec.Struct, frozen=True, gc=False):
     trades: Count
     buy_trades: Count
     sell_trades: Count
-
-    @classmethod
-    def of(cls, sums: Sums) -> WindowStats:
-        """Sums as the wire has them."""
-        volumes = format_usd(sums.usd_micros), format_token(sums.token_atto)
-        return cls(*volumes, sums.buys + sums.sells, sums.buys, sums.sells)
 
 
 class Late(msgspec.Struct, frozen=True, gc=False):
@@ -100,7 +92,7 @@ class Pulse(msgspec.Struct, frozen=True):
 
     ``forgotten``: those in ``changed`` that have become unknown; they aren't followed any more.
 
-    ``proof``: the owner will tell the digest of its state at ``offset`` (`swapstats_core.ownership.Digested`).
+    ``proof``: the owner will tell the digest of its state at ``offset`` (`swapstats_core.ownership.messages.Digested`).
     """
 
     partition: Count
@@ -302,7 +294,7 @@ class Subjects:
         return f"{self._instance}.pulse.p{partition}"
 
     def handoff(self, partition: int) -> str:
-        """Where the former owner of ``partition`` says its `ownership.Released` and `ownership.Digested`."""
+        """Where the former owner of ``partition`` says its `messages.Released` and `messages.Digested`."""
         return f"{self._instance}.handoff.p{partition}"
 
     def shard(self, name: str) -> str:

@@ -19,15 +19,15 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, genera
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from swapstats_core.spec import Telemetry
+from swapstats_decider.ports import Superseded
+from swapstats_operator.adapters.election import lead
 from swapstats_operator.adapters.kubernetes import KubernetesCluster
+from swapstats_operator.adapters.servers import keep_topics_of, reach
 from swapstats_operator.controller import Surface
-from swapstats_operator.deciding.ports import Superseded
-from swapstats_operator.election import lead
 from swapstats_operator.handlers import Operator
 from swapstats_operator.revision import Images
-from swapstats_operator.servers import keep_topics_of, reach
-from swapstats_settings.clock import SystemClock
-from swapstats_settings.logs import configure_logging
+from swapstats_runtime.clock import SystemClock
+from swapstats_runtime.logs import configure_logging
 
 log = structlog.get_logger()
 

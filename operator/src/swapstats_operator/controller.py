@@ -12,30 +12,30 @@ from typing import Any, Final
 import msgspec
 from pydantic import ValidationError
 
-from swapstats_core.planning import Policy
+from swapstats_core.ownership.planner import Policy
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 from swapstats_core.wire import Subjects
-from swapstats_operator import reporting
+from swapstats_decider.authority import Intent
+from swapstats_decider.conditions import Conditions, Finding
+from swapstats_decider.ports import Clock, Tell, Unavailable
+from swapstats_decider.reasons import Reason
+from swapstats_decider.rolling import Act, Step, number_of, numbered
+from swapstats_decider.snapshots import snapshot_all
+from swapstats_decider.status import Condition
+from swapstats_decider.system_status import View
+from swapstats_decider.system_status import status as observed_status
+from swapstats_operator import resource_reporting
 from swapstats_operator.cluster import Cluster, Foreign, Key, Manifest, Refused
-from swapstats_operator.deciding.conditions import Conditions, Finding
-from swapstats_operator.deciding.ownership import Intent
-from swapstats_operator.deciding.ports import Clock, Tell, Unavailable
-from swapstats_operator.deciding.reasons import Reason
-from swapstats_operator.deciding.reporting import View
-from swapstats_operator.deciding.reporting import status as observed_status
-from swapstats_operator.deciding.rolling import Act, Step, number_of, numbered
-from swapstats_operator.deciding.snapshots import snapshot_all
-from swapstats_operator.deciding.status import Condition
+from swapstats_operator.decider_host import Owning, Reach
 from swapstats_operator.manifests.instance import config_map, instance, name_of
 from swapstats_operator.manifests.monitoring import KINDS as MONITORS
 from swapstats_operator.manifests.names import REVISION, owner_reference
 from swapstats_operator.observing import Object, observe
-from swapstats_operator.owning import Owning, Reach
 from swapstats_operator.revision import RESTART, Images, Revision, revision_of, secret_refs
 from swapstats_operator.rollout import Rollout, Surroundings, aim, progress, shards_to_have, step
 from swapstats_operator.servers import SecretMissing, Secrets, Site, looked_up
 from swapstats_operator.topic_keeper import Keep, TopicKeeper
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 SNAPSHOT: Final = "swapstats.io/snapshot"
 DONE: Final = "done"
@@ -188,7 +188,7 @@ class Controller:
 
     def _begun(self, body: Object, now: Now) -> Rollout | None:
         """The rollout so far; None: there was none yet."""
-        return self._rollout or reporting.restored(body.get("status", {}), now.mono_ms)
+        return self._rollout or resource_reporting.restored(body.get("status", {}), now.mono_ms)
 
     def _roll(self, body: Object, desired: str, spec: SwapStatsSpec, now: Now) -> tuple[Rollout, Step | None]:
         before = self._begun(body, now)
@@ -323,7 +323,7 @@ class Controller:
     ) -> None:
         there: Mapping[str, Any] = body.get("status", {})
         if self._conditions is None:
-            self._conditions = Conditions(reporting.since(there))
+            self._conditions = Conditions(resource_reporting.since(there))
         spec, owning, generation = resource.spec, self._owning, body["metadata"]["generation"]
         shards = progress(rollout, self._around(spec))
         view = View(
@@ -333,9 +333,9 @@ class Controller:
             partitions=spec.source.topic.partitions,
             snapshot_interval_ms=spec.snapshots.interval,
             started=rollout.stable is not None,
-            parts=reporting.parts(self._seen, self._shards()),
+            parts=resource_reporting.parts(self._seen, self._shards()),
             intents=tuple(self._intents()),
-            rollout=reporting.rollout_status(rollout, shards),
+            rollout=resource_reporting.rollout_status(rollout, shards),
             file_problem=None if problem is None else problem.message,
             file_reason=Reason.RESOURCE_REFUSED if problem is None else problem.reason,
             deciding_problem=owning.problem,
@@ -344,12 +344,13 @@ class Controller:
         heard_ms, at_ms = self._clock.now_ms(), self._clock.wall_ms()
         observed = observed_status(view, owning.ownership, self._conditions, heard_ms, at_ms)
         conditions = [*observed.conditions, self._topic_condition(now_ms), self._stores_condition(resource, now_ms)]
-        shown = reporting.status(
+        shown = resource_reporting.status(
             self._key, generation, observed, conditions, rollout, shards, spec.snapshots.interval, now_ms
         )
         taken = self._snapshot is not None and self._snapshot.done()
-        if taken or reporting.gist(reporting.content(shown, exclude_none=True)) != reporting.gist(there):
-            await self._cluster.patch_status(self._key, reporting.content(shown))
+        gist = resource_reporting.gist
+        if taken or gist(resource_reporting.content(shown, exclude_none=True)) != gist(there):
+            await self._cluster.patch_status(self._key, resource_reporting.content(shown))
 
     def _topic_condition(self, now_ms: int) -> Condition:
         assert self._conditions is not None

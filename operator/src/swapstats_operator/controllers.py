@@ -12,9 +12,9 @@ from typing import Final
 
 import structlog
 
+from swapstats_decider.ports import Superseded
 from swapstats_operator.cluster import Key
 from swapstats_operator.controller import Controller
-from swapstats_operator.deciding.ports import Superseded
 from swapstats_operator.observing import Object
 
 log = structlog.get_logger()

@@ -18,7 +18,7 @@ from swapstats_core.effects import RESTARTS, Effect, key_of, section_of, takes
 from swapstats_core.fields import format_duration
 from swapstats_core.spec import DEFAULT_REORG_HORIZON_MS, RESERVED_NAMES, SwapStatsSpec
 from swapstats_operator.generated import keep
-from swapstats_operator.status import Status
+from swapstats_operator.resource_status import Status
 
 GROUP: Final = "swapstats.io"
 VERSION: Final = "v1alpha1"

@@ -18,12 +18,12 @@ import kopf
 import structlog
 from kubernetes.aio import client
 
+from swapstats_decider.ports import Unavailable
+from swapstats_decider.reasons import Reason
 from swapstats_operator.cluster import Key, Refused
 from swapstats_operator.controller import Controller, Surface
 from swapstats_operator.controllers import Controllers, key_of
 from swapstats_operator.crd import GROUP, VERSION
-from swapstats_operator.deciding.ports import Unavailable
-from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.manifests.monitoring import GROUP_VERSION as MONITORING
 from swapstats_operator.manifests.monitoring import KINDS as MONITORS
 from swapstats_operator.manifests.names import INSTANCE, MANAGED_BY, MANAGER

@@ -1,7 +1,7 @@
 """Which revision the pods shall have, and the next step towards it. Pure: times are arguments.
 
 A rollout goes on while everything is well, and goes back by itself when it isn't: the revision that failed is
-remembered until the resource asks for another one. Shards are rolled by `deciding.rolling`, one at a time; API and
+remembered until the resource asks for another one. Shards are rolled by `decider.rolling`, one at a time; API and
 recorders by their Deployments, meanwhile.
 """
 
@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from swapstats_core.wire import unix_ms
-from swapstats_operator.deciding.handoffs import HandoffStatus
-from swapstats_operator.deciding.rolling import Act, Rolling, Shard, Step, next_step, number_of
+from swapstats_decider.handoffs import HandoffStatus
+from swapstats_decider.rolling import Act, Rolling, Shard, Step, next_step, number_of
 from swapstats_operator.observing import Seen, Workload
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 
 @dataclass(frozen=True, slots=True)

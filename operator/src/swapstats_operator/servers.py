@@ -1,32 +1,14 @@
-"""The operator's own connections to an instance's broker, Redis and NATS.
-
-It reads Secrets from the API server; for its connections it writes what they need to files, as the processes have them.
-"""
+"""What the operator knows of an instance's broker, Redis and NATS: where they are, and which Secrets it takes."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from aiokafka.errors import KafkaError
-
 from swapstats_core.spec import Nats, Redis, SecretRef, SwapStatsResource
-from swapstats_core.wire import Keys
-from swapstats_operator.deciding.conditions import Finding
-from swapstats_operator.deciding.nats import open_line
-from swapstats_operator.deciding.ports import Connect, Copy, Unavailable
-from swapstats_operator.deciding.redis import RedisCopy, connect
+from swapstats_decider.ports import Connect, Copy
 from swapstats_operator.revision import secret_refs
-from swapstats_operator.topics import TopicMismatchError, keep_topics
-from swapstats_settings.kafka import kafka_reason, kafka_security
-from swapstats_settings.nats import NatsAccess
-from swapstats_settings.secret_files import secret_file
-from swapstats_settings.tls import CertificateError
 
 Secrets = Mapping[str, Mapping[str, bytes] | None]
 """Content of Secrets by name; None: there is none."""
@@ -79,50 +61,6 @@ class Site:
         return [ref for section in (self.redis, self.nats) for _, ref in secret_refs(section)]
 
 
-@asynccontextmanager
-async def reach(site: Site) -> AsyncIterator[Reached]:
-    """Redis and NATS of an instance; nothing is asked yet. Raises SecretMissing, Unavailable."""
-    with files(site.refs, site.secrets) as folder:  # they stay: Redis' client reads them for each connection
-        with _certificates("stores.nats.tls"):
-            access = NatsAccess.of(site.nats, folder)
-        with _certificates("stores.redis.tls"):
-            client = connect(site.redis, folder)
-        copy = RedisCopy(client, Keys(site.redis.prefix, site.instance))
-        try:
-            yield Reached(copy, partial(open_line, access))
-        finally:
-            await copy.close()
-
-
-async def keep_topics_of(resource: SwapStatsResource, secrets: Secrets) -> list[Finding]:
-    """Create the instance's topics, and give them their settings; returns what `keep_topics` does. Raises Unavailable,
-    SecretMissing, TopicWrong.
-    """
-    source = resource.spec.source
-    refs = [ref for _, ref in secret_refs(source)]
-    with files(refs, secrets) as folder, _certificates("source.tls"):
-        access = kafka_security(source, folder)
-    try:
-        return await keep_topics(source, access)
-    except TopicMismatchError as error:
-        raise TopicWrong(str(error)) from error
-    except (KafkaError, OSError) as error:
-        raise Unavailable(await kafka_reason(access, error)) from error
-
-
-@contextmanager
-def files(refs: Iterable[SecretRef], secrets: Secrets) -> Iterator[Path]:
-    """A folder of secrets that only this user can read, while the context lasts. Raises SecretMissing."""
-    with TemporaryDirectory(prefix="swapstats-") as name:
-        folder = Path(name)
-        for ref in refs:
-            file = secret_file(ref, folder)
-            file.parent.mkdir(mode=0o700, exist_ok=True)
-            file.touch(mode=0o600)
-            file.write_bytes(looked_up(ref, secrets))
-        yield folder
-
-
 def looked_up(ref: SecretRef, secrets: Secrets) -> bytes:
     """What a reference stands for. Raises SecretMissing."""
     content = secrets.get(ref.name)
@@ -131,12 +69,3 @@ def looked_up(ref: SecretRef, secrets: Secrets) -> bytes:
     if ref.key not in content:
         raise SecretMissing(f"Secret {ref.name} has no key {ref.key}: add it")
     return content[ref.key]
-
-
-@contextmanager
-def _certificates(place: str) -> Iterator[None]:
-    """Says where in the resource a wrong certificate is named."""
-    try:
-        yield
-    except CertificateError as error:
-        raise Unavailable(f"{place}: {error}") from error

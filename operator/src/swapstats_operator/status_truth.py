@@ -11,15 +11,15 @@ from typing import Any
 
 import msgspec
 
-from swapstats_core.ownership import Assignment, check_assignment
+from swapstats_core.ownership.messages import Assignment, check_assignment
+from swapstats_decider.ports import Superseded, Unavailable
 from swapstats_operator.cluster import Cluster, Key, Refused
-from swapstats_operator.deciding.ports import Superseded, Unavailable
 
 _PATH = "/status/assignment"
 
 
 class StatusTruth:
-    """`deciding.ports.Truth`. ``known``: the revision that is there, as far as this operator knows; None: none."""
+    """`decider.ports.Truth`. ``known``: the revision that is there, as far as this operator knows; None: none."""
 
     def __init__(self, cluster: Cluster, key: Key, uid: str, known: int | None) -> None:
         self._cluster = cluster
@@ -30,7 +30,7 @@ class StatusTruth:
         """What was to be stored last: it may be there, although whoever waited for the answer was cancelled."""
 
     async def store(self, assignment: Assignment) -> None:
-        """See `deciding.ports.Truth`."""
+        """See `decider.ports.Truth`."""
         value = msgspec.to_builtins(assignment)
         operations: list[Mapping[str, Any]] = [{"op": "test", "path": "/metadata/uid", "value": self._uid}]
         if self._known is None:

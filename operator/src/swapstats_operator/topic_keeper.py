@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import Final
 
 from swapstats_core.spec import SwapStatsResource
-from swapstats_operator.deciding.conditions import Finding
-from swapstats_operator.deciding.ports import Unavailable
-from swapstats_operator.deciding.reasons import Reason
+from swapstats_decider.conditions import Finding
+from swapstats_decider.ports import Unavailable
+from swapstats_decider.reasons import Reason
 from swapstats_operator.servers import SecretMissing, Secrets, TopicWrong
 
 _LOOK_S: Final = 120.0

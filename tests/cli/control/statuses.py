@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from swapstats_core.ownership import PartitionAssignment, Role
-from swapstats_operator.deciding.handoffs import HandoffStatus
-from swapstats_operator.deciding.status import (
+from swapstats_core.ownership.messages import PartitionAssignment, Role
+from swapstats_decider.handoffs import HandoffStatus
+from swapstats_decider.status import (
     AssignmentStatus,
     Condition,
     MemberStatus,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from swapstats_cli.control.commands import Drain, Restart, Scale, how_far
-from swapstats_operator.deciding.snapshots import Progress
-from swapstats_operator.deciding.status import RolloutStatus, Status
+from swapstats_decider.snapshots import Progress
+from swapstats_decider.status import RolloutStatus, Status
 from tests.cli.control.statuses import member, status
 
 TWO = (member(0), member(1))

@@ -18,8 +18,8 @@ from swapstats_cli.control.client import carry_out, status_of
 from swapstats_cli.control.commands import Command, Drain, Refusal, Scale, Snapshot
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.target import TargetFault
-from swapstats_operator.deciding.snapshots import Progress
-from swapstats_operator.deciding.status import Status
+from swapstats_decider.snapshots import Progress
+from swapstats_decider.status import Status
 from tests.cli.control.statuses import member, status
 
 IDLE = status(member(0), member(1))

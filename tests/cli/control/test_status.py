@@ -10,16 +10,16 @@ from rich.console import Console
 
 from swapstats_cli.control.status_view import screen
 from swapstats_cli.supervisor.part import PartState, PartStatus
-from swapstats_core.ownership import Assignment, PartitionAssignment
+from swapstats_core.ownership.messages import Assignment, PartitionAssignment
 from swapstats_core.wire import rfc3339
-from swapstats_operator.deciding.conditions import Conditions, Facts
-from swapstats_operator.deciding.handoffs import HandoffStatus
-from swapstats_operator.deciding.ownership import Intent
-from swapstats_operator.deciding.reporting import View
-from swapstats_operator.deciding.reporting import status as status_of
-from swapstats_operator.deciding.status import MemberStatus, RolloutStatus, decode_status, encode_status
+from swapstats_decider.authority import Intent
+from swapstats_decider.conditions import Conditions, Facts
+from swapstats_decider.handoffs import HandoffStatus
+from swapstats_decider.status import MemberStatus, RolloutStatus, decode_status, encode_status
+from swapstats_decider.system_status import View
+from swapstats_decider.system_status import status as status_of
 from tests.cli.control.statuses import handoff, member, status, work
-from tests.operator.deciding.world import Town
+from tests.decider.world import Town
 
 OWNED = [PartitionAssignment("shard-0", 1), PartitionAssignment("shard-1", 1)]
 WELL = Facts(

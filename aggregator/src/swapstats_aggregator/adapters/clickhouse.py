@@ -25,7 +25,7 @@ from swapstats_aggregator.recorder.schema import (
 from swapstats_aggregator.recorder.stream_time import Seen
 from swapstats_core.fields import DAY_MS
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
-from swapstats_settings.clickhouse import clickhouse_access, clickhouse_fault
+from swapstats_runtime.clickhouse import clickhouse_access, clickhouse_fault
 
 _CONNECT_SECONDS = 5
 _REPLY_SECONDS = 60

@@ -18,8 +18,8 @@ from swapstats_aggregator.adapters.kafka_stalls import Stalls
 from swapstats_aggregator.adapters.kafka_topic import TopicWatch, incarnation
 from swapstats_aggregator.ports import Fetched, OutOfRange, Recreated, SourceRecord, Unavailable
 from swapstats_core import spec
-from swapstats_settings.clock import monotonic_ms
-from swapstats_settings.kafka import kafka_fault, kafka_names, kafka_security
+from swapstats_runtime.clock import monotonic_ms
+from swapstats_runtime.kafka import kafka_fault, kafka_names, kafka_security
 
 log = structlog.get_logger()
 

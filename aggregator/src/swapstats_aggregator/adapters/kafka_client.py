@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from swapstats_aggregator.ports import Unavailable
 from swapstats_core.spec import Source
-from swapstats_settings.kafka import kafka_fault, kafka_names, kafka_reason, kafka_security
+from swapstats_runtime.kafka import kafka_fault, kafka_names, kafka_reason, kafka_security
 
 log = structlog.get_logger()
 

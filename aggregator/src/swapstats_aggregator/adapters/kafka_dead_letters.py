@@ -13,7 +13,7 @@ from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError
 from swapstats_aggregator.adapters.kafka_client import Silence, abandon, reaching, started
 from swapstats_aggregator.ports import EXCERPT_BYTES, DeadLetter, excerpt, headers
 from swapstats_core import spec
-from swapstats_settings.kafka import kafka_security
+from swapstats_runtime.kafka import kafka_security
 
 log = structlog.get_logger()
 

@@ -22,7 +22,7 @@ from swapstats_aggregator.adapters.kafka_topic import TopicWatch
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_aggregator.recorder.ports import Polled, Record, SourceLostError
 from swapstats_core.spec import Source as SourceSpec
-from swapstats_settings.kafka import kafka_fault, kafka_names
+from swapstats_runtime.kafka import kafka_fault, kafka_names
 
 _COMMIT_SECONDS = 10.0
 _QUERY_SECONDS = 5.0

@@ -25,8 +25,8 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
 
 from swapstats_core.spec import Source
-from swapstats_settings.kafka import kafka_fault, kafka_names, kafka_security
-from swapstats_settings.record_times import unbounded
+from swapstats_runtime.kafka import kafka_fault, kafka_names, kafka_security
+from swapstats_runtime.record_times import unbounded
 
 log = structlog.get_logger()
 

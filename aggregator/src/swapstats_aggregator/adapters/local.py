@@ -17,9 +17,9 @@ from typing import Final
 import structlog
 
 from swapstats_aggregator.ports import Snapshots, Verdict
-from swapstats_core.ownership import Assignment
-from swapstats_core.snapshot import is_intact
-from swapstats_settings.clock import wall_ms
+from swapstats_core.engine.snapshot import is_intact
+from swapstats_core.ownership.messages import Assignment
+from swapstats_runtime.clock import wall_ms
 
 log = structlog.get_logger()
 

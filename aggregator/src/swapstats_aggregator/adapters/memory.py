@@ -24,7 +24,7 @@ from swapstats_aggregator.ports import (
     excerpt,
     headers,
 )
-from swapstats_core.ownership import Assignment
+from swapstats_core.ownership.messages import Assignment
 
 _Callback = TypeVar("_Callback")
 

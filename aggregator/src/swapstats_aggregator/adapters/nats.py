@@ -15,7 +15,7 @@ from prometheus_client import Counter
 
 from swapstats_aggregator.ports import Handler
 from swapstats_core import spec
-from swapstats_settings.nats import NatsAccess
+from swapstats_runtime.nats import NatsAccess
 
 log = structlog.get_logger()
 

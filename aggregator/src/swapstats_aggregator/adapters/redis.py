@@ -19,9 +19,9 @@ from redis.exceptions import RedisError
 from swapstats_aggregator.ports import Unavailable, Verdict
 from swapstats_core import spec
 from swapstats_core.bounds import epoch_of
-from swapstats_core.ownership import Assignment, decode_assignment
+from swapstats_core.ownership.messages import Assignment, decode_assignment
 from swapstats_core.wire import Keys
-from swapstats_settings.redis import redis_client, redis_fault
+from swapstats_runtime.redis import redis_client, redis_fault
 
 # Numbers are compared as doubles, hence only where those have no gaps: what isn't such a number is refused if it comes,
 # and counts as none if it is stored.

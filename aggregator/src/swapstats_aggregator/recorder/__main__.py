@@ -20,16 +20,16 @@ from prometheus_client import CollectorRegistry
 from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
 from swapstats_aggregator.adapters.kafka_group import GroupSource
 from swapstats_aggregator.ports import Unavailable
-from swapstats_aggregator.process import serve_health, stop_on_signals
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_aggregator.recorder.ports import SourceLostError, StoreUnavailableError
 from swapstats_aggregator.recorder.runner import Recorder
 from swapstats_aggregator.recorder.schema import SchemaError
 from swapstats_core.spec import SwapStatsSpec
-from swapstats_settings.kafka import kafka_reason, kafka_security
-from swapstats_settings.logs import configure_logging
-from swapstats_settings.resource import load_resource
-from swapstats_settings.timekeeping import Clock, keep_time, look
+from swapstats_runtime.kafka import kafka_reason, kafka_security
+from swapstats_runtime.logs import configure_logging
+from swapstats_runtime.process import serve_health, stop_on_signals
+from swapstats_runtime.resource import load_resource
+from swapstats_runtime.timekeeping import Clock, keep_time, look
 
 T = TypeVar("T")
 _FIRST_BACKOFF_S = 0.1

@@ -21,7 +21,7 @@ from nats.aio.subscription import Subscription
 from swapstats_api.metrics import Metrics
 from swapstats_api.ports import Listener, NoAnswer, NoOwner
 from swapstats_core import wire
-from swapstats_settings.nats import NatsAccess
+from swapstats_runtime.nats import NatsAccess
 
 _log = structlog.get_logger(__name__)
 

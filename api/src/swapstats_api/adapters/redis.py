@@ -18,10 +18,10 @@ from redis.exceptions import RedisError
 from swapstats_api.ports import SnapshotUnreadable
 from swapstats_core import spec, wire
 from swapstats_core.bounds import epoch_of
-from swapstats_core.manifest import Manifest, UnreadableSnapshot, readable
-from swapstats_core.partition import Config, PartitionState
-from swapstats_core.snapshot import restore
-from swapstats_settings.redis import redis_client, redis_fault
+from swapstats_core.engine.manifest import Manifest, UnreadableSnapshot, readable
+from swapstats_core.engine.partition import Config, PartitionState
+from swapstats_core.engine.snapshot import restore
+from swapstats_runtime.redis import redis_client, redis_fault
 
 _log = structlog.get_logger(__name__)
 
@@ -121,7 +121,7 @@ def _token_state(token: str, manifest: Manifest, state: PartitionState, config: 
     known = state.read(token)
     if known is None:
         return None
-    windows = {name: wire.WindowStats.of(sums) for name, sums in zip(config.window_names, known.windows, strict=True)}
+    windows = {name: sums.stats() for name, sums in zip(config.window_names, known.windows, strict=True)}
     return wire.TokenState(
         token,
         manifest.partition,

@@ -53,7 +53,7 @@ from swapstats_api.follow.model import (
     standing,
 )
 from swapstats_core import wire
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

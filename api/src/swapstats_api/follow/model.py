@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from swapstats_core import wire
-from swapstats_settings.timekeeping import Now
+from swapstats_runtime.timekeeping import Now
 
 SILENCE_MS = 2_000
 """A partition without a pulse for this long is asked."""

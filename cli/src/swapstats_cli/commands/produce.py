@@ -195,9 +195,9 @@ def _run(options: ProduceOptions, *, as_json: bool) -> None:
     # Imported here, so that `swapstats --help` doesn't wait for client libraries.
     from aiokafka.errors import KafkaError  # noqa: PLC0415
 
-    from swapstats_cli.importers.fault import ImportFault  # noqa: PLC0415
     from swapstats_cli.kafka import BrokerFault  # noqa: PLC0415
-    from swapstats_cli.producing import prepare, run  # noqa: PLC0415
+    from swapstats_cli.produce.importers.fault import ImportFault  # noqa: PLC0415
+    from swapstats_cli.produce.producing import prepare, run  # noqa: PLC0415
     from swapstats_cli.target import TargetFault  # noqa: PLC0415
 
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it retries is no news, what it raises is said below

@@ -27,7 +27,7 @@ def status(
     from swapstats_cli.control.client import status_of  # noqa: PLC0415
     from swapstats_cli.control.status_view import screen  # noqa: PLC0415
     from swapstats_cli.target import TargetFault  # noqa: PLC0415
-    from swapstats_operator.deciding.status import Status, encode_status  # noqa: PLC0415
+    from swapstats_decider.status import Status, encode_status  # noqa: PLC0415
 
     console = Console()
 

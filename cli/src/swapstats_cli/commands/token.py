@@ -22,8 +22,8 @@ def token(
     """Print a token's windows, once or on every change."""
     # Imported here, so that `swapstats --help` doesn't wait for client libraries.
     from swapstats_cli.target import TargetFault, http_url  # noqa: PLC0415
-    from swapstats_cli.token_client import fetch  # noqa: PLC0415
-    from swapstats_cli.watching import Refusal  # noqa: PLC0415
+    from swapstats_cli.token.client import fetch  # noqa: PLC0415
+    from swapstats_cli.token.watching import Refusal  # noqa: PLC0415
 
     try:
         address = http_url(url, data_dir)
@@ -39,7 +39,7 @@ def token(
 def _print(state: dict[str, object], *, as_json: bool) -> None:
     from rich.console import Console  # noqa: PLC0415 - see token
 
-    from swapstats_cli.token_view import table  # noqa: PLC0415 - see token
+    from swapstats_cli.token.view import table  # noqa: PLC0415 - see token
 
     if as_json:
         typer.echo(json.dumps(state))
@@ -51,8 +51,8 @@ def _watch(address: str, token_id: str, *, as_json: bool) -> None:
     from rich.console import Console  # noqa: PLC0415 - see token
     from rich.live import Live  # noqa: PLC0415 - see token
 
-    from swapstats_cli.token_client import follow  # noqa: PLC0415 - see token
-    from swapstats_cli.token_view import line, table  # noqa: PLC0415 - see token
+    from swapstats_cli.token.client import follow  # noqa: PLC0415 - see token
+    from swapstats_cli.token.view import line, table  # noqa: PLC0415 - see token
 
     def lost(reason: str) -> None:
         typer.echo(f"stale: {reason}; connecting again", err=True)

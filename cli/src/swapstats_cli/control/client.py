@@ -13,8 +13,8 @@ from swapstats_cli.control.commands import Command, Refusal, decode_progress, en
 from swapstats_cli.control.socket import short_path
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.target import DEFAULT_DATA_DIR, TargetFault
-from swapstats_operator.deciding.snapshots import Progress
-from swapstats_operator.deciding.status import Status, decode_status
+from swapstats_decider.snapshots import Progress
+from swapstats_decider.status import Status, decode_status
 
 _NO_LIMIT = aiohttp.ClientTimeout(total=None, sock_connect=5.0)
 _SOON = aiohttp.ClientTimeout(total=10.0)

@@ -10,9 +10,9 @@ from typing import assert_never
 
 import msgspec
 
-from swapstats_operator.deciding.rolling import number_of
-from swapstats_operator.deciding.snapshots import Progress
-from swapstats_operator.deciding.status import Status
+from swapstats_decider.rolling import number_of
+from swapstats_decider.snapshots import Progress
+from swapstats_decider.status import Status
 
 
 class Scale(msgspec.Struct, frozen=True, tag="scale", tag_field="command"):

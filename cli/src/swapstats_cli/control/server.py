@@ -17,8 +17,8 @@ from aiohttp import web
 
 from swapstats_cli.control.commands import Command, Refusal, Snapshot, decode_command, encode_progress, how_far
 from swapstats_cli.control.socket import short_path
-from swapstats_operator.deciding.snapshots import Progress
-from swapstats_operator.deciding.status import Status, encode_status
+from swapstats_decider.snapshots import Progress
+from swapstats_decider.status import Status, encode_status
 
 INTERVAL_S = 0.1
 _STOP_WITHIN_S = 0.5

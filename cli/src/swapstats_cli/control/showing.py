@@ -17,7 +17,7 @@ from swapstats_cli.control.client import carry_out
 from swapstats_cli.control.commands import Command, Refusal
 from swapstats_cli.target import TargetFault
 from swapstats_core.fields import parse_duration_ms
-from swapstats_operator.deciding.snapshots import Progress
+from swapstats_decider.snapshots import Progress
 
 DONE = 0
 FAILED = 1

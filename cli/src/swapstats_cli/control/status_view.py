@@ -7,9 +7,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from swapstats_core.words import count, ranges, seconds
-from swapstats_operator.deciding.handoffs import HandoffStatus
-from swapstats_operator.deciding.status import MemberStatus, Status
+from swapstats_core.readable import count, ranges, seconds
+from swapstats_decider.handoffs import HandoffStatus
+from swapstats_decider.status import MemberStatus, Status
 
 HANDOFFS_SHOWN = 8
 _GOOD = {"Ready": True, "Progressing": False, "Degraded": False}

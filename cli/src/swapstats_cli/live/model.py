@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from swapstats_cli.live.readings import Reading
 from swapstats_cli.supervisor.journal import Saying
 from swapstats_cli.supervisor.part import PartState, PartStatus
-from swapstats_core.ownership import Assignment
+from swapstats_core.ownership.messages import Assignment
 
 SHOWN_SAYINGS = 6
 

@@ -7,7 +7,7 @@ from typing import Final, TextIO
 from swapstats_cli.live.model import LiveView, health
 from swapstats_cli.supervisor.journal import Saying
 from swapstats_cli.supervisor.part import PartStatus
-from swapstats_core.words import count, dollars, seconds
+from swapstats_core.readable import count, dollars, seconds
 
 SUMMARY_INTERVAL_S = 10.0
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from swapstats_cli.live.model import LiveView, health
 from swapstats_cli.supervisor.journal import Saying, Tone
 from swapstats_cli.supervisor.part import PartState, PartStatus
-from swapstats_core.words import count, dollars, ranges, seconds
+from swapstats_core.readable import count, dollars, ranges, seconds
 
 STATE_STYLES = {
     PartState.WAITING: "dim",

@@ -13,8 +13,8 @@ from swapstats_cli.supervisor.journal import Journal, Tone
 from swapstats_cli.supervisor.layout import http
 from swapstats_cli.supervisor.part import PartState
 from swapstats_cli.supervisor.system import System
-from swapstats_core.words import seconds
-from swapstats_settings.clock import wall_ms
+from swapstats_core.readable import seconds
+from swapstats_runtime.clock import wall_ms
 
 STARTING_INTERVAL_S = 0.1
 FIRST_NUMBER_INTERVAL_S = 0.25

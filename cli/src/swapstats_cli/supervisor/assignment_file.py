@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 
 from swapstats_cli.supervisor.datadir import write_atomically
-from swapstats_core.ownership import Assignment, decode_assignment, encode_assignment
-from swapstats_operator.deciding.ports import Unavailable
-from swapstats_operator.deciding.truth import TruthError
+from swapstats_core.ownership.messages import Assignment, decode_assignment, encode_assignment
+from swapstats_decider.ports import Unavailable
+from swapstats_decider.truth import TruthError
 
 
 class AssignmentFile:
@@ -31,7 +31,7 @@ class AssignmentFile:
             ) from error
 
     async def store(self, assignment: Assignment) -> None:
-        """See `swapstats_operator.deciding.ports.Truth`."""
+        """See `swapstats_decider.ports.Truth`."""
         try:
             await asyncio.to_thread(write_atomically, self._path, encode_assignment(assignment), durable=True)
         except OSError as error:

@@ -10,18 +10,18 @@ from uuid import uuid4
 from aiokafka.errors import KafkaError
 
 from swapstats_cli.options import Broker
-from swapstats_cli.supervisor import probes, servers
+from swapstats_cli.servers import commands, probes
+from swapstats_cli.servers.topics import create_topics
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.supervisor.journal import Journal, Tone
 from swapstats_cli.supervisor.keeper import StartFailedError
 from swapstats_cli.supervisor.layout import Ports
 from swapstats_cli.supervisor.part import Part
 from swapstats_cli.supervisor.passwords import own_ref
-from swapstats_cli.supervisor.topics import create_topics
 from swapstats_core.spec import Source
-from swapstats_operator.topics import TopicMismatchError, keep_topics
-from swapstats_settings.kafka import kafka_security
-from swapstats_settings.secret_files import secret_file
+from swapstats_decider.adapters.topics import TopicMismatchError, keep_topics
+from swapstats_runtime.kafka import kafka_security
+from swapstats_runtime.secret_files import secret_file
 
 KAFKA_STOP_S = 20.0
 """It closes its segments; otherwise the next start would have to look through them."""
@@ -37,7 +37,7 @@ def broker_part(
     if kind is Broker.KAFKA:
         password = secret_file(own_ref("kafka"), data.secrets)
         folder = data.store("kafka")
-        command = partial(servers.kafka, ports.kafka, ports.kafka_controller, folder, password_file=password)
+        command = partial(commands.kafka, ports.kafka, ports.kafka_controller, folder, password_file=password)
         return Part(
             "kafka",
             ports.brokers,
@@ -62,7 +62,7 @@ def _embedded(source: Source, ports: Ports, say: Journal, hold_producer: Callabl
         cluster_id = str(uuid4())
         say.say(f"kafka starts with no records, as cluster {cluster_id}")
         say.say("this broker takes any record time: a swap from the future holds its partition up, and isn't refused")
-        return servers.broker(ports.kafka, cluster_id)
+        return commands.broker(ports.kafka, cluster_id)
 
     async def restarted() -> None:
         hold_producer(False)

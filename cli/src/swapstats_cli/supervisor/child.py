@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swapstats_cli.supervisor import launch
+from swapstats_cli.servers import launch
 
 HURRIED_WITHIN_S = 1.0
 

@@ -11,7 +11,7 @@ from swapstats_cli.supervisor.resource_file import ResourceError, ResourceFile
 from swapstats_cli.supervisor.versions import Versions
 from swapstats_core.effects import Effect
 from swapstats_core.spec import SwapStatsResource
-from swapstats_operator.deciding.ports import Say
+from swapstats_decider.ports import Say
 
 _TOLD: dict[Effect, str] = {
     Effect.NOTHING: "nothing on this machine follows from it",

@@ -10,10 +10,10 @@ from typing import assert_never
 from swapstats_cli.supervisor.part import PartState
 from swapstats_cli.supervisor.pool import Pool
 from swapstats_cli.supervisor.versions import Versions
-from swapstats_operator.deciding.ownership import Intent, Ownership
-from swapstats_operator.deciding.ports import Say
-from swapstats_operator.deciding.rolling import Act, Rolling, Shard, Step, next_step, numbered
-from swapstats_operator.deciding.status import RolloutStatus
+from swapstats_decider.authority import Intent, Ownership
+from swapstats_decider.ports import Say
+from swapstats_decider.rolling import Act, Rolling, Shard, Step, next_step, numbered
+from swapstats_decider.status import RolloutStatus
 
 INTERVAL_S = 0.1
 SETTLED_INTERVAL_S = 0.5

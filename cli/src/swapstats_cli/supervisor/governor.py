@@ -12,14 +12,14 @@ from swapstats_cli.supervisor.fleet import Fleet
 from swapstats_cli.supervisor.renewal import Renewal
 from swapstats_cli.supervisor.reporting import Reporter
 from swapstats_cli.supervisor.versions import Versions
-from swapstats_core.planning import Policy
+from swapstats_core.ownership.planner import Policy
 from swapstats_core.wire import Subjects
-from swapstats_operator.deciding.nats import open_line
-from swapstats_operator.deciding.ports import Say
-from swapstats_operator.deciding.rolling import numbered
-from swapstats_operator.deciding.snapshots import Progress, snapshot_all
-from swapstats_operator.deciding.status import Status
-from swapstats_settings.nats import NatsAccess
+from swapstats_decider.adapters.nats import open_line
+from swapstats_decider.ports import Say
+from swapstats_decider.rolling import numbered
+from swapstats_decider.snapshots import Progress, snapshot_all
+from swapstats_decider.status import Status
+from swapstats_runtime.nats import NatsAccess
 
 
 class Governor:

@@ -13,7 +13,7 @@ from typing import Self
 
 import structlog
 
-from swapstats_settings.clock import wall_ms
+from swapstats_runtime.clock import wall_ms
 
 KEPT = 50
 

@@ -10,11 +10,11 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from swapstats_cli.kafka_server import USER as KAFKA_USER
 from swapstats_cli.options import Broker
+from swapstats_cli.servers.commands import NATS_USER, REDIS_USER
+from swapstats_cli.servers.kafka_server import USER as KAFKA_USER
+from swapstats_cli.servers.tcp_ports import HOST
 from swapstats_cli.supervisor.passwords import OWN_SECRET, own_ref, secret_refs
-from swapstats_cli.supervisor.ports import HOST
-from swapstats_cli.supervisor.servers import NATS_USER, REDIS_USER
 from swapstats_core.spec import Sasl, Section, SwapStatsResource
 
 KAFKA: Final = "kafka"

@@ -20,13 +20,13 @@ from swapstats_cli.supervisor.journal import Journal, Tone
 from swapstats_cli.supervisor.keeper import StartFailedError
 from swapstats_cli.supervisor.part import PartState, PartStatus
 from swapstats_core.spec import ClickHouse, Nats, Redis, Source, SwapStatsResource
-from swapstats_operator.deciding.nats import open_line
-from swapstats_operator.deciding.ports import Unavailable
-from swapstats_operator.deciding.redis import connect
-from swapstats_operator.topics import TopicMismatchError, keep_topics
-from swapstats_settings.clickhouse import clickhouse_access
-from swapstats_settings.kafka import kafka_security
-from swapstats_settings.nats import NatsAccess
+from swapstats_decider.adapters.nats import open_line
+from swapstats_decider.adapters.redis import connect
+from swapstats_decider.adapters.topics import TopicMismatchError, keep_topics
+from swapstats_decider.ports import Unavailable
+from swapstats_runtime.clickhouse import clickhouse_access
+from swapstats_runtime.kafka import kafka_security
+from swapstats_runtime.nats import NatsAccess
 
 _TRY_AGAIN_S: Final = 1.0
 _SAY_AGAIN_S: Final = 10.0

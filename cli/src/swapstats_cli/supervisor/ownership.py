@@ -13,19 +13,19 @@ import msgspec
 from swapstats_cli.supervisor.assignment_file import AssignmentFile
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.supervisor.keeper import StartFailedError
-from swapstats_core.ownership import Assignment
-from swapstats_core.planning import Policy, initial
+from swapstats_core.ownership.messages import Assignment
+from swapstats_core.ownership.planner import Policy, initial
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
-from swapstats_operator.deciding.handoffs import HandoffStatus
-from swapstats_operator.deciding.nats import open_line
-from swapstats_operator.deciding.ownership import Intent, Ownership
-from swapstats_operator.deciding.ports import Say, Unavailable, World
-from swapstats_operator.deciding.reasons import Reason
-from swapstats_operator.deciding.redis import RedisCopy, connect
-from swapstats_operator.deciding.truth import TruthError, begin
-from swapstats_settings.clock import SystemClock
-from swapstats_settings.nats import NatsAccess
+from swapstats_decider.adapters.nats import open_line
+from swapstats_decider.adapters.redis import RedisCopy, connect
+from swapstats_decider.authority import Intent, Ownership
+from swapstats_decider.handoffs import HandoffStatus
+from swapstats_decider.ports import Say, Unavailable, World
+from swapstats_decider.reasons import Reason
+from swapstats_decider.truth import TruthError, begin
+from swapstats_runtime.clock import SystemClock
+from swapstats_runtime.nats import NatsAccess
 
 
 @asynccontextmanager

@@ -6,14 +6,14 @@ from functools import partial
 from pathlib import Path
 from secrets import randbelow
 
-from swapstats_cli.supervisor import probes, servers
+from swapstats_cli.servers import commands, probes
+from swapstats_cli.servers.tcp_ports import HOST
 from swapstats_cli.supervisor.datadir import DataDir
 from swapstats_cli.supervisor.layout import Ports, http
 from swapstats_cli.supervisor.part import Part
 from swapstats_cli.supervisor.passwords import own_ref
-from swapstats_cli.supervisor.ports import HOST
 from swapstats_core.spec import Source, SwapStatsResource
-from swapstats_settings.secret_files import secret_file
+from swapstats_runtime.secret_files import secret_file
 
 SNAPSHOT_WITHIN_S = 30.0
 """A stopping shard takes a final snapshot, a stopping recorder inserts what it has."""
@@ -31,20 +31,20 @@ def store_parts(resource: SwapStatsResource, ports: Ports, data: DataDir) -> lis
         Part(
             "redis",
             stores.redis.url,
-            partial(servers.redis, ports.redis, data.store("redis"), password_file=password("redis")),
+            partial(commands.redis, ports.redis, data.store("redis"), password_file=password("redis")),
             partial(probes.redis_ok, ports.redis, password_file=password("redis")),
         ),
         Part(
             "nats",
             stores.nats.url,
-            partial(servers.nats, ports.nats, folder=data.store("nats"), password_file=password("nats")),
+            partial(commands.nats, ports.nats, folder=data.store("nats"), password_file=password("nats")),
             partial(probes.nats_ok, ports.nats),
         ),
         Part(
             "clickhouse",
             stores.clickhouse.url,
             partial(
-                servers.clickhouse,
+                commands.clickhouse,
                 ports.clickhouse,
                 data.store("clickhouse"),
                 password_file=password("clickhouse"),
@@ -90,7 +90,7 @@ def producer_part(source: Source, rate: int, data: DataDir) -> Part:
             "--seed": str(randbelow(2**31)),
         }
         arguments = [part for option in options.items() for part in option]
-        return servers.python_module("swapstats_cli", "produce", *arguments)
+        return commands.python_module("swapstats_cli", "produce", *arguments)
 
     return Part(
         "producer", f"{rate} events/s to {source.topic.name}", command, _alive, 5.0, environment=_environment(data)
@@ -103,7 +103,7 @@ def _python_part(
     return Part(
         name,
         http(port),
-        partial(servers.python_module, *module_and_arguments),
+        partial(commands.python_module, *module_and_arguments),
         partial(probes.http_ok, f"{http(port)}/readyz"),
         stop_within_s,
         environment=_environment(data),

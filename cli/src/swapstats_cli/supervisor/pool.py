@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from swapstats_cli.supervisor.keeper import Keeper
-from swapstats_operator.deciding.rolling import number_of
+from swapstats_decider.rolling import number_of
 
 
 class MakeKeeper(Protocol):

@@ -10,8 +10,8 @@ from swapstats_cli.supervisor.keeper import Keeper
 from swapstats_cli.supervisor.part import PartState
 from swapstats_cli.supervisor.pool import Pool
 from swapstats_cli.supervisor.versions import Versions
-from swapstats_operator.deciding.ports import Say
-from swapstats_operator.deciding.rolling import numbered
+from swapstats_decider.ports import Say
+from swapstats_decider.rolling import numbered
 
 INTERVAL_S = 0.5
 READY_WITHIN_S = 60.0

@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 
 from swapstats_cli.supervisor.datadir import write_atomically
-from swapstats_operator.deciding.conditions import Conditions
-from swapstats_operator.deciding.ownership import Ownership
-from swapstats_operator.deciding.ports import Clock, Say
-from swapstats_operator.deciding.reporting import View, status
-from swapstats_operator.deciding.status import Status, encode_status
+from swapstats_decider.authority import Ownership
+from swapstats_decider.conditions import Conditions
+from swapstats_decider.ports import Clock, Say
+from swapstats_decider.status import Status, encode_status
+from swapstats_decider.system_status import View, status
 
 WRITE_INTERVAL_MS = 1_000
 LOOK_INTERVAL_S = 0.25

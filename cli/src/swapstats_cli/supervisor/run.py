@@ -14,6 +14,8 @@ from random import SystemRandom
 from swapstats_cli.live.display import Display, display_for
 from swapstats_cli.live.watch import Watch
 from swapstats_cli.options import Broker
+from swapstats_cli.servers.commands import ServerMissingError
+from swapstats_cli.servers.tcp_ports import PortReservations
 from swapstats_cli.supervisor import layout
 from swapstats_cli.supervisor.changes import without_effect
 from swapstats_cli.supervisor.datadir import DataDir, DataDirBusyError, rotate
@@ -22,13 +24,11 @@ from swapstats_cli.supervisor.keeper import StartFailedError
 from swapstats_cli.supervisor.layout import Ports
 from swapstats_cli.supervisor.leftovers import Cleanup, clean_up
 from swapstats_cli.supervisor.passwords import SecretMissingError, lay_out, secret_refs
-from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_cli.supervisor.resource_file import ResourceError, ResourceFile
-from swapstats_cli.supervisor.servers import ServerMissingError
 from swapstats_cli.supervisor.system import Setting, StopRequest, System
 from swapstats_core.spec import SwapStatsResource
-from swapstats_operator.deciding.ports import Superseded
-from swapstats_settings.tls import CertificateError
+from swapstats_decider.ports import Superseded
+from swapstats_runtime.tls import CertificateError
 
 EXIT_ORDERLY = 0
 EXIT_FAILED = 1

@@ -14,6 +14,7 @@ import msgspec
 
 from swapstats_cli.control import server
 from swapstats_cli.options import Broker
+from swapstats_cli.servers.tcp_ports import PortReservations
 from swapstats_cli.supervisor import layout
 from swapstats_cli.supervisor.brokers import broker_part
 from swapstats_cli.supervisor.configuration import Configuration
@@ -29,19 +30,18 @@ from swapstats_cli.supervisor.part import Part, PartStatus
 from swapstats_cli.supervisor.parts import api_part, producer_part, recorder_part, shard_part, store_parts
 from swapstats_cli.supervisor.passwords import own_ref
 from swapstats_cli.supervisor.pool import Pool
-from swapstats_cli.supervisor.ports import PortReservations
 from swapstats_cli.supervisor.renewal import Renewal
 from swapstats_cli.supervisor.reporting import Reporter
 from swapstats_cli.supervisor.resource_file import ResourceFile
 from swapstats_cli.supervisor.versions import Versions
-from swapstats_core.ownership import Assignment
+from swapstats_core.ownership.messages import Assignment
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import CURRENT_WITHIN_MS
-from swapstats_operator.deciding.reporting import View
-from swapstats_operator.deciding.rolling import numbered
-from swapstats_operator.deciding.status import Status
-from swapstats_settings.clock import SystemClock
-from swapstats_settings.secret_files import secret
+from swapstats_decider.rolling import numbered
+from swapstats_decider.status import Status
+from swapstats_decider.system_status import View
+from swapstats_runtime.clock import SystemClock
+from swapstats_runtime.secret_files import secret
 
 START_WITHIN_S = 120.0
 SAY_WAITING_S = 10.0

@@ -19,8 +19,8 @@ from swapstats_cli.verify.report import CannotVerify
 from swapstats_cli.verify.rows import Row
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
 from swapstats_core.swap import TOKEN_DIGITS, USD_DIGITS
-from swapstats_settings.clickhouse import clickhouse_access, clickhouse_fault
-from swapstats_settings.tls import CertificateError
+from swapstats_runtime.clickhouse import clickhouse_access, clickhouse_fault
+from swapstats_runtime.tls import CertificateError
 
 _COLUMNS = """
 event_id, token, removed, toUnixTimestamp64Milli(event_time), toString(amount_usd), toString(amount_token), side,

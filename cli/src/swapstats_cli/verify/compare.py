@@ -9,7 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from swapstats_cli.verify.report import Difference, PartitionReport
-from swapstats_core.oracle import MINUTE_MS, Oracle, TokenTotals, WindowTotals
+from swapstats_core.engine.oracle import MINUTE_MS, Oracle, TokenTotals, WindowTotals
 from swapstats_core.swap import Swap, format_token, format_usd
 from swapstats_core.wire import WindowStats, is_whole, rfc3339
 

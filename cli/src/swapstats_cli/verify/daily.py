@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from swapstats_cli.verify.report import DayDifference, DaysReport
+from swapstats_core.engine.oracle import Oracle, Outcome
 from swapstats_core.fields import DAY_MS
-from swapstats_core.oracle import Oracle, Outcome
 from swapstats_core.swap import FUTURE_MS, Swap, format_token, format_usd
 
 

@@ -24,10 +24,10 @@ from swapstats_cli.verify.report import CannotVerify, Report
 from swapstats_cli.verify.rows import RowsCheck
 from swapstats_cli.verify.target import VerifyTarget
 from swapstats_cli.verify.topic import Topic, committed_offsets, home_of, swap_of
+from swapstats_core.engine.oracle import Oracle
 from swapstats_core.fields import DAY_MS
-from swapstats_core.oracle import Oracle
 from swapstats_core.swap import FUTURE_MS, Inlet, RecordedSwap
-from swapstats_settings.clock import wall_ms
+from swapstats_runtime.clock import wall_ms
 
 _STUCK_S: Final = 60.0
 """How long a partition that is being rebuilt may make no progress."""

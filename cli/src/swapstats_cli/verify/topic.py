@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from swapstats_cli.verify.report import CannotVerify
 from swapstats_core.routing import partition_of
 from swapstats_core.swap import Inlet, RecordedSwap, Reject
-from swapstats_settings.kafka import kafka_fault, kafka_reason
+from swapstats_runtime.kafka import kafka_fault, kafka_reason
 
 STALL_S = 15.0
 """The broker is taken to have nothing more when nothing comes for this long."""

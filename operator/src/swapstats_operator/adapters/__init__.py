@@ -1,1 +1,1 @@
-"""The Kubernetes API, as the operator's ports want it."""
+"""The Kubernetes API, the Lease, and an instance's servers, as the operator's ports want them."""

@@ -13,9 +13,9 @@ from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.dynamic import DynamicClient
 
+from swapstats_decider.ports import Unavailable
 from swapstats_operator.cluster import Foreign, Key, Manifest, Refused
 from swapstats_operator.crd import GROUP, VERSION
-from swapstats_operator.deciding.ports import Unavailable
 from swapstats_operator.manifests.monitoring import GROUP_VERSION as MONITORING
 from swapstats_operator.manifests.monitoring import KINDS as MONITORS
 from swapstats_operator.manifests.names import MANAGER, controller_of

@@ -87,7 +87,7 @@ def pod_template(
                 {
                     "name": component,
                     "imagePullPolicy": revision.pull_policy,
-                    "terminationMessagePolicy": "FallbackToLogsOnError",  # for `observing.Pod.last_words`
+                    "terminationMessagePolicy": "FallbackToLogsOnError",  # for `observed.Pod.last_words`
                     "securityContext": {
                         "allowPrivilegeEscalation": False,
                         "readOnlyRootFilesystem": True,

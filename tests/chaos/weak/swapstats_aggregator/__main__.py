@@ -20,7 +20,7 @@ from swapstats_aggregator.adapters.kafka import KafkaSource
 from swapstats_aggregator.ports import Fetched, SourceRecord
 from swapstats_core import spec
 from swapstats_core.swap import Reject, decode
-from swapstats_settings.resource import load_resource
+from swapstats_runtime.resource import load_resource
 
 TTL_S = 86_400
 

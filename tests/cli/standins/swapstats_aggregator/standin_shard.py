@@ -22,7 +22,7 @@ from swapstats_aggregator.standin import (  # type: ignore[import-not-found]  # 
     argument,
     http_server,
 )
-from swapstats_core.ownership import (
+from swapstats_core.ownership.messages import (
     Assignment,
     Handoff,
     MemberReport,
@@ -36,8 +36,8 @@ from swapstats_core.ownership import (
 )
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys, PartitionStatus, SnapshotQuery, Subjects, decode_query
-from swapstats_settings.nats import NatsAccess
-from swapstats_settings.secret_files import secret
+from swapstats_runtime.nats import NatsAccess
+from swapstats_runtime.secret_files import secret
 
 OFFSET = 100
 DIGEST = "0123456789abcdef"

@@ -1,0 +1,1 @@
+"""`swapstats token`: one token, read from the API once or followed over its WebSocket."""

@@ -1,0 +1,102 @@
+"""The assignment's copy in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from swapstats_core import spec
+from swapstats_core.bounds import epoch_of
+from swapstats_core.ownership.messages import Assignment, decode_assignment, encode_assignment
+from swapstats_core.wire import Keys
+from swapstats_decider.ports import Superseded, Unavailable
+from swapstats_runtime.redis import redis_client, redis_fault
+
+TIMEOUT_S = 1.0
+_TRIES = 5
+"""Writes while somebody else writes as well."""
+# KEYS: assignment. ARGV: the new one, and what must be there for it to be written (empty: nothing). A script can't tell
+# whether what is there is sound, so whoever asks for the write has looked at it.
+_WRITE = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[2] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1])
+return 1
+"""
+
+
+def connect(settings: spec.Redis, folder: Path | None = None) -> Redis:
+    """A client that doesn't retry: the decider does, at its own pace. Raises OSError, CertificateError."""
+    return redis_client(settings, folder, connect_s=TIMEOUT_S, reply_s=TIMEOUT_S, retry=Retry(NoBackoff(), 0))
+
+
+class RedisCopy:
+    """`ports.Copy` in Redis, over a client that is its own."""
+
+    def __init__(self, client: Redis, keys: Keys) -> None:
+        self._redis = client
+        self._keys = keys
+        self._write = client.register_script(_WRITE)
+
+    async def read(self) -> Assignment | None:
+        return _decoded(await self._stored())
+
+    async def write(self, assignment: Assignment) -> None:
+        key, revision, encoded = self._keys.assignment, assignment.revision, encode_assignment(assignment)
+        for _ in range(_TRIES):
+            stored = await self._stored()
+            found = _decoded(stored)
+            if found is not None and found.revision > revision:
+                raise Superseded(
+                    f"redis has revision {found.revision} in {key}, and this decider is at {revision}: somebody else "
+                    "decides with the same keys. Let only one do so (another one needs another name, or another "
+                    "stores.redis.prefix), and start again: a start goes on above what redis has"
+                )
+            async with _asking(self._redis, key):
+                if await self._write(keys=[key], args=[encoded, stored]):
+                    return
+        raise Unavailable(f"redis: somebody else writes {key} again and again")
+
+    async def _stored(self) -> bytes:
+        """The copy as it is, sound or not; empty: there is none."""
+        async with _asking(self._redis, self._keys.assignment):
+            stored = await self._redis.get(self._keys.assignment)
+        return stored if isinstance(stored, bytes) else b""
+
+    async def claimed(self, partitions: int) -> list[int]:
+        epochs = []
+        for owner in map(self._keys.owner, range(partitions)):
+            async with _asking(self._redis, owner):
+                epochs.append(await self._redis.hget(owner, "epoch"))
+        return [epoch_of(epoch) if isinstance(epoch, bytes) else 0 for epoch in epochs]
+
+    async def forget(self, partitions: int) -> None:
+        async with _asking(self._redis):
+            for key in self._keys.every(partitions):  # one by one: in a cluster they are in many places
+                await self._redis.unlink(key)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._redis.aclose()
+
+
+def _decoded(stored: bytes) -> Assignment | None:
+    """None: it can't be used, so anything may take its place."""
+    try:
+        return decode_assignment(stored)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+@asynccontextmanager
+async def _asking(client: Redis, *keys: str) -> AsyncIterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise Unavailable(redis_fault(client, error, *keys)) from error
