@@ -21,7 +21,9 @@ from swapstats_core.fields import (
     MINUTE_MS,
     Broker,
     ClickHouseUrl,
+    Database,
     Duration,
+    Instance,
     Name,
     NatsUrl,
     RedisUrl,
@@ -148,8 +150,9 @@ class Source(Section):
     """Bootstrap servers, ``host:port``."""
     topic: Topic = Topic()
     """The topic."""
-    group_id: str = "swap-stats"
-    """Group under which offsets are shown to lag tools; the recorder's group is this plus ``-recorder``."""
+    group_id: str | None = None
+    """Group under which offsets are shown to lag tools; the recorder's group is this plus ``-recorder``. Absent:
+    ``swap-stats.`` and the instance. No other instance may have it."""
     start: Literal["latest", "earliest"] = "latest"
     """Where a partition without any snapshot begins."""
     reorg_horizon: Duration = DEFAULT_REORG_HORIZON_MS
@@ -176,6 +179,12 @@ class Source(Section):
     """Records that are passed over as if they weren't in the topic, such as one from the future that holds its
     partition up; each becomes a dead letter. What was counted of one is taken back: its partition is rebuilt.
     """
+
+    @property
+    def group(self) -> str:
+        """``group_id`` of a resource that was `naming.named`."""
+        assert self.group_id is not None, "every process names its resource first"
+        return self.group_id
 
     @property
     def dead_letters(self) -> str:
@@ -330,8 +339,9 @@ class ClickHouse(Section):
 
     url: ClickHouseUrl = "http://localhost:8123"
     """HTTP(S) address."""
-    database: str = "swaps"
-    """Database; created when absent."""
+    database: Database | None = None
+    """Database; created when absent. Absent: ``swaps_`` and the instance, with ``_`` for ``-`` and ``__`` for a dot. No
+    other instance may have it."""
     username: str = "default"
     """User name."""
     secret_ref: SecretRef | None = None
@@ -348,6 +358,12 @@ class ClickHouse(Section):
     """A batch is sent at this many rows ..."""
     batch_interval: Duration = at_least(10, default=200)
     """... or after this time, whichever is first."""
+
+    @property
+    def named(self) -> str:
+        """``database`` of a resource that was `naming.named`."""
+        assert self.database is not None, "every process names its resource first"
+        return self.database
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -414,6 +430,9 @@ class Telemetry(Section):
 class SwapStatsSpec(Section):
     """``spec`` of a SwapStats resource."""
 
+    instance: Instance | None = None
+    """What Redis' keys (after ``stores.redis.prefix``) and NATS' subjects begin with. Absent: ``<namespace>.<name>``,
+    which is no other's in the same cluster. It can't change."""
     source: Source = Source()
     """Where swaps come from."""
     windows: list[Duration] = Field(default=[5 * MINUTE_MS, HOUR_MS, DAY_MS], min_length=1, max_length=8)
@@ -487,6 +506,7 @@ class Metadata(BaseModel):
     name: Annotated[Name, Field(max_length=40)]
     """The names of pods, Services and subjects begin with it."""
     namespace: str = "default"
+    uid: str = ""
 
 
 class SwapStatsResource(Section):
@@ -497,3 +517,8 @@ class SwapStatsResource(Section):
     metadata: Metadata
     spec: SwapStatsSpec = SwapStatsSpec()
     status: dict[str, Any] | None = None
+
+    @property
+    def instance(self) -> str:
+        """What the instance is called in Redis and NATS."""
+        return self.spec.instance or f"{self.metadata.namespace}.{self.metadata.name}"

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from pydantic import ValidationError
 
+from swapstats_core.naming import Holder, Names, named, plain
 from swapstats_core.planning import Policy
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 from swapstats_core.wire import Subjects
@@ -151,9 +152,10 @@ class Controller:
         self._topics.want(resource, self._secrets)
         problem = None
         try:
-            await self._apply(self._manifests(body, resource, rollout))
-            await self._take(taken)
-            await self._collect(spec, rollout)
+            if self._may_begin(spec):
+                await self._apply(self._manifests(body, resource, rollout))
+                await self._take(taken)
+                await self._collect(spec, rollout)
         except (Refused, Unavailable) as error:  # what is wrong with a manifest may come as either
             problem = f"what follows from the resource can't be applied: {error}"
         await self._report(body, resource, rollout, problem, now.wall_ms)
@@ -177,9 +179,9 @@ class Controller:
         if body["spec"].get("deletionPolicy") == "Delete":
             resource = _parsed(body)
             await self._read_secrets(resource)
-            site = Site.of(resource, self._secrets)
+            site = Site.of(resource, self._secrets, Holder.of(resource))
             async with self._surface.reach(site) as reached:
-                await reached.copy.forget(site.partitions)
+                await reached.copy.forget(site.partitions, site.holder)
         return True
 
     # -- planning -----------------------------------------------------------------------------------------------------
@@ -213,7 +215,7 @@ class Controller:
         """Let the decider work with what the shards have, and know which of them there are."""
         if "status" in body and (resource.spec.shards.replicas or self._seen.shards):  # the truth needs a place
             kept = self._revisions.get(rollout.stable or rollout.target, self._revisions[rollout.target])
-            site = Site.of(kept.parsed, self._secrets)
+            site = Site.of(kept.parsed, self._secrets, Holder.of(resource))
         else:
             site = None
         self._owning.decide(body["metadata"]["uid"], site, Policy.of(resource.spec))
@@ -231,6 +233,10 @@ class Controller:
             pod = self._seen.shards.get(name)
             leaving = (pod is not None and pod.terminating) or (rolling is not None and rolling.name == name)
             yield Intent(name, number_of(name) < self._replicas, leaving)
+
+    def _may_begin(self, spec: SwapStatsSpec) -> bool:
+        """A first shard starts only once its names are known to be its own: it would answer in another's place."""
+        return self._owning.holds or bool(self._seen.shards) or not spec.shards.replicas
 
     # -- applying -----------------------------------------------------------------------------------------------------
 
@@ -310,9 +316,7 @@ class Controller:
         heard_ms, at_ms = self._clock.now_ms(), self._clock.wall_ms()
         observed = observed_status(view, owning.ownership, self._conditions, heard_ms, at_ms)
         conditions = [*observed.conditions, self._topic_condition(now_ms), self._stores_condition(resource, now_ms)]
-        shown = reporting.status(
-            self._key, generation, observed, conditions, rollout, shards, spec.snapshots.interval, now_ms
-        )
+        shown = reporting.status(self._key, generation, observed, conditions, rollout, shards, resource, now_ms)
         taken = self._snapshot is not None and self._snapshot.done()
         if taken or reporting.gist(reporting.content(shown, exclude_none=True)) != reporting.gist(there):
             await self._cluster.patch_status(self._key, reporting.content(shown))
@@ -335,7 +339,7 @@ class Controller:
                 yield Finding("SecretMissing", f"{path}: {error}")
         owning = self._owning
         if owning.problem is not None:
-            yield Finding("NotReachable", owning.problem)
+            yield Finding("NamesTaken" if owning.taken else "NotReachable", owning.problem)
         if (ownership := owning.ownership) is not None:
             if (problem := ownership.publication.problem) is not None:
                 yield Finding("RedisUnavailable", problem)
@@ -345,7 +349,9 @@ class Controller:
             yield Finding("NotChecked", "the stores are about to be asked")
         recorder = self._seen.recorder
         if resource.spec.recorder.replicas and (recorder is None or not recorder.available):
-            yield Finding("RecorderNotReady", "no recorder is ready: its log says whether clickhouse answers")
+            said = next((pod.said for pod in self._seen.pods if pod.component == "recorder" and pod.said), "")
+            why = f"it ended because {said}" if said else "its log says whether clickhouse answers"
+            yield Finding("RecorderNotReady", f"no recorder is ready: {why}")
 
     # -- a person's wish ----------------------------------------------------------------------------------------------
 
@@ -383,7 +389,15 @@ class Controller:
 
 
 def _parsed(body: Object) -> SwapStatsResource:
-    """The resource without what the operator doesn't read."""
-    metadata = {"name": body["metadata"]["name"], "namespace": body["metadata"]["namespace"]}
+    """The resource without what the operator doesn't read, and with every name said."""
+    metadata = {key: body["metadata"][key] for key in ("name", "namespace", "uid")}
     content = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
-    return SwapStatsResource.model_validate(msgspec.to_builtins(content))
+    return named(SwapStatsResource.model_validate(msgspec.to_builtins(content)), _names(body))
+
+
+def _names(body: Object) -> Names | None:
+    """What an instance that was there before is called; None: it is a new one."""
+    status = body.get("status", {})
+    if "names" in status:
+        return msgspec.convert(status["names"], Names)
+    return plain(body["metadata"]["name"]) if "rollout" in status else None  # of the release without status.names

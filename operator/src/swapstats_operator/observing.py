@@ -25,13 +25,14 @@ _CONTENT: Final = {
     "Deployment": ("spec", "status"),
 }
 """What else is looked at, by kind."""
+_LONGEST_WORDS: Final = 1_000
 _CRASHES: Final = 3
 """A container that waits after so many ends has no future as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """``broken``: why it won't get ready; empty: it may."""
+    """``broken``: why it won't get ready; empty: it may. ``said``: its last words when it ended with an error."""
 
     name: str
     uid: str
@@ -43,6 +44,7 @@ class Pod:
     terminating: bool
     restarts: int
     broken: str
+    said: str = ""
 
     @property
     def shard(self) -> str:
@@ -115,6 +117,7 @@ def _pod(item: Object) -> Pod:
         terminating="deletionTimestamp" in item["metadata"],
         restarts=sum(container.get("restartCount", 0) for container in containers),
         broken=next(filter(None, map(_broken, containers)), ""),
+        said=next(filter(None, map(_last_words, containers)), ""),
     )
 
 
@@ -129,6 +132,18 @@ def _broken(container: Object) -> str:
         ended = container.get("lastState", {}).get("terminated", {})
         return f"it ended {crashes} times, the last time with exit code {ended.get('exitCode')}"
     return ""
+
+
+def _last_words(container: Object) -> str:
+    """The error that it logged last."""
+    states = (container.get(name, {}).get("terminated", {}) for name in ("state", "lastState"))
+    logged = next((state["message"] for state in states if state.get("message")), "")
+    line = next((each for each in reversed(logged.splitlines()) if each.strip()), "")
+    try:
+        told = msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return line[:_LONGEST_WORDS]
+    return str(told.get("error") or told.get("event", ""))[:_LONGEST_WORDS]
 
 
 def _workload(item: Object) -> Workload:

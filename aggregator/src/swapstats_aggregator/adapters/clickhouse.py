@@ -11,9 +11,9 @@ import clickhouse_connect
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from swapstats_aggregator.recorder.ports import Record, StoreUnavailableError
+from swapstats_aggregator.recorder.ports import Record, StoreUnavailableError, TakenError
 from swapstats_aggregator.recorder.rows import COLUMNS
-from swapstats_aggregator.recorder.schema import RETENTION_VERSION, Migration, load, pending, quoted_identifier
+from swapstats_aggregator.recorder.schema import RETENTION_VERSION, Migration, claim, load, pending, quoted_identifier
 from swapstats_aggregator.recorder.stream_time import Seen
 from swapstats_core.fields import DAY_MS
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
@@ -47,7 +47,7 @@ class ClickHouseStore:
     @classmethod
     async def connect(cls, spec: ClickHouse) -> ClickHouseStore:
         """Connect. Raises StoreUnavailableError; OSError and CertificateError if a secret can't be used."""
-        return cls(await _connected(spec, _REPLY_SECONDS), spec.database)
+        return cls(await _connected(spec, _REPLY_SECONDS), spec.named)
 
     async def insert(self, block: bytes, token: str) -> None:
         """See `recorder.ports.Store`."""
@@ -99,6 +99,23 @@ class ClickHouseStore:
             raise _unavailable(error) from error
         return found.result_rows
 
+    async def claim(self, spec: ClickHouse, holder: str) -> None:
+        """Make the database ours; with ``holder`` as in ``namespace/name``.
+
+        Raises TakenError if it is another's, StoreUnavailableError, SchemaError.
+        """
+        try:
+            for statement in claim(spec, holder):
+                await self._client.command(statement)
+        except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
+            raise _unavailable(error) from error
+        ((there,),) = await self._query(f"SELECT instance FROM {self._database}.held_by", {})  # noqa: S608 - an identifier, quoted
+        if there != holder:
+            raise TakenError(
+                f"database {spec.named} in clickhouse belongs to {there}. Set stores.clickhouse.database to one that "
+                f"no other instance has. If {there} is gone for good, drop the view {spec.named}.held_by"
+            )
+
     async def migrate(self, spec: SwapStatsSpec) -> list[str]:
         """Bring the schema up to date; names of what was applied.
 
@@ -111,7 +128,7 @@ class ClickHouseStore:
                 await client.command(statement)
             found = await client.query(f"SELECT version, checksum FROM {self._database}.schema_migrations FINAL")  # noqa: S608 - an identifier, quoted
             ledger = {int(version): str(checksum) for version, checksum in found.result_rows}
-            of_database = {"database": spec.stores.clickhouse.database}
+            of_database = {"database": spec.stores.clickhouse.named}
             found = await client.query(_COMMENTS, parameters=of_database)
             due = pending(schema, ledger, {str(name): str(comment) for name, comment in found.result_rows})
             await self._apply(client, due)

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,10 +22,11 @@ from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
 from swapstats_aggregator.adapters.kafka_group import GroupSource
 from swapstats_aggregator.process import serve_health, stop_on_signals
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
-from swapstats_aggregator.recorder.ports import SourceLostError, StoreUnavailableError
+from swapstats_aggregator.recorder.ports import SourceLostError, StoreUnavailableError, TakenError
 from swapstats_aggregator.recorder.runner import Recorder
 from swapstats_aggregator.recorder.schema import SchemaError
-from swapstats_core.spec import SwapStatsSpec
+from swapstats_core.naming import Holder
+from swapstats_core.spec import SwapStatsResource
 from swapstats_settings.kafka import kafka_security
 from swapstats_settings.logs import configure_logging
 from swapstats_settings.resource import load_resource
@@ -39,8 +41,9 @@ _log = structlog.get_logger()
 class _Process:
     """The running recorder, as its health endpoints see it."""
 
-    def __init__(self, spec: SwapStatsSpec, stop: asyncio.Event) -> None:
-        self.spec = spec
+    def __init__(self, resource: SwapStatsResource, stop: asyncio.Event) -> None:
+        self.spec = resource.spec
+        self.holder = Holder.of(resource).name
         self.stop = stop
         self.registry = CollectorRegistry()
         self.metrics = RecorderMetrics(self.registry)
@@ -90,13 +93,20 @@ class _Process:
             await store.close()
 
     async def _open(self) -> tuple[GroupSource, ClickHouseStore]:
-        return await asyncio.gather(
-            self._until_open("kafka", self._open_source, KafkaError),
-            self._until_open("clickhouse", self._open_store, StoreUnavailableError),
-        )
+        # First of all: whose database it is, which is told at once. A group of another's isn't joined meanwhile.
+        store = await self._until_open("clickhouse", self._open_store, StoreUnavailableError)
+        try:
+            source, _ = await asyncio.gather(
+                self._until_open("kafka", self._open_source, KafkaError),
+                self._until_open("clickhouse", partial(self._migrate, store), StoreUnavailableError),
+            )
+        except BaseException:
+            await store.close()
+            raise
+        return source, store
 
     async def _open_source(self) -> GroupSource:
-        source = GroupSource(self.spec.source, kafka_security(self.spec.source), self.metrics)
+        source = GroupSource(self.spec.source, kafka_security(self.spec.source), self.metrics, self.holder)
         try:
             await source.start()
         except BaseException:
@@ -108,12 +118,15 @@ class _Process:
     async def _open_store(self) -> ClickHouseStore:
         store = await ClickHouseStore.connect(self.spec.stores.clickhouse)
         try:
-            applied = await store.migrate(self.spec)
+            await store.claim(self.spec.stores.clickhouse, self.holder)
         except BaseException:
             await store.close()
             raise
-        _log.info("clickhouse schema is up to date", applied=applied)
         return store
+
+    async def _migrate(self, store: ClickHouseStore) -> None:
+        applied = await store.migrate(self.spec)
+        _log.info("clickhouse schema is up to date", applied=applied)
 
     async def _until_open(self, name: str, open_it: Callable[[], Awaitable[T]], fault: type[Exception]) -> T:
         backoff_s = _FIRST_BACKOFF_S
@@ -131,8 +144,8 @@ async def _first(*futures: asyncio.Future[Any]) -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _serve(spec: SwapStatsSpec, host: str, port: int) -> None:
-    process = _Process(spec, stop_on_signals())
+async def _serve(resource: SwapStatsResource, host: str, port: int) -> None:
+    process = _Process(resource, stop_on_signals())
     health = await serve_health(port, process.readiness, process.registry, host)
     try:
         await process.run()
@@ -150,8 +163,8 @@ def main() -> None:
     resource = load_resource(arguments.spec)
     configure_logging(resource.spec.telemetry)
     try:
-        uvloop.run(_serve(resource.spec, arguments.http_host, arguments.http_port))
-    except (SourceLostError, SchemaError) as error:
+        uvloop.run(_serve(resource, arguments.http_host, arguments.http_port))
+    except (SourceLostError, SchemaError, TakenError) as error:
         _log.error("the recorder can't go on", error=str(error))
         sys.exit(1)
 

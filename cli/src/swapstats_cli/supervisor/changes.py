@@ -25,6 +25,7 @@ _EFFECTS: Final[Mapping[str, Effect]] = {
     "": Effect.RESTART,
     "metadata": Effect.NOTHING,
     "metadata.name": Effect.REFUSED,
+    "spec.instance": Effect.REFUSED,
     "status": Effect.NOTHING,
     "spec.source.topic": Effect.NEXT_START,
     "spec.source.topic.name": Effect.REFUSED,
@@ -45,6 +46,7 @@ _EFFECTS: Final[Mapping[str, Effect]] = {
 }
 _REASONS: Final[Mapping[str, str]] = {
     "metadata.name": "the stored state and all subjects carry the name",
+    "spec.instance": "the stored state and all subjects carry it",
     "spec.source.topic.name": "the stored state is that of the old topic",
     "spec.source.topic.partitions": "a token's partition follows from it",
     "spec.stores.redis.prefix": "the stored state is under the old one",

@@ -62,7 +62,7 @@ class Governor:
         resource = self._configuration.resource
         return snapshot_all(
             partial(open_line, NatsAccess.of(resource.spec.stores.nats)),
-            Subjects(resource.metadata.name),
+            Subjects(resource.instance),
             resource.spec.source.topic.partitions,
         )
 

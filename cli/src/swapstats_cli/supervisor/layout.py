@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import msgspec
 
 from swapstats_cli.options import Broker
 from swapstats_cli.supervisor.ports import HOST
+from swapstats_core.naming import Names, named, names_in
 from swapstats_core.spec import ClickHouse, Nats, Redis, SwapStatsResource, Tls
 
 DEFAULT_KAFKA_PORT = 9092
@@ -53,6 +55,24 @@ def http(port: int) -> str:
     return f"http://{HOST}:{port}"
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What stays from run to run. ``uid`` stands for the data directory; ``names`` None: there was no run before."""
+
+    uid: str
+    names: Names | None = None
+
+
+def kept_of(former: Path, resource: SwapStatsResource) -> Kept:
+    """What the last run on the data directory wrote about its resource, whatever release it was of."""
+    try:
+        content = msgspec.json.decode(former.read_bytes())
+        metadata, names = content["metadata"], names_in(content)
+    except (OSError, msgspec.DecodeError, KeyError):
+        return Kept(uuid.uuid4().hex)
+    return Kept(metadata.get("uid") or uuid.uuid4().hex, names if metadata["name"] == resource.metadata.name else None)
+
+
 def check(resource: SwapStatsResource) -> None:
     """Whether a laptop can run this resource. Raises ValueError naming the remedy."""
     for section, replicas in (("shards", resource.spec.shards.replicas), ("api", resource.spec.api.replicas)):
@@ -60,11 +80,12 @@ def check(resource: SwapStatsResource) -> None:
             raise ValueError(f"spec.{section}.replicas: `swapstats dev` needs at least 1")
 
 
-def embed(resource: SwapStatsResource, ports: Ports, broker: Broker) -> SwapStatsResource:
+def embed(resource: SwapStatsResource, kept: Kept, ports: Ports, broker: Broker) -> SwapStatsResource:
     """The resource as the processes get it: the embedded servers take the place of the configured ones.
 
     They need no credentials and no TLS, have one node and one disk, so what the resource says of these is left out.
     """
+    resource = named(resource, kept.names)
     spec = resource.spec
     topic = spec.source.topic.model_copy(update={"replication": 1})
     update = {"brokers": [ports.brokers], "topic": topic, "tls": Tls(), "sasl": None}
@@ -81,7 +102,10 @@ def embed(resource: SwapStatsResource, ports: Ports, broker: Broker) -> SwapStat
             ),
         }
     )
-    return resource.model_copy(update={"spec": spec.model_copy(update={"source": source, "stores": stores})})
+    metadata = resource.metadata.model_copy(update={"uid": kept.uid})
+    return resource.model_copy(
+        update={"metadata": metadata, "spec": spec.model_copy(update={"source": source, "stores": stores})}
+    )
 
 
 def resource_json(resource: SwapStatsResource) -> bytes:

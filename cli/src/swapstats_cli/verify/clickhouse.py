@@ -37,7 +37,7 @@ _DAILY = (
 async def rows(spec: ClickHouse, table: str) -> AsyncIterator[list[Row]]:
     """All rows of a table, repeats left out, in blocks and in no order. Raises CannotVerify."""
     async with _connected(spec) as client:
-        query = f"SELECT {_COLUMNS} FROM `{spec.database}`.{table} FINAL"  # noqa: S608 - the resource's own name
+        query = f"SELECT {_COLUMNS} FROM `{spec.named}`.{table} FINAL"  # noqa: S608 - the resource's own name
         stream = await client.query_row_block_stream(query)
         async with stream:
             async for block in stream:
@@ -50,7 +50,7 @@ async def kept_from(spec: ClickHouse) -> dict[int, int]:
     """
     since = "if(countIf(incarnation != '') = 0, 9223372036854775807, minIf(kafka_offset, incarnation != ''))"
     query = (
-        f"SELECT kafka_partition, {since} FROM `{spec.database}`.swap_records "  # noqa: S608 - the resource's own name
+        f"SELECT kafka_partition, {since} FROM `{spec.named}`.swap_records "  # noqa: S608 - the resource's own name
         "GROUP BY kafka_partition HAVING countIf(incarnation = '') > 0"
     )
     async with _connected(spec) as client:
@@ -64,7 +64,7 @@ class Days:
     def __init__(self, spec: SwapStatsSpec, committed: Mapping[int, int]) -> None:
         self._spec = spec
         self._committed = " OR ".join(f"kafka_partition = {p} AND kafka_offset < {end}" for p, end in committed.items())
-        self._database = f"`{spec.stores.clickhouse.database}`"
+        self._database = f"`{spec.stores.clickhouse.named}`"
         self._records = f"{self._database}.swap_records"
         self._open = since_day(spec, OLDEST_OPEN_DAY)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from swapstats_core.naming import Holder
 from swapstats_core.ownership import Assignment, MemberReport
 from swapstats_core.planning import Member, Policy
 from swapstats_core.wire import SnapshotQuery, Subjects, encode
@@ -38,6 +39,7 @@ class Ownership:
     def __init__(
         self,
         instance: str,
+        holder: Holder,
         policy: Policy,
         assignment: Assignment,
         world: World,
@@ -53,7 +55,7 @@ class Ownership:
         self._say = say
         self._record = record
         self._told: dict[str, object] = {}
-        self._calls = RollCall(self.roll, self._subjects, world.connect, world.clock.now_ms, self._heard, say)
+        self._calls = RollCall(self.roll, holder, self._subjects, world.connect, world.clock.now_ms, self._heard, say)
         self.publication = Publication(world.copy, self._announce, say)
         self.decider = Decider(policy, assignment, world.truth, self)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from swapstats_core.naming import Holder
 from swapstats_core.ownership import MemberReport, decode_report
 from swapstats_core.wire import Subjects
 from swapstats_operator.deciding.ports import Connect, Line, Say, Unavailable
@@ -27,6 +28,7 @@ class RollCall:
     def __init__(
         self,
         roll: Roll,
+        holder: Holder,
         subjects: Subjects,
         connect: Connect,
         clock_ms: Callable[[], int],
@@ -34,6 +36,7 @@ class RollCall:
         say: Say,
     ) -> None:
         self._roll = roll
+        self._holder = holder
         self._subjects = subjects
         self._connect = connect
         self._clock_ms = clock_ms
@@ -83,7 +86,11 @@ class RollCall:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._complain(f"a shard's report can't be read: {error}")
             return
-        if self._roll.hear(report, now_ms):
+        if report.holder not in (None, self._holder):
+            self._complain(
+                f"a shard of {report.holder} answers in the place of {report.shard}: they share nats, and a name"
+            )
+        elif self._roll.hear(report, now_ms):
             self._took(report)
 
     def _complain(self, complaint: str) -> None:

@@ -78,6 +78,7 @@ def pod_template(
                 {
                     "name": component,
                     "imagePullPolicy": revision.pull_policy,
+                    "terminationMessagePolicy": "FallbackToLogsOnError",  # why it ended, for the conditions
                     "securityContext": {
                         "allowPrivilegeEscalation": False,
                         "readOnlyRootFilesystem": True,
