@@ -9,12 +9,13 @@ from random import Random
 import pytest
 
 from swapstats_cli.options import Broker
-from swapstats_cli.supervisor.layout import Endpoints, Ports, check, embed, endpoints, resource_json
+from swapstats_cli.supervisor.layout import Endpoints, Kept, Ports, check, embed, endpoints, resource_json
 from swapstats_cli.supervisor.ports import PortReservations, candidates, choose
 from swapstats_cli.supervisor.restarts import HEALTHY_AFTER_S, LONGEST_DELAY_S, Backoff
 from swapstats_core.spec import SwapStatsResource
 
 SEEDED = Random(1)  # noqa: S311  # no secret
+KEPT = Kept("uid")
 PORTS = Ports(kafka=1, redis=2, nats=3, clickhouse=4, recorder=5, api=8)
 
 
@@ -71,7 +72,7 @@ def test_embedding_replaces_servers_and_credentials_and_keeps_the_rest() -> None
             "clickhouse": {"storagePolicy": "tiered", "database": "d", "username": "u", "batchRows": 7},
         },
     )
-    embedded = embed(resource, PORTS, Broker.EMBEDDED).spec
+    embedded = embed(resource, KEPT, PORTS, Broker.EMBEDDED).spec
     assert embedded.source.brokers == ["127.0.0.1:1"]
     assert (embedded.source.topic.name, embedded.source.topic.replication) == ("swaps", 1)
     assert embedded.source.sasl is None
@@ -87,12 +88,12 @@ def test_embedding_replaces_servers_and_credentials_and_keeps_the_rest() -> None
 
 def test_only_the_embedded_broker_shortens_the_groups_session() -> None:
     resource = _resource(source={"sessionTimeout": "45s"})
-    timeouts = [embed(resource, PORTS, broker).spec.source.session_timeout for broker in Broker]
+    timeouts = [embed(resource, KEPT, PORTS, broker).spec.source.session_timeout for broker in Broker]
     assert timeouts == [2_000, 45_000]
 
 
 def test_the_resource_survives_its_file() -> None:
-    resource = embed(_resource(), PORTS, Broker.EMBEDDED)
+    resource = embed(_resource(), KEPT, PORTS, Broker.EMBEDDED)
     assert SwapStatsResource.model_validate_json(resource_json(resource)) == resource
 
 
@@ -106,7 +107,7 @@ def test_endpoints_name_every_process() -> None:
     names = ["kafka", "redis", "nats", "clickhouse", "shard-0", "shard-1", "recorder", "api-0"]
     pids = {name: number for number, name in enumerate(names, 100)}
     content = endpoints(
-        embed(_resource(), PORTS, Broker.EMBEDDED),
+        embed(_resource(), KEPT, PORTS, Broker.EMBEDDED),
         PORTS,
         {"shard-0": 6, "shard-1": 7},
         {"api-0": 8},

@@ -15,7 +15,7 @@ from swapstats_operator.deciding.ports import Line, Superseded
 from swapstats_operator.deciding.publication import Publication
 from swapstats_operator.deciding.roll import BLIND_AFTER_MS, Roll
 from swapstats_operator.deciding.rollcall import RollCall
-from tests.operator.deciding.world import POLICY, SUBJECTS, Clock, Copy, Town
+from tests.operator.deciding.world import HOLDER, POLICY, SUBJECTS, Clock, Copy, Town
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ async def test_a_line_that_goes_deaf_is_replaced() -> None:
             enough.set()
         yield Deaf()
 
-    calls = RollCall(Roll(), SUBJECTS, connect, clock.now_ms, lambda report: None, lambda text, bad=False: None)
+    calls = RollCall(Roll(), HOLDER, SUBJECTS, connect, clock.now_ms, lambda report: None, lambda text, bad=False: None)
     running = asyncio.create_task(calls.run())
     async with asyncio.timeout(5):
         await enough.wait()

@@ -2,11 +2,10 @@
 
 A file is ``NNNN_name.sql``: statements that end in ``;`` at a line's end, each of which may run twice and beside
 another recorder that runs it too (``IF NOT EXISTS`` …), because ClickHouse has no lock to take. ``${name}`` is replaced
-by one of `variables`. ``claim.sql`` says whose the database is, ``ledger.sql`` makes the table in which applied files are kept;
-``retention.sql`` and
-``counting.sql`` are applied whenever what they say has changed. What counting.sql makes says itself, by its comment,
-from what it was made: the ledger can't know what another recorder has replaced since. The rest (``decided.sql``,
-``disagreeing.sql``, ``fate.sql``) are parts of statements.
+by one of `variables`. ``claim.sql`` says whose the database is, ``ledger.sql`` makes the table in which applied files
+are kept; ``retention.sql`` and ``counting.sql`` are applied whenever what they say has changed. What counting.sql
+makes says itself, by its comment, from what it was made: the ledger can't know what another recorder has replaced
+since. The rest (``decided.sql``, ``disagreeing.sql``, ``fate.sql``) are parts of statements.
 """
 
 from __future__ import annotations
