@@ -189,6 +189,7 @@ async def test_a_shard_that_ends_at_any_request_loses_nothing_and_counts_nothing
             {
                 "metadata": {"name": "failpoints"},
                 "spec": {
+                    "instance": "failpoints",
                     "source": {
                         "brokers": [kafka],
                         "topic": {"name": site.name, "partitions": PARTITIONS},

@@ -22,7 +22,10 @@ from swapstats_core.effects import Effect
 from swapstats_core.spec import SwapStatsResource
 
 EMBED = partial(
-    layout.embed, ports=Ports(kafka=1, redis=2, nats=3, clickhouse=4, recorder=5, api=6), broker=Broker.EMBEDDED
+    layout.embed,
+    kept=layout.Kept("uid"),
+    ports=Ports(kafka=1, redis=2, nats=3, clickhouse=4, recorder=5, api=6),
+    broker=Broker.EMBEDDED,
 )
 
 

@@ -106,7 +106,8 @@ class World:
             await asyncio.gather(running, return_exceptions=True)
 
     async def create(self, spec: dict[str, Any], name: str = INSTANCE) -> None:
-        content = {"apiVersion": "swapstats.io/v1alpha1", "kind": "SwapStats", "metadata": {"name": name}, "spec": spec}
+        content = {"apiVersion": "swapstats.io/v1alpha1", "kind": "SwapStats", "metadata": {"name": name}}
+        content["spec"] = {"instance": INSTANCE, **spec}
         (await self.admin.post(RESOURCES, json=content)).raise_for_status()
 
     async def edit(self, spec: dict[str, Any]) -> None:

@@ -81,9 +81,9 @@ async def test_a_new_recorder_begins_with_the_oldest_record_whatever_shards_do(
     async with producer(kafka) as sending:
         await send(sending, events[:30])
         with recorder(resource(kafka, clickhouse, start=start), tmp_path, free_port()):
-            await all_recorded(client, events[:30], clickhouse.database)
+            await all_recorded(client, events[:30], clickhouse.named)
             await send(sending, events[30:])
-            await all_recorded(client, events, clickhouse.database)
+            await all_recorded(client, events, clickhouse.named)
 
 
 async def test_an_outage_of_clickhouse_is_waited_for_and_said(tmp_path: Path, kafka: str) -> None:
@@ -120,10 +120,10 @@ async def test_a_stopped_recorder_leaves_nothing_to_be_read_again(
         for start, end in ((0, 500), (500, 900)):
             with recorder(resource(kafka, clickhouse), tmp_path, free_port()) as running:
                 await send(sending, events[start:end])
-                await all_recorded(client, events[:end], clickhouse.database)
+                await all_recorded(client, events[:end], clickhouse.named)
                 assert running.terminate() == 0
     # Without FINAL: no row was written twice.
-    assert await client.command(f"SELECT count() FROM {clickhouse.database}.swap_records") == 900
+    assert await client.command(f"SELECT count() FROM {clickhouse.named}.swap_records") == 900
 
 
 async def test_another_recorder_takes_over_a_killed_ones_partitions(
@@ -137,13 +137,13 @@ async def test_another_recorder_takes_over_a_killed_ones_partitions(
             await send(sending, events[:half])
 
             async def under_way() -> bool:
-                return await recorded(client, clickhouse.database) > 0
+                return await recorded(client, clickhouse.named) > 0
 
             await until(under_way, 30, "the first recorder's rows are in")
             with recorder(spec, tmp_path, free_port()):
                 await send(sending, events[half:])
                 first.kill()
-                await all_recorded(client, events, clickhouse.database)
+                await all_recorded(client, events, clickhouse.named)
 
 
 async def test_an_offset_beyond_the_topics_end_means_the_beginning(
@@ -160,7 +160,7 @@ async def test_an_offset_beyond_the_topics_end_means_the_beginning(
     await group.commit(dict.fromkeys(partitions, 1_000_000))
     await group.stop()
     with recorder(resource(kafka, clickhouse), tmp_path, http_port):
-        await all_recorded(client, events, clickhouse.database)
+        await all_recorded(client, events, clickhouse.named)
         assert await metric(http_port, 'recorder_partition_restarts_total{why="beyond_end"}') >= 1
 
 
@@ -194,14 +194,14 @@ async def test_days_follow_the_contract_whoever_reads(
         for sent, known in ((before, before), (after, before + after)):
             with recorder(spec, tmp_path, free_port()) as running:
                 await send(sending, sent)
-                await all_recorded(client, known, clickhouse.database)
+                await all_recorded(client, known, clickhouse.named)
                 assert running.terminate() == 0
-    await client.command(f"SYSTEM REFRESH VIEW {clickhouse.database}.swaps_daily_refresh")
-    await client.command(f"SYSTEM WAIT VIEW {clickhouse.database}.swaps_daily_refresh")
+    await client.command(f"SYSTEM REFRESH VIEW {clickhouse.named}.swaps_daily_refresh")
+    await client.command(f"SYSTEM WAIT VIEW {clickhouse.named}.swaps_daily_refresh")
     sums = "sum(volume_usd), sum(trades), sum(late_volume_usd), sum(late_trades)"
-    found = await client.query(f"SELECT {sums} FROM {clickhouse.database}.daily")
+    found = await client.query(f"SELECT {sums} FROM {clickhouse.named}.daily")
     assert list(found.result_rows) == [(Decimal(100 + 50 + 100 + 1), 4, Decimal(100), 1)]
-    found = await client.query(f"SELECT event_id, counts, late FROM {clickhouse.database}.swaps ORDER BY tx_hash")
+    found = await client.query(f"SELECT event_id, counts, late FROM {clickhouse.named}.swaps ORDER BY tx_hash")
     assert [(int(event_id[4:68], 16), counts, late) for event_id, counts, late in found.result_rows] == [
         (1, 1, 0),
         (2, 1, 0),

@@ -56,14 +56,14 @@ async def test_each_record_once_through_kill_9_of_the_broker(
             await send(sending, events[:half])
 
             async def under_way() -> bool:
-                return await recorded(client, clickhouse.database) > 0
+                return await recorded(client, clickhouse.named) > 0
 
             await until(under_way, 30, "the first rows are in")
             apache_kafka.kill()
             apache_kafka.spawn()
             await apache_kafka.ready()
             await send(sending, events[half:])
-            await all_recorded(client, events, clickhouse.database)
+            await all_recorded(client, events, clickhouse.named)
             for why in ("out_of_range", "recreated"):
                 assert await metric(http_port, f'recorder_partition_restarts_total{{why="{why}"}}') == 0
 
@@ -80,13 +80,13 @@ async def test_what_the_broker_has_deleted_is_passed_over_and_said(
     async with producer(apache_kafka.brokers) as sending:
         with recorder(spec, tmp_path, free_port()) as first:
             await send(sending, events[:100])
-            await all_recorded(client, events[:100], clickhouse.database)
+            await all_recorded(client, events[:100], clickhouse.named)
             assert first.terminate() == 0
         await send(sending, events[100:200])
         await _forget_everything(admin)
         await send(sending, events[200:])
         with recorder(spec, tmp_path, http_port):
-            await all_recorded(client, events[:100] + events[200:], clickhouse.database)
+            await all_recorded(client, events[:100] + events[200:], clickhouse.named)
             assert await metric(http_port, 'recorder_partition_restarts_total{why="out_of_range"}') == PARTITIONS
 
 
@@ -94,7 +94,7 @@ async def test_only_a_partition_without_an_offset_begins_again(
     apache_kafka: ApacheKafka, admin: AIOKafkaAdminClient, clickhouse: ClickHouse
 ) -> None:
     spec = resource(apache_kafka.brokers, clickhouse).spec
-    group = f"{spec.source.group_id}-{uuid.uuid4().hex}"
+    group = f"{spec.source.group}-{uuid.uuid4().hex}"
     source = spec.source.model_copy(update={"group_id": group})
     events = [event(number, int(time.time() * 1000)) for number in range(300)]
     homes = sorted({partition_of(fields["token"], PARTITIONS) for fields in events})
@@ -106,7 +106,7 @@ async def test_only_a_partition_without_an_offset_begins_again(
     before.assign([*committed])
     await before.commit(committed)
     await before.stop()
-    reading = GroupSource(source, kafka_security(source), RecorderMetrics(CollectorRegistry()))
+    reading = GroupSource(source, kafka_security(source), RecorderMetrics(CollectorRegistry()), "default/test")
     await reading.start()
     restarted: list[frozenset[int]] = []
     first: dict[int, int] = {}

@@ -28,6 +28,7 @@ from swapstats_cli.kafka import BrokerFault, client_options, partition_count, st
 from swapstats_cli.supervisor import servers
 from swapstats_cli.verify.report import CannotVerify
 from swapstats_cli.verify.topic import Topic
+from swapstats_core.naming import Holder
 from swapstats_core.partition import Config
 from swapstats_core.spec import ClickHouse, Nats, Redis, Source
 from swapstats_core.wire import Keys, Subjects
@@ -42,6 +43,7 @@ from tests.settings.conftest import resource
 pytestmark = pytest.mark.timeout(180)
 PASSWORDS: Final = {"right": "open-sesame", "wrong": "open-barley"}
 USER: Final = "swapstats"
+HOLDER: Final = Holder("default/test")
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ async def test_redis_refuses(
     with pytest.raises(SnapshotUnreadable, match=said):
         await api.RedisSnapshots(client, keys, Config.of(resource().spec), lambda _: 0).highest(0)
     await client.aclose()
-    async with reach(Site.of(resource(stores={"redis": wanted}), passwords)) as reached:
+    async with reach(Site.of(resource(stores={"redis": wanted}), passwords, HOLDER)) as reached:
         with pytest.raises(Unavailable, match=said):
             await reached.copy.read()
 
@@ -133,7 +135,7 @@ async def test_nats_refuses(nats_port: int, passwords: Secrets, password: str | 
             await until(lambda logs=logs: any(said in str(log.get("error")) for log in logs))  # type: ignore[misc]
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-    site = Site.of(resource(stores={"nats": {"url": url, **login(password)}}), passwords)
+    site = Site.of(resource(stores={"nats": {"url": url, **login(password)}}), passwords, HOLDER)
     async with reach(site) as reached:
         with pytest.raises(Unavailable, match=said):
             await reached.connect(lambda _: None).__aenter__()
@@ -194,7 +196,7 @@ async def test_kafka_refuses_the_recorder(brokers: str, passwords: Secrets) -> N
     )
     said = f"Kafka at {brokers} refuses the login of user '{USER}': check source.sasl"
     with capture_logs() as logs:
-        recording = asyncio.create_task(_Process(wanted.spec, asyncio.Event()).run())
+        recording = asyncio.create_task(_Process(wanted, asyncio.Event()).run())
         await until(lambda: any(said in str(log.get("error")) for log in logs))
         recording.cancel()
         await asyncio.gather(recording, return_exceptions=True)

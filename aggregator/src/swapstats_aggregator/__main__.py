@@ -52,7 +52,7 @@ def main() -> None:
 
 async def run(resource: SwapStatsResource, name: str, host: str, port: int, state_dir: Path | None) -> None:
     """Compose a shard and run it."""
-    spec, instance = resource.spec, resource.metadata.name
+    spec, instance = resource.spec, resource.instance
     stop = stop_on_signals()
     metrics = ShardMetrics()
     source = KafkaSource(spec.source, name)

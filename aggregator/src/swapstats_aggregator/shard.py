@@ -27,6 +27,7 @@ from swapstats_aggregator.snapshotting import Fenced, compact_once
 from swapstats_aggregator.tenancy import Tenancy
 from swapstats_core import words
 from swapstats_core.events import Outcome
+from swapstats_core.naming import Holder
 from swapstats_core.ownership import Assignment, MemberReport
 from swapstats_core.partition import Applied, Config
 from swapstats_core.spec import SwapStatsResource
@@ -90,7 +91,8 @@ class Shard:
         self._owner = Owner(name, life)
         self._spec = resource.spec
         self._config = Config.of(resource.spec)
-        self._subjects = Subjects(resource.metadata.name)
+        self._subjects = Subjects(resource.instance)
+        self._holder = Holder.of(resource)
         self._ports = ports
         self._metrics = metrics
         self._clock = clock
@@ -132,6 +134,7 @@ class Shard:
             self._tenancy.reports(),
             self._degraded(),
             self._tenancy.handoffs,
+            self._holder,
         )
 
     def _degraded(self) -> list[str]:

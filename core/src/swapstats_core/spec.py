@@ -32,7 +32,9 @@ from swapstats_core.fields import (
     MINUTE_MS,
     Broker,
     ClickHouseUrl,
+    Database,
     Duration,
+    Instance,
     Name,
     NatsUrl,
     Origin,
@@ -162,8 +164,9 @@ class Source(Section):
     """Bootstrap servers, ``host:port``."""
     topic: Topic = Topic()
     """The topic."""
-    group_id: str = "swap-stats"
-    """Group under which offsets are shown to lag tools; the recorder's group is this plus ``-recorder``."""
+    group_id: str | None = None
+    """Group under which offsets are shown to lag tools; the recorder's group is this plus ``-recorder``. Absent:
+    ``swap-stats.`` and the instance. No other instance may have it."""
     start: Literal["latest", "earliest"] = "latest"
     """Where a shard begins with a partition that never had an owner: at the first record that comes from then on, or at
     the oldest one that the broker has. The recorder always begins at the oldest one: the history lacks nothing that
@@ -193,6 +196,12 @@ class Source(Section):
     """Records that are passed over as if they weren't in the topic, such as one from the future that holds its
     partition up; each becomes a dead letter. What was counted of one is taken back: its partition is rebuilt.
     """
+
+    @property
+    def group(self) -> str:
+        """``group_id`` of a resource that was `naming.named`."""
+        assert self.group_id is not None, "every process names its resource first"
+        return self.group_id
 
     @property
     def dead_letters(self) -> str:
@@ -355,8 +364,10 @@ class ClickHouse(Section):
 
     url: Annotated[ClickHouseUrl, SERVER] = "http://localhost:8123"
     """HTTP(S) address."""
-    database: str = "swaps"
-    """Database; created when absent."""
+    database: Database | None = None
+    """Database; created when absent. Absent: ``swaps_`` and the instance, with ``_`` for ``-`` and ``__`` for a dot. No
+    other instance may have it.
+    """
     username: Annotated[str, SERVER] = "default"
     """User name."""
     secret_ref: Annotated[SecretRef | None, SERVER] = None
@@ -376,6 +387,12 @@ class ClickHouse(Section):
     """A batch of rows is sent as soon as it has this many, or after ``batchInterval``."""
     batch_interval: Duration = at_least(10, default=200)
     """A batch of rows is sent at the latest after this time, or as soon as it has ``batchRows``."""
+
+    @property
+    def named(self) -> str:
+        """``database`` of a resource that was `naming.named`."""
+        assert self.database is not None, "every process names its resource first"
+        return self.database
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -456,6 +473,9 @@ class Network(Section):
 class SwapStatsSpec(Section):
     """``spec`` of a SwapStats resource."""
 
+    instance: Annotated[Instance | None, refused("the stored state and all subjects carry it")] = None
+    """What Redis' keys (after ``stores.redis.prefix``) and NATS' subjects begin with. Absent: ``<namespace>.<name>``,
+    which is no other's in the same cluster. It can't change."""
     source: Source = Source()
     """Where swaps come from."""
     windows: list[Duration] = Field(default=[5 * MINUTE_MS, HOUR_MS, DAY_MS], min_length=1, max_length=8)
@@ -536,7 +556,9 @@ class Metadata(BaseModel):
 
     name: Annotated[Name, Field(max_length=40), refused("the stored state and all subjects carry the name")]
     """The names of pods, Services and subjects begin with it."""
-    namespace: str = "default"
+    namespace: Annotated[Name, refused("the stored state and all subjects carry it")] = "default"
+    """With the name, what the instance is called in servers that it shares."""
+    uid: str = ""
 
     @model_validator(mode="after")
     def _not_reserved(self) -> Self:
@@ -553,3 +575,8 @@ class SwapStatsResource(Section):
     metadata: Annotated[Metadata, DESCRIPTIVE]
     spec: SwapStatsSpec = SwapStatsSpec()
     status: Annotated[dict[str, Any] | None, DESCRIPTIVE] = None
+
+    @property
+    def instance(self) -> str:
+        """What the instance is called in Redis and NATS."""
+        return self.spec.instance or f"{self.metadata.namespace}.{self.metadata.name}"

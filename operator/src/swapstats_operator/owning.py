@@ -12,9 +12,10 @@ import msgspec
 from swapstats_core.ownership import Assignment
 from swapstats_core.planning import Policy, initial
 from swapstats_operator.cluster import Cluster, Key, Refused
+from swapstats_operator.deciding.claiming import hold
 from swapstats_operator.deciding.handoffs import HandoffStatus
 from swapstats_operator.deciding.ownership import Intent, Ownership
-from swapstats_operator.deciding.ports import Clock, Copy, Superseded, Tell, Unavailable, World
+from swapstats_operator.deciding.ports import Clock, Copy, Superseded, Taken, Tell, Unavailable, World
 from swapstats_operator.deciding.reasons import Reason
 from swapstats_operator.deciding.truth import TruthError, begin, newest
 from swapstats_operator.servers import Reached, SecretMissing, Site
@@ -42,6 +43,10 @@ class Owning:
         """What decides now."""
         self.problem: str | None = None
         """Why nobody does, although somebody should."""
+        self.taken = False
+        """Whether that is because the names belong to another instance."""
+        self.holds = False
+        """Whether the names were found to be ours."""
         self._key = key
         self._cluster = cluster
         self._reach = reach
@@ -90,7 +95,7 @@ class Owning:
             except (Unavailable, Refused, SecretMissing, TruthError, msgspec.ValidationError) as error:
                 if str(error) != self.problem:
                     self._tell(Reason.NOT_DECIDING, f"Nobody decides ownership: {error}", bad=True)
-                self.problem = str(error)
+                self.problem, self.taken = str(error), isinstance(error, Taken)
                 await asyncio.sleep(RETRY_S)
 
     async def _decide(self, site: Site) -> None:
@@ -99,10 +104,12 @@ class Owning:
             truth, first = await self._begin(site, reached)
             world = World(truth, reached.copy, reached.connect, self._clock)
             assert self._policy is not None, "it comes with the site"
-            ownership = Ownership(site.instance, self._policy, first, world, self._intents, self._tell, _forget)
+            ownership = Ownership(
+                site.instance, site.holder, self._policy, first, world, self._intents, self._tell, _forget
+            )
             running = asyncio.create_task(ownership.run())
             moved = asyncio.create_task(self._moved.wait())
-            self.ownership, self.problem = ownership, None
+            self.ownership, self.problem, self.taken = ownership, None, False
             try:
                 await asyncio.wait({running, moved}, return_when=asyncio.FIRST_COMPLETED)
                 if running.done():
@@ -128,6 +135,10 @@ class Owning:
         if "status" not in resource:
             raise Unavailable("the resource has no status yet")
         before = stored(resource)
+        shards = () if before is None else (entry.owner for entry in before.partitions if entry.owner)
+        known = before is not None
+        await hold(site.holder, site.instance, shards, reached.copy, reached.connect, known=known)
+        self.holds = True
         truth = StatusTruth(self._cluster, self._key, self._uid, None if before is None else before.revision)
         first = await _first(site.partitions, before, reached.copy)
         await truth.store(first)

@@ -100,11 +100,24 @@ class Rollout(Section):
     """Since when."""
 
 
+class InstanceNames(Section):
+    """What the instance is called in servers that it may share. An instance keeps its names for life."""
+
+    instance: str
+    """In Redis' keys and NATS' subjects."""
+    group_id: str
+    """In Kafka, as ``source.groupId``."""
+    database: str
+    """In ClickHouse."""
+
+
 class Status(Section):
     """What was observed last."""
 
     observed_generation: int | None = None
     """The resource's generation that the rest belongs to."""
+    names: InstanceNames | None = None
+    """Names that the spec doesn't say are as they were found here."""
     replicas: int | None = None
     """Shards that exist (for the scale subresource)."""
     selector: str | None = None

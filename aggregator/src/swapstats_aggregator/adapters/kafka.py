@@ -280,7 +280,7 @@ class KafkaSource:
     async def commit(self, positions: Mapping[int, int]) -> None:
         if assigned := {partition: offset for partition, offset in positions.items() if partition in self._positions}:
             async with reaching(self._source):
-                await commit(self._consumer._client, self._source.group_id, self._topic, assigned)  # noqa: SLF001 - see above
+                await commit(self._consumer._client, self._source.group, self._topic, assigned)  # noqa: SLF001 - see above
 
 
 def _fetch_at_once(consumer: AIOKafkaConsumer) -> None:

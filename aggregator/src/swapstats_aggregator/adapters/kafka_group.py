@@ -13,14 +13,22 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import (
+    IllegalStateError,
+    KafkaError,
+    KafkaTimeoutError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 from msgspec import structs
 
 from swapstats_aggregator.adapters.kafka_client import abandon
 from swapstats_aggregator.adapters.kafka_stalls import Stalls
 from swapstats_aggregator.adapters.kafka_topic import TopicWatch
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
-from swapstats_aggregator.recorder.ports import Polled, Record, SourceLostError
+from swapstats_aggregator.recorder.ports import Polled, Record, SourceLostError, TakenError
+from swapstats_core.naming import recorders_group
 from swapstats_core.spec import Source as SourceSpec
 from swapstats_settings.kafka import kafka_fault, kafka_names
 
@@ -34,19 +42,25 @@ _ENDS_SECONDS = 5.0
 _NEVER_MS = 2**31 - 1
 _METADATA_MS = 30_000
 """A topic that is created after the start is seen within this time."""
+_CLAIMED_BY = "swapstats "
+"""What the metadata of our offsets begins with."""
 _log = structlog.get_logger()
 
 
 class GroupSource:
     """An `AIOKafkaConsumer` as `ports.Source`."""
 
-    def __init__(self, spec: SourceSpec, connection: Mapping[str, Any], metrics: RecorderMetrics) -> None:
+    def __init__(self, spec: SourceSpec, connection: Mapping[str, Any], metrics: RecorderMetrics, holder: str) -> None:
         self._topic = spec.topic.name
         self._names = kafka_names(spec)
+        self._partitions = spec.topic.partitions
+        self._group = recorders_group(spec.group)
+        self._connection = connection
+        self._claim = f"{_CLAIMED_BY}{holder}"
         self._metrics = metrics
         self._consumer = AIOKafkaConsumer(
-            client_id=f"{spec.group_id}-recorder",
-            group_id=f"{spec.group_id}-recorder",
+            client_id=self._group,
+            group_id=self._group,
             enable_auto_commit=False,
             auto_offset_reset="none",  # "earliest" would go there without a word
             isolation_level="read_committed",
@@ -81,11 +95,34 @@ class GroupSource:
         return self._generation > 0
 
     async def start(self) -> None:
-        """Connect and join the group. Raises KafkaError when no broker answers."""
+        """Connect and join the group. Raises KafkaError when no broker answers, TakenError if it is another's."""
+        await self._check_claim()
         await self._consumer.start()
         self._answered_at = time.monotonic()
         # After start(), so that no assignment can arrive before its positions can be asked for.
         self._consumer.subscribe([self._topic], listener=_Listener(self))
+
+    async def _check_claim(self) -> None:
+        """Each offset says who has committed it. A member of another instance would take partitions from the group."""
+        asked = [TopicPartition(self._topic, partition) for partition in range(self._partitions)]
+        admin = AIOKafkaAdminClient(client_id=self._group, **self._connection)
+        try:
+            async with asyncio.timeout(_QUERY_SECONDS):
+                await admin.start()
+                committed = await admin.list_consumer_group_offsets(self._group, partitions=asked)
+        except TimeoutError as error:
+            raise KafkaTimeoutError(f"the group's offsets aren't told within {_QUERY_SECONDS:.0f} s") from error
+        finally:
+            await admin.close()
+        claims = {at.metadata for at in committed.values()}
+        others = sorted(claim for claim in claims if claim.startswith(_CLAIMED_BY) and claim != self._claim)
+        if others:
+            other = others[0].removeprefix(_CLAIMED_BY)
+            raise TakenError(
+                f"The consumer group {self._group} belongs to {other}. Set source.groupId to one that no other instance "
+                f"has. If {other} is gone for good, delete the group: kafka-consumer-groups.sh --delete --group "
+                f"{self._group}"
+            )
 
     async def close(self) -> None:
         """Leave the group, so that others take over at once; a broker that is away finds out by itself."""
@@ -153,7 +190,9 @@ class GroupSource:
 
     async def commit(self, next_offsets: Mapping[int, int]) -> bool:
         """See `ports.Source`."""
-        offsets = {TopicPartition(self._topic, partition): offset for partition, offset in next_offsets.items()}
+        offsets = {
+            TopicPartition(self._topic, partition): (offset, self._claim) for partition, offset in next_offsets.items()
+        }
         try:
             await asyncio.wait_for(self._consumer.commit(offsets), _COMMIT_SECONDS)
         except (TimeoutError, KafkaError, IllegalStateError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from swapstats_cli.options import Broker
 from swapstats_cli.supervisor.passwords import OWN_SECRET, own_ref, secret_refs
 from swapstats_cli.supervisor.ports import HOST
 from swapstats_cli.supervisor.servers import NATS_USER, REDIS_USER
+from swapstats_core import naming
+from swapstats_core.naming import Names, names_in
 from swapstats_core.spec import Sasl, Section, SwapStatsResource
 
 KAFKA: Final = "kafka"
@@ -71,6 +74,24 @@ def http(port: int) -> str:
     return f"http://{HOST}:{port}"
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What stays from run to run. ``uid`` stands for the data directory; ``names`` None: there was no run before."""
+
+    uid: str
+    names: Names | None = None
+
+
+def kept_of(former: Path, resource: SwapStatsResource) -> Kept:
+    """What the last run on the data directory wrote about its resource, whatever release it was of."""
+    try:
+        content = msgspec.json.decode(former.read_bytes())
+        metadata, names = content["metadata"], names_in(content)
+    except (OSError, msgspec.DecodeError, KeyError):
+        return Kept(uuid.uuid4().hex)
+    return Kept(metadata.get("uid") or uuid.uuid4().hex, names if metadata["name"] == resource.metadata.name else None)
+
+
 def check(resource: SwapStatsResource, broker: Broker) -> None:
     """Whether a laptop can run this resource. Raises ValueError naming the remedy."""
     for section, replicas in (("shards", resource.spec.shards.replicas), ("api", resource.spec.api.replicas)):
@@ -94,12 +115,15 @@ def named(resource: SwapStatsResource) -> frozenset[str]:
     return frozenset(server for server, section in sections.items() if section.model_fields_set & _NAMING[server])
 
 
-def embed(resource: SwapStatsResource, ports: Ports, broker: Broker) -> SwapStatsResource:
-    """The resource as the processes get it: servers that we start take the place of those that it doesn't name.
+def embed(resource: SwapStatsResource, kept: Kept, ports: Ports, broker: Broker) -> SwapStatsResource:
+    """The resource as the processes get it: every name said, and servers that we start in the place of those that it
+    doesn't name.
 
     They have one node, one disk, and a password of ours: what the resource says of these is left out.
     """
-    spec, theirs = resource.spec, named(resource)
+    theirs = named(resource)
+    resource = naming.named(resource, kept.names)
+    spec = resource.spec
     source, stores = spec.source, spec.stores
     if KAFKA not in theirs:
         topic = source.topic.model_copy(update={"replication": 1, "manage": True})
@@ -119,7 +143,9 @@ def embed(resource: SwapStatsResource, ports: Ports, broker: Broker) -> SwapStat
         ),
     }
     stores = stores.model_copy(update={server: section for server, section in ours.items() if server not in theirs})
-    return resource.model_copy(update={"spec": spec.model_copy(update={"source": source, "stores": stores})})
+    metadata = resource.metadata.model_copy(update={"uid": kept.uid})
+    spec = spec.model_copy(update={"source": source, "stores": stores})
+    return resource.model_copy(update={"metadata": metadata, "spec": spec})
 
 
 def resource_json(resource: SwapStatsResource) -> bytes:
