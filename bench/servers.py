@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swapstats_cli.supervisor import probes, servers
-from swapstats_core.naming import named
+from swapstats_core.naming import with_names
 from swapstats_core.spec import SwapStatsResource
 
 START_S = 20.0
@@ -29,7 +29,7 @@ class Running:
 
     def resource(self, partitions: int, **source: object) -> SwapStatsResource:
         """A resource that uses them."""
-        return named(
+        return with_names(
             SwapStatsResource.model_validate(
                 {
                     "metadata": {"name": "bench"},

@@ -91,7 +91,7 @@ class KafkaSite:
         self._settings = spec.Source(
             brokers=[broker], topic=spec.Topic(name=name, partitions=PARTITIONS), max_bytes=MAX_BYTES
         )
-        self.source = KafkaSource(self._settings, "test")
+        self.source = KafkaSource(self._settings, "test", "default/test")
         self.dead_letters = KafkaDeadLetters(self._settings, "test")
         self._producer = AIOKafkaProducer(bootstrap_servers=broker, acks="all")
         self._admin = AIOKafkaAdminClient(bootstrap_servers=broker)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from swapstats_cli.options import Broker
 from swapstats_cli.supervisor.changes import without_effect
-from swapstats_cli.supervisor.layout import Kept, Ports, embed
+from swapstats_cli.supervisor.layout import Ports, embed
 from swapstats_core.spec import SecretRef, SwapStatsResource, SwapStatsSpec
 
 ROOT: Final = Path(__file__).parents[2]
@@ -132,7 +132,7 @@ READ: Final = read_on_a_laptop()
 def test_a_key_reaches_the_processes_or_is_told(path: str, broker: Broker) -> None:
     file = resource(path, KEYS[path])
     told = path in without_effect(file, broker)
-    wanted, got = value(file.spec, path), value(embed(file, Kept("uid"), PORTS, broker).spec, path)
+    wanted, got = value(file.spec, path), value(embed(file, "uid", PORTS, broker).spec, path)
     name = _snake(path.rpartition(".")[2])
     is_read = BY_PROPERTY.get(name, name) in READ
     assert told or (wanted == got and is_read), f"{path}: a laptop drops it in silence; use it, or say that it can't"

@@ -23,7 +23,7 @@ from swapstats_core.spec import SwapStatsResource
 
 EMBED = partial(
     layout.embed,
-    kept=layout.Kept("uid"),
+    uid="uid",
     ports=Ports(kafka=1, redis=2, nats=3, clickhouse=4, recorder=5, api=6),
     broker=Broker.EMBEDDED,
 )

@@ -9,15 +9,15 @@ from random import Random
 import pytest
 
 from swapstats_cli.options import Broker
-from swapstats_cli.supervisor.layout import Endpoints, Kept, Ports, check, embed, endpoints, named, resource_json
+from swapstats_cli.supervisor.layout import Endpoints, Ports, check, embed, endpoints, named, resource_json
 from swapstats_cli.supervisor.passwords import secret_refs
 from swapstats_cli.supervisor.ports import PortReservations, candidates, choose
 from swapstats_cli.supervisor.restarts import HEALTHY_AFTER_S, LONGEST_DELAY_S, Backoff
-from swapstats_core import naming
+from swapstats_core.naming import with_names
 from swapstats_core.spec import SwapStatsResource
 
 SEEDED = Random(1)  # noqa: S311  # no secret
-KEPT = Kept("uid")
+UID = "0123456789abcdef"
 PORTS = Ports(kafka=1, redis=2, nats=3, clickhouse=4, recorder=5, api=8)
 
 
@@ -70,7 +70,7 @@ def test_servers_that_the_file_does_not_name_are_ours_and_have_a_password() -> N
             "clickhouse": {"storagePolicy": "tiered", "database": "d", "batchRows": 7},
         },
     )
-    embedded = embed(resource, KEPT, PORTS, Broker.EMBEDDED).spec
+    embedded = embed(resource, UID, PORTS, Broker.EMBEDDED).spec
     assert embedded.source.brokers == ["127.0.0.1:1"]
     assert (embedded.source.topic.name, embedded.source.topic.replication) == ("swaps", 1)
     assert (embedded.stores.redis.url, embedded.stores.redis.prefix) == ("redis://127.0.0.1:2/0", "x:")
@@ -100,8 +100,8 @@ SECRET = {"name": "s", "key": "k"}
 def test_a_server_that_the_file_names_is_used_as_it_says(server: str, spec: dict[str, object]) -> None:
     resource = _resource(**spec)
     assert named(resource) == {server}
-    wanted = naming.named(resource).spec
-    embedded = embed(resource, KEPT, PORTS, Broker.EMBEDDED).spec
+    wanted = with_names(resource).spec
+    embedded = embed(resource, UID, PORTS, Broker.EMBEDDED).spec
     if server == "kafka":
         assert embedded.source == wanted.source
     else:
@@ -119,12 +119,12 @@ def test_what_contradicts_itself_is_refused() -> None:
 
 def test_only_the_embedded_broker_shortens_the_groups_session() -> None:
     resource = _resource(source={"sessionTimeout": "45s"})
-    timeouts = [embed(resource, KEPT, PORTS, broker).spec.source.session_timeout for broker in Broker]
+    timeouts = [embed(resource, UID, PORTS, broker).spec.source.session_timeout for broker in Broker]
     assert timeouts == [2_000, 45_000]
 
 
 def test_the_resource_survives_its_file() -> None:
-    resource = embed(_resource(), KEPT, PORTS, Broker.EMBEDDED)
+    resource = embed(_resource(), UID, PORTS, Broker.EMBEDDED)
     assert SwapStatsResource.model_validate_json(resource_json(resource)) == resource
 
 
@@ -138,7 +138,7 @@ def test_endpoints_name_every_process() -> None:
     names = ["kafka", "redis", "nats", "clickhouse", "shard-0", "shard-1", "recorder", "api-0"]
     pids = {name: number for number, name in enumerate(names, 100)}
     content = endpoints(
-        embed(_resource(), KEPT, PORTS, Broker.EMBEDDED),
+        embed(_resource(), UID, PORTS, Broker.EMBEDDED),
         PORTS,
         {"shard-0": 6, "shard-1": 7},
         {"api-0": 8},

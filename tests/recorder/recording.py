@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from swapstats_core.naming import named
+from swapstats_core.naming import with_names
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import ClickHouse, SwapStatsResource
 from tests.recorder.events import encoded, event, swap
@@ -27,7 +27,7 @@ def resource(kafka: str, clickhouse: ClickHouse, **source: object) -> SwapStatsR
         "source": {"brokers": [kafka], "topic": {"partitions": PARTITIONS}, "sessionTimeout": "2s"} | source,
         "stores": {"clickhouse": clickhouse.model_dump(by_alias=True)},
     }
-    return named(SwapStatsResource.model_validate({"metadata": {"name": "test"}, "spec": spec}))
+    return with_names(SwapStatsResource.model_validate({"metadata": {"name": "test"}, "spec": spec}))
 
 
 def at_port(port: int) -> ClickHouse:

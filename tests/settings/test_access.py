@@ -176,7 +176,10 @@ def source(brokers: str, password: str, mechanism: str = "PLAIN") -> dict[str, A
 async def test_kafka_refuses(brokers: str, passwords: Secrets, password: str, mechanism: str, reason: str) -> None:
     wanted = resource(source=source(brokers, password, mechanism))
     said = f"Kafka at {brokers} refuses the login of user '{USER}': check source.sasl .*{reason}"
-    for shard in (KafkaSource(wanted.spec.source, "shard-0"), KafkaDeadLetters(wanted.spec.source, "shard-0")):
+    for shard in (
+        KafkaSource(wanted.spec.source, "shard-0", "default/demo"),
+        KafkaDeadLetters(wanted.spec.source, "shard-0"),
+    ):
         with pytest.raises(ShardUnavailable, match=said):
             await shard.start()
     with pytest.raises(Unavailable, match=said):
@@ -205,7 +208,7 @@ async def test_kafka_refuses_the_recorder(brokers: str, passwords: Secrets) -> N
 async def test_kafka_denies(brokers: str, passwords: Secrets) -> None:
     wanted = resource(source=source(brokers, "right"))
     said = f"Kafka at {brokers} doesn't let user '{USER}' do what is needed: grant Describe, Read and Write"
-    shard = KafkaSource(wanted.spec.source, "shard-0")
+    shard = KafkaSource(wanted.spec.source, "shard-0", "default/demo")
     await shard.start()
     with pytest.raises(ShardUnavailable, match=said):
         await shard.incarnation()
@@ -217,7 +220,7 @@ async def test_kafka_denies(brokers: str, passwords: Secrets) -> None:
 async def test_a_broker_that_is_not_there_is_no_refusal(passwords: Secrets) -> None:
     wanted = Source.model_validate(source(f"127.0.0.1:{free_port()}", "right"))
     with pytest.raises(ShardUnavailable, match=f"no broker answers at {wanted.brokers[0]}: check source.brokers"):
-        await KafkaSource(wanted, "shard-0").start()
+        await KafkaSource(wanted, "shard-0", "default/demo").start()
 
 
 # -- ClickHouse --------------------------------------------------------------------------------------------------------

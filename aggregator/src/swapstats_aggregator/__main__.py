@@ -21,6 +21,7 @@ from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports, Snapshots, Unavailable
 from swapstats_aggregator.process import serve_health, stop_on_signals, tune_garbage_collection
 from swapstats_aggregator.shard import Shard
+from swapstats_core.naming import Holder
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
 from swapstats_settings.logs import configure_logging
@@ -55,7 +56,7 @@ async def run(resource: SwapStatsResource, name: str, host: str, port: int, stat
     spec, instance = resource.spec, resource.instance
     stop = stop_on_signals()
     metrics = ShardMetrics()
-    source = KafkaSource(spec.source, name)
+    source = KafkaSource(spec.source, name, Holder.of(resource).name)
     dead_letters = KafkaDeadLetters(spec.source, name)
     store = redis.connect(spec.stores.redis)
     connect = partial(nats.connect, spec.stores.nats, name)

@@ -7,6 +7,7 @@ of a cluster meet by chance; those that meet on purpose are told apart by the `H
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +18,8 @@ from swapstats_core.spec import SwapStatsResource
 _PLAIN_GROUP: Final = "swap-stats"
 _PLAIN_DATABASE: Final = "swaps"
 _RECORDERS: Final = "-recorder"
+TAKEN: Final = "a name of this instance belongs to another one"
+"""What a process says before it ends for that reason; the operator knows it by these words."""
 
 
 class Names(msgspec.Struct, frozen=True, rename="camel"):
@@ -55,10 +58,19 @@ def own(instance: str) -> Names:
     return Names(instance, f"{_PLAIN_GROUP}.{instance}", f"{_PLAIN_DATABASE}_{_identifier(instance)}")
 
 
-def named(resource: SwapStatsResource, kept: Names | None = None) -> SwapStatsResource:
-    """The resource with every name said. ``kept``: what it is called already, where it doesn't say anything else."""
+def kept(name: str, status: Mapping[str, Any] | None) -> Names | None:
+    """What an instance is called already, as the status of its resource says; None: it is a new one."""
+    if not status:
+        return None
+    if "names" in status:
+        return msgspec.convert(status["names"], Names)
+    return plain(name) if "rollout" in status else None  # of a release without status.names
+
+
+def with_names(resource: SwapStatsResource, names: Names | None = None) -> SwapStatsResource:
+    """The resource with every name said: as it says itself, else as in ``names``, else `own`."""
     spec = resource.spec
-    names = kept or own(resource.instance)
+    names = names or own(resource.instance)
     source = spec.source.model_copy(update={"group_id": spec.source.group_id or names.group_id})
     clickhouse = spec.stores.clickhouse
     clickhouse = clickhouse.model_copy(update={"database": clickhouse.database or names.database})
@@ -72,7 +84,7 @@ def names_of(resource: SwapStatsResource) -> Names:
     return Names(resource.instance, resource.spec.source.group, resource.spec.stores.clickhouse.named)
 
 
-def names_in(content: dict[str, Any]) -> Names:
+def names_in(content: Mapping[str, Any]) -> Names:
     """Those of a resource as a process got it, of whatever release: who didn't say an instance had plain names."""
     spec, before = content["spec"], plain(content["metadata"]["name"])
     return Names(

@@ -199,7 +199,7 @@ class Source(Section):
 
     @property
     def group(self) -> str:
-        """``group_id`` of a resource that was `naming.named`."""
+        """``group_id`` of a resource that was `naming.with_names`."""
         assert self.group_id is not None, "every process names its resource first"
         return self.group_id
 
@@ -390,7 +390,7 @@ class ClickHouse(Section):
 
     @property
     def named(self) -> str:
-        """``database`` of a resource that was `naming.named`."""
+        """``database`` of a resource that was `naming.with_names`."""
         assert self.database is not None, "every process names its resource first"
         return self.database
 

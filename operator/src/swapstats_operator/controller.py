@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from pydantic import ValidationError
 
-from swapstats_core.naming import Holder, Names, named, plain
+from swapstats_core.naming import TAKEN, Holder, kept, with_names
 from swapstats_core.planning import Policy
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 from swapstats_core.wire import Subjects
@@ -399,7 +399,8 @@ class Controller:
         if resource.spec.recorder.replicas and (recorder is None or not recorder.available):
             words = next((pod.last_words for pod in self._seen.pods if pod.component == "recorder"), "")
             why = words or "its log says whether ClickHouse answers"
-            yield Finding(Reason.RECORDER_NOT_READY, f"No recorder is ready: {why}")
+            reason = Reason.NAMES_TAKEN if words.startswith(TAKEN) else Reason.RECORDER_NOT_READY
+            yield Finding(reason, f"No recorder is ready: {why}")
 
     # -- a person's wish ----------------------------------------------------------------------------------------------
 
@@ -441,12 +442,5 @@ def _parsed(body: Object) -> SwapStatsResource:
     """The resource without what the operator doesn't read, and with every name said."""
     metadata = {key: body["metadata"][key] for key in ("name", "namespace", "uid")}
     content = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
-    return named(SwapStatsResource.model_validate(msgspec.to_builtins(content)), _names(body))
-
-
-def _names(body: Object) -> Names | None:
-    """What an instance that was there before is called; None: it is a new one."""
-    status = body.get("status", {})
-    if "names" in status:
-        return msgspec.convert(status["names"], Names)
-    return plain(body["metadata"]["name"]) if "rollout" in status else None  # of the release without status.names
+    resource = SwapStatsResource.model_validate(msgspec.to_builtins(content))
+    return with_names(resource, kept(resource.metadata.name, body.get("status")))

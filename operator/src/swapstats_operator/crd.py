@@ -117,12 +117,6 @@ RULES: Final = (
         "name, and these are other ones'. Choose another name",
     ),
     Rule(
-        "spec",
-        "has(oldSelf.instance) ? has(self.instance) && self.instance == oldSelf.instance : !has(self.instance)",
-        "instance can't change: the stored state is under the old one. Create another SwapStats",
-        ".instance",
-    ),
-    Rule(
         "spec.stores.clickhouse",
         f"!has(self.storagePolicy) || {_ms('self.coldAfter')} <= {_ms('self.deleteAfter')}",
         "stores.clickhouse.coldAfter must not exceed deleteAfter, or no row ever moves to the cold volume",

@@ -27,7 +27,6 @@ _CONTENT: Final = {
     "Deployment": ("spec", "status"),
 }
 """What else is looked at, by kind."""
-_LONGEST_WORDS: Final = 1_000
 _CRASHES: Final = 3
 """A container that waits after so many ends has no future as it is."""
 

@@ -48,7 +48,7 @@ class Revision(msgspec.Struct, frozen=True):
     def parsed(self) -> SwapStatsResource:
         """The resource, typed. A revision of an earlier release may have keys that are gone."""
         resource = SwapStatsResource.model_validate(_known(SwapStatsResource, self.resource))
-        return naming.named(resource, naming.names_in(self.resource))
+        return naming.with_names(resource, naming.names_in(self.resource))
 
 
 encode_revision = msgspec.json.Encoder(order="sorted").encode

@@ -45,10 +45,11 @@ class Copy:
     writes: int = 0
     holder: Holder | None = None
 
-    async def claim(self, holder: Holder) -> None:
+    async def claim(self, holder: Holder, *, known: bool) -> None:
         self._must_be_there()
-        if self.holder is not None and self.holder.name != holder.name:
-            raise taken("demo:claim", self.holder)
+        other = self.holder
+        if other is not None and other != holder and (known or other.name != holder.name):
+            raise taken("demo:claim", other)
         self.holder = holder
 
     async def read(self) -> Assignment | None:

@@ -11,7 +11,8 @@ import clickhouse_connect
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from swapstats_aggregator.recorder.ports import Record, StoreUnavailableError, TakenError
+from swapstats_aggregator.ports import Taken
+from swapstats_aggregator.recorder.ports import Record, StoreUnavailableError
 from swapstats_aggregator.recorder.rows import COLUMNS
 from swapstats_aggregator.recorder.schema import (
     RETENTION_VERSION,
@@ -119,7 +120,7 @@ class ClickHouseStore:
     async def claim(self, holder: str) -> None:
         """Make the database ours; with ``holder`` as in ``namespace/name``.
 
-        Raises TakenError if it is another's, StoreUnavailableError, SchemaError.
+        Raises Taken if it is another's, StoreUnavailableError, SchemaError.
         """
         try:
             for statement in claim(self._spec, holder):
@@ -128,7 +129,7 @@ class ClickHouseStore:
             raise _unavailable(self._spec, error) from error
         ((there,),) = await self._query(f"SELECT instance FROM {self._database}.held_by", {})  # noqa: S608 - an identifier, quoted
         if there != holder:
-            raise TakenError(
+            raise Taken(
                 f"The database {self._spec.named} in ClickHouse belongs to {there}. Set stores.clickhouse.database to "
                 f"one that no other instance has. If {there} is gone for good, drop the view {self._spec.named}.held_by"
             )

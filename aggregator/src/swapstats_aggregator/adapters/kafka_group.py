@@ -13,7 +13,6 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     IllegalStateError,
     KafkaError,
@@ -24,10 +23,11 @@ from aiokafka.errors import (
 from msgspec import structs
 
 from swapstats_aggregator.adapters.kafka_client import abandon
+from swapstats_aggregator.adapters.kafka_commits import check_claim, claim_of
 from swapstats_aggregator.adapters.kafka_stalls import Stalls
 from swapstats_aggregator.adapters.kafka_topic import TopicWatch
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
-from swapstats_aggregator.recorder.ports import Polled, Record, SourceLostError, TakenError
+from swapstats_aggregator.recorder.ports import Polled, Record, SourceLostError
 from swapstats_core.naming import recorders_group
 from swapstats_core.spec import Source as SourceSpec
 from swapstats_settings.kafka import kafka_fault, kafka_names
@@ -42,8 +42,6 @@ _ENDS_SECONDS = 5.0
 _NEVER_MS = 2**31 - 1
 _METADATA_MS = 30_000
 """A topic that is created after the start is seen within this time."""
-_CLAIMED_BY = "swapstats "
-"""What the metadata of our offsets begins with."""
 _log = structlog.get_logger()
 
 
@@ -55,8 +53,8 @@ class GroupSource:
         self._names = kafka_names(spec)
         self._partitions = spec.topic.partitions
         self._group = recorders_group(spec.group)
-        self._connection = connection
-        self._claim = f"{_CLAIMED_BY}{holder}"
+        self._holder = holder
+        self._committed = False
         self._metrics = metrics
         self._consumer = AIOKafkaConsumer(
             client_id=self._group,
@@ -95,33 +93,26 @@ class GroupSource:
         return self._generation > 0
 
     async def start(self) -> None:
-        """Connect and join the group. Raises KafkaError when no broker answers, TakenError if it is another's."""
-        await self._check_claim()
+        """Connect and join the group. Raises KafkaError when no broker answers, Taken if the group is another's: a
+        member of ours would take partitions from it.
+        """
         await self._consumer.start()
+        try:
+            await self._check_claim()
+        except TimeoutError as error:
+            raise KafkaTimeoutError(f"whose the group is isn't told within {_QUERY_SECONDS:.0f} s") from error
         self._answered_at = time.monotonic()
         # After start(), so that no assignment can arrive before its positions can be asked for.
         self._consumer.subscribe([self._topic], listener=_Listener(self))
 
     async def _check_claim(self) -> None:
-        """Each offset says who has committed it. A member of another instance would take partitions from the group."""
-        asked = [TopicPartition(self._topic, partition) for partition in range(self._partitions)]
-        admin = AIOKafkaAdminClient(client_id=self._group, **self._connection)
-        try:
-            async with asyncio.timeout(_QUERY_SECONDS):
-                await admin.start()
-                committed = await admin.list_consumer_group_offsets(self._group, partitions=asked)
-        except TimeoutError as error:
-            raise KafkaTimeoutError(f"the group's offsets aren't told within {_QUERY_SECONDS:.0f} s") from error
-        finally:
-            await admin.close()
-        claims = {at.metadata for at in committed.values()}
-        others = sorted(claim for claim in claims if claim.startswith(_CLAIMED_BY) and claim != self._claim)
-        if others:
-            other = others[0].removeprefix(_CLAIMED_BY)
-            raise TakenError(
-                f"The consumer group {self._group} belongs to {other}. Set source.groupId to one that no other instance "
-                f"has. If {other} is gone for good, delete the group: kafka-consumer-groups.sh --delete --group "
-                f"{self._group}"
+        async with asyncio.timeout(_QUERY_SECONDS):
+            await check_claim(
+                self._consumer._client,  # noqa: SLF001 - the only way to the protocol
+                self._group,
+                self._topic,
+                range(self._partitions),
+                self._holder,
             )
 
     async def close(self) -> None:
@@ -191,13 +182,17 @@ class GroupSource:
     async def commit(self, next_offsets: Mapping[int, int]) -> bool:
         """See `ports.Source`."""
         offsets = {
-            TopicPartition(self._topic, partition): (offset, self._claim) for partition, offset in next_offsets.items()
+            TopicPartition(self._topic, partition): (offset, claim_of(self._holder))
+            for partition, offset in next_offsets.items()
         }
         try:
+            if not self._committed:  # who joined a new group at the same time has committed meanwhile, perhaps
+                await self._check_claim()
             await asyncio.wait_for(self._consumer.commit(offsets), _COMMIT_SECONDS)
         except (TimeoutError, KafkaError, IllegalStateError) as error:
             _log.warning("offsets not committed, some records will be read again", error=repr(error))
             return False
+        self._committed = True
         return True
 
     async def _prove_positions(self) -> None:

@@ -19,13 +19,13 @@ from prometheus_client import CollectorRegistry
 
 from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
 from swapstats_aggregator.adapters.kafka_group import GroupSource
-from swapstats_aggregator.ports import Unavailable
+from swapstats_aggregator.ports import Taken, Unavailable
 from swapstats_aggregator.process import serve_health, stop_on_signals
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
-from swapstats_aggregator.recorder.ports import SourceLostError, StoreUnavailableError, TakenError
+from swapstats_aggregator.recorder.ports import SourceLostError, StoreUnavailableError
 from swapstats_aggregator.recorder.runner import Recorder
 from swapstats_aggregator.recorder.schema import SchemaError
-from swapstats_core.naming import Holder
+from swapstats_core.naming import TAKEN, Holder
 from swapstats_core.spec import SwapStatsResource
 from swapstats_settings.kafka import kafka_reason, kafka_security
 from swapstats_settings.logs import configure_logging
@@ -128,6 +128,8 @@ class _Process:
         while True:
             try:
                 return await open_it()
+            except Taken:
+                raise
             except fault as error:
                 self.missing = f"waiting for {name}: {error}"
                 _log.warning("not reachable yet, trying again", what=name, error=str(error), backoff_s=backoff_s)
@@ -159,8 +161,8 @@ def main() -> None:
     configure_logging(resource.spec.telemetry)
     try:
         uvloop.run(_serve(resource, arguments.http_host, arguments.http_port))
-    except (SourceLostError, SchemaError, TakenError) as error:
-        _log.error("the recorder can't go on", error=str(error))
+    except (SourceLostError, SchemaError, Taken) as error:
+        _log.error(TAKEN if isinstance(error, Taken) else "the recorder can't go on", error=str(error))
         sys.exit(1)
 
 

@@ -47,10 +47,6 @@ class SourceLostError(Exception):
     """The source stopped delivering and can't be healed from inside: the process ends and is started again."""
 
 
-class TakenError(Exception):
-    """A name in a server belongs to another instance, until a person changes that."""
-
-
 class Source(Protocol):
     """A consumer group's member."""
 

@@ -16,8 +16,7 @@ from swapstats_cli.options import Broker
 from swapstats_cli.supervisor.passwords import OWN_SECRET, own_ref, secret_refs
 from swapstats_cli.supervisor.ports import HOST
 from swapstats_cli.supervisor.servers import NATS_USER, REDIS_USER
-from swapstats_core import naming
-from swapstats_core.naming import Names, names_in
+from swapstats_core.naming import Names, own, plain, with_names
 from swapstats_core.spec import Sasl, Section, SwapStatsResource
 
 KAFKA: Final = "kafka"
@@ -39,6 +38,8 @@ DEFAULT_NATS_PORT = 4222
 DEFAULT_CLICKHOUSE_PORT = 8123
 
 
+_UID_IN_NAMES: Final = 8
+"""So many of its hexadecimal digits: two of a hundred data directories meet once in a million times."""
 _MAX_SESSION_MS = 2_000
 """The embedded broker lets a group's first member wait for half a session, and the successor of a killed one for two:
 15 and 54 s at the default of 30 s.
@@ -74,22 +75,12 @@ def http(port: int) -> str:
     return f"http://{HOST}:{port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What stays from run to run. ``uid`` stands for the data directory; ``names`` None: there was no run before."""
-
-    uid: str
-    names: Names | None = None
-
-
-def kept_of(former: Path, resource: SwapStatsResource) -> Kept:
-    """What the last run on the data directory wrote about its resource, whatever release it was of."""
+def uid_of(former: Path) -> str:
+    """What tells this data directory from every other one; ``former``: the resource as the last run wrote it."""
     try:
-        content = msgspec.json.decode(former.read_bytes())
-        metadata, names = content["metadata"], names_in(content)
+        return str(msgspec.json.decode(former.read_bytes())["metadata"]["uid"])
     except (OSError, msgspec.DecodeError, KeyError):
-        return Kept(uuid.uuid4().hex)
-    return Kept(metadata.get("uid") or uuid.uuid4().hex, names if metadata["name"] == resource.metadata.name else None)
+        return uuid.uuid4().hex
 
 
 def check(resource: SwapStatsResource, broker: Broker) -> None:
@@ -115,14 +106,16 @@ def named(resource: SwapStatsResource) -> frozenset[str]:
     return frozenset(server for server, section in sections.items() if section.model_fields_set & _NAMING[server])
 
 
-def embed(resource: SwapStatsResource, kept: Kept, ports: Ports, broker: Broker) -> SwapStatsResource:
+def embed(resource: SwapStatsResource, uid: str, ports: Ports, broker: Broker) -> SwapStatsResource:
     """The resource as the processes get it: every name said, and servers that we start in the place of those that it
     doesn't name.
 
     They have one node, one disk, and a password of ours: what the resource says of these is left out.
     """
     theirs = named(resource)
-    resource = naming.named(resource, kept.names)
+    metadata = resource.metadata.model_copy(update={"uid": uid, "namespace": f"dev-{uid[:_UID_IN_NAMES]}"})
+    resource = resource.model_copy(update={"metadata": metadata})
+    resource = with_names(resource, _names(resource, theirs))
     spec = resource.spec
     source, stores = spec.source, spec.stores
     if KAFKA not in theirs:
@@ -143,9 +136,17 @@ def embed(resource: SwapStatsResource, kept: Kept, ports: Ports, broker: Broker)
         ),
     }
     stores = stores.model_copy(update={server: section for server, section in ours.items() if server not in theirs})
-    metadata = resource.metadata.model_copy(update={"uid": kept.uid})
-    spec = spec.model_copy(update={"source": source, "stores": stores})
-    return resource.model_copy(update={"metadata": metadata, "spec": spec})
+    return resource.model_copy(update={"spec": spec.model_copy(update={"source": source, "stores": stores})})
+
+
+def _names(resource: SwapStatsResource, theirs: frozenset[str]) -> Names:
+    """Plain in servers of ours, which nobody else uses; in those of others, the data directory's uid is in them."""
+    alone, among_others = plain(resource.metadata.name), own(resource.instance)
+    return Names(
+        (among_others if theirs & {REDIS, NATS} else alone).instance,
+        (among_others if KAFKA in theirs else alone).group_id,
+        (among_others if CLICKHOUSE in theirs else alone).database,
+    )
 
 
 def resource_json(resource: SwapStatsResource) -> bytes:

@@ -96,8 +96,8 @@ class System:
         self._versions = Versions()
         self._held = asyncio.Event()
         """The names are ours: set before anybody works under them."""
-        kept = layout.kept_of(setting.data.spec, resource)
-        embed = partial(layout.embed, kept=kept, ports=setting.ports, broker=setting.broker)
+        uid = layout.uid_of(setting.data.spec)
+        embed = partial(layout.embed, uid=uid, ports=setting.ports, broker=setting.broker)
         self.configuration = Configuration(resource, embed, setting.data, self._versions, journal.tell)
         self._theirs = layout.named(resource)
         self._compose(self.configuration.resource)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -20,6 +21,7 @@ from swapstats_operator.deciding.ports import Connect, Taken, Unavailable
 _ASKED_FOR_S: Final = 0.5
 """How long shards have to say whose they are."""
 _AGAIN_S: Final = 0.1
+_EARLIER: Final = Holder("an instance of an earlier release")
 _REMEDY: Final = (
     "Give this one names of its own (spec.instance, in a resource that is created anew), or let it use other servers"
 )
@@ -28,10 +30,11 @@ _REMEDY: Final = (
 class Claims(Protocol):
     """Whose the keys in Redis are."""
 
-    async def claim(self, holder: Holder) -> None:
+    async def claim(self, holder: Holder, *, known: bool) -> None:
         """Make them ours, if they aren't another's. Raises `Taken`, which names the other, and `Unavailable`.
 
-        A holder of our name, but with another uid, is what this resource was before it was created anew.
+        A holder of our name, but with another uid, is what this resource was before it was created anew; unless they
+        are ``known`` to have been ours: then it is a resource in another cluster.
         """
         ...
 
@@ -43,34 +46,35 @@ async def hold(
 
     Raises Taken, which names the other; Unavailable.
     """
-    try:
-        await _ask(holder, Subjects(instance), shards, connect)  # first: nobody takes a place in which somebody works
-        await claims.claim(holder)
-    except Taken:
-        raise
-    except Unavailable:
-        if not known:
+    asked = partial(_ask, holder, Subjects(instance), shards, connect, known=known)
+    for step in (asked, partial(claims.claim, holder, known=known)):  # nobody takes a place in which somebody works
+        try:
+            await step()
+        except Taken:
             raise
+        except Unavailable:
+            if not known:
+                raise
 
 
 def taken(key: str, other: Holder) -> Taken:
     """What is said to who finds another's claim in Redis."""
     return Taken(
-        f"the keys of this instance in redis belong to {other}. {_REMEDY}. If {other} is gone for good, delete the key "
+        f"The keys of this instance in Redis belong to {other}. {_REMEDY}. If {other} is gone for good, delete the key "
         f"{key}"
     )
 
 
-async def _ask(holder: Holder, subjects: Subjects, shards: Iterable[str], connect: Connect) -> None:
-    """Raises Taken if a shard answers that is another's."""
+async def _ask(holder: Holder, subjects: Subjects, shards: Iterable[str], connect: Connect, *, known: bool) -> None:
+    """Raises Taken if a shard answers that is another's: one of ours doesn't without being known."""
     heard: list[Holder] = []
     answered = asyncio.Event()
 
     def hear(payload: bytes) -> None:
         with suppress(msgspec.DecodeError, UnicodeDecodeError):  # an echo, or nonsense: the roll call says so
-            if (of := decode_report(payload).holder) is not None:
-                heard.append(of)
-                answered.set()
+            of = decode_report(payload).holder or (holder if known else _EARLIER)
+            heard.append(of)
+            answered.set()
 
     names = sorted({"shard-0", *shards})
     async with connect(hear) as line:
@@ -83,4 +87,4 @@ async def _ask(holder: Holder, subjects: Subjects, shards: Iterable[str], connec
                         async with asyncio.timeout(_AGAIN_S):
                             await answered.wait()
     if others := [other for other in heard if other != holder]:
-        raise Taken(f"the subjects {subjects.shard('*')} in nats are answered by {others[0]}. {_REMEDY}")
+        raise Taken(f"{others[0]} answers in NATS for this instance, at {subjects.shard('*')}. {_REMEDY}")

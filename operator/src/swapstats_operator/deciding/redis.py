@@ -53,9 +53,9 @@ class RedisCopy:
         self._write = client.register_script(_WRITE)
         self._release = client.register_script(_RELEASE)
 
-    async def claim(self, holder: Holder) -> None:
-        await self._take(holder, mine=lambda other: other.name == holder.name)
+    async def claim(self, holder: Holder, *, known: bool) -> None:
         self._held = holder
+        await self._take(holder, mine=lambda other: other == holder or (not known and other.name == holder.name))
 
     async def read(self) -> Assignment | None:
         return _decoded(await self._stored())

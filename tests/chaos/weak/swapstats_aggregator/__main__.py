@@ -28,8 +28,8 @@ TTL_S = 86_400
 class SetNxSource(KafkaSource):
     """Gives each event once, as far as Redis remembers."""
 
-    def __init__(self, store: Redis, source: spec.Source, client_id: str) -> None:
-        super().__init__(source, client_id)
+    def __init__(self, store: Redis, source: spec.Source, client_id: str, holder: str) -> None:
+        super().__init__(source, client_id, holder)
         self._store = store
 
     async def poll(self, partitions: Collection[int], timeout_ms: int) -> Mapping[int, Fetched]:
