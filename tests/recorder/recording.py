@@ -22,12 +22,14 @@ PARTITIONS = 3
 GROUP = "swap-stats.default.test-recorder"
 
 
-def resource(kafka: str, clickhouse: ClickHouse, **source: object) -> SwapStatsResource:
+def resource(kafka: str, clickhouse: ClickHouse, namespace: str = "default", **source: object) -> SwapStatsResource:
     spec = {
         "source": {"brokers": [kafka], "topic": {"partitions": PARTITIONS}, "sessionTimeout": "2s"} | source,
         "stores": {"clickhouse": clickhouse.model_dump(by_alias=True)},
     }
-    return with_names(SwapStatsResource.model_validate({"metadata": {"name": "test"}, "spec": spec}))
+    return with_names(
+        SwapStatsResource.model_validate({"metadata": {"name": "test", "namespace": namespace}, "spec": spec})
+    )
 
 
 def at_port(port: int) -> ClickHouse:

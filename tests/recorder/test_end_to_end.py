@@ -8,10 +8,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
+from swapstats_core.naming import TAKEN
 from swapstats_core.spec import ClickHouse
 from tests.recorder.events import event
 from tests.recorder.processes import (
@@ -84,6 +86,76 @@ async def test_a_new_recorder_begins_with_the_oldest_record_whatever_shards_do(
             await all_recorded(client, events[:30], clickhouse.named)
             await send(sending, events[30:])
             await all_recorded(client, events, clickhouse.named)
+
+
+async def test_two_instances_of_one_name_record_all_of_one_topic_each(
+    tmp_path: Path, kafka: str, clickhouse: ClickHouse, client: AsyncClient
+) -> None:
+    events = [event(number, int(time.time() * 1000)) for number in range(200)]
+    theirs = clickhouse.model_copy(update={"database": f"{clickhouse.database}_there"})
+    folders = [tmp_path / name for name in ("here", "there")]
+    for folder in folders:
+        folder.mkdir()
+    async with producer(kafka) as sending:
+        await send(sending, events[:100])
+        with (
+            recorder(resource(kafka, clickhouse), folders[0], free_port()),
+            recorder(resource(kafka, theirs, "there"), folders[1], free_port()),
+        ):
+            await send(sending, events[100:])
+            await all_recorded(client, events, clickhouse.named)
+            await all_recorded(client, events, theirs.named)
+
+
+async def test_a_group_that_another_instance_has_is_not_joined(
+    tmp_path: Path, kafka: str, clickhouse: ClickHouse, client: AsyncClient
+) -> None:
+    events = [event(number, int(time.time() * 1000)) for number in range(200)]
+    theirs = clickhouse.model_copy(update={"database": f"{clickhouse.database}_there"})
+    async with producer(kafka) as sending:
+        with recorder(resource(kafka, clickhouse, groupId="ours"), tmp_path, free_port()):
+            await send(sending, events[:100])
+            await all_recorded(client, events[:100], clickhouse.named)
+            await _committed_by("ours-recorder", kafka)
+            (tmp_path / "there").mkdir()
+            with recorder(resource(kafka, theirs, "there", groupId="ours"), tmp_path / "there", free_port()) as second:
+                assert second.process.wait(30) == 1
+            said = msgspec.json.decode(second.log.read_bytes().splitlines()[-1])
+            assert said["event"] == TAKEN
+            assert "The consumer group ours-recorder belongs to default/test" in said["error"]
+            await send(sending, events[100:])
+            await all_recorded(client, events, clickhouse.named)
+
+
+async def test_a_database_that_another_instance_has_is_not_written(
+    tmp_path: Path, kafka: str, clickhouse: ClickHouse, client: AsyncClient
+) -> None:
+    events = [event(number, int(time.time() * 1000)) for number in range(200)]
+    async with producer(kafka) as sending:
+        await send(sending, events)
+        with recorder(resource(kafka, clickhouse), tmp_path, free_port()):
+            await all_recorded(client, events, clickhouse.named)
+        (tmp_path / "there").mkdir()
+        with recorder(resource(kafka, clickhouse, "there"), tmp_path / "there", free_port()) as second:
+            assert second.process.wait(30) == 1
+        said = msgspec.json.decode(second.log.read_bytes().splitlines()[-1])
+        assert said["event"] == TAKEN
+        assert f"database {clickhouse.named}" in said["error"]
+        assert "belongs to default/test" in said["error"]
+    # Without FINAL: no row was written twice.
+    assert await client.command(f"SELECT count() FROM {clickhouse.named}.swap_records") == len(events)
+
+
+async def _committed_by(group: str, kafka: str) -> None:
+    """Wait until the group has an offset."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=group, enable_auto_commit=False)
+    await consumer.start()
+
+    async def committed() -> bool:
+        return any([await consumer.committed(TopicPartition(TOPIC, each)) for each in range(PARTITIONS)])
+
+    await until(committed, 30, "an offset is committed")
+    await consumer.stop()
 
 
 async def test_an_outage_of_clickhouse_is_waited_for_and_said(tmp_path: Path, kafka: str) -> None:

@@ -64,7 +64,7 @@ def main() -> None:
     assert found.loader is not None
     real = module_from_spec(found)
     found.loader.exec_module(real)
-    real.KafkaSource = lambda source, name: SetNxSource(store, source, name)  # type: ignore[attr-defined]
+    real.KafkaSource = lambda source, name, holder: SetNxSource(store, source, name, holder)  # type: ignore[attr-defined]
     real.main()
 
 
