@@ -19,7 +19,7 @@ from swapstats_core.wire import CURRENT_WITHIN_MS
 from swapstats_settings.clock import monotonic_ms
 from tests.aggregator.reading import Reading
 from tests.aggregator.servers import broker, free_port
-from tests.aggregator.topics import MAX_BYTES, KafkaSite, MemorySite, Site, embedded_site, kafka_site, wall_ms
+from tests.aggregator.topics import MAX_BYTES, MemorySite, Site, embedded_site, kafka_site, wall_ms
 
 
 @pytest.fixture(params=["memory", "embedded", "kafka"])
@@ -111,20 +111,6 @@ async def test_bounds_and_commit(site: Site) -> None:
     await source.poll([0], 20)
     await _committed(source, {0: 2, 1: 5})
     assert await site.committed() == {0: 2}
-
-
-async def test_offsets_of_a_group_that_another_instance_has_are_left_alone(site: Site) -> None:
-    if not isinstance(site, KafkaSite):
-        pytest.skip("others can't get at what is in memory")
-    other = site.source_of("there/test")
-    await other.start()
-    for source in (site.source, other):
-        source.assign({0: 0, 1: 0}, await site.source.incarnation())
-    await _committed(site.source, {0: 2})
-    with pytest.raises(Unavailable, match=f"consumer group shards-of-{site.name} belongs to default/test"):
-        await other.commit({0: 7, 1: 7})
-    assert await site.committed() == {0: 2}
-    await other.stop()
 
 
 async def _committed(source: Source, positions: dict[int, int]) -> None:

@@ -107,26 +107,6 @@ async def test_two_instances_of_one_name_record_all_of_one_topic_each(
             await all_recorded(client, events, theirs.named)
 
 
-async def test_a_group_that_another_instance_has_is_not_joined(
-    tmp_path: Path, kafka: str, clickhouse: ClickHouse, client: AsyncClient
-) -> None:
-    events = [event(number, int(time.time() * 1000)) for number in range(200)]
-    theirs = clickhouse.model_copy(update={"database": f"{clickhouse.database}_there"})
-    async with producer(kafka) as sending:
-        with recorder(resource(kafka, clickhouse, groupId="ours"), tmp_path, free_port()):
-            await send(sending, events[:100])
-            await all_recorded(client, events[:100], clickhouse.named)
-            await _committed_by("ours-recorder", kafka)
-            (tmp_path / "there").mkdir()
-            with recorder(resource(kafka, theirs, "there", groupId="ours"), tmp_path / "there", free_port()) as second:
-                assert second.process.wait(30) == 1
-            said = msgspec.json.decode(second.log.read_bytes().splitlines()[-1])
-            assert said["event"] == TAKEN
-            assert "The consumer group ours-recorder belongs to default/test" in said["error"]
-            await send(sending, events[100:])
-            await all_recorded(client, events, clickhouse.named)
-
-
 async def test_a_database_that_another_instance_has_is_not_written(
     tmp_path: Path, kafka: str, clickhouse: ClickHouse, client: AsyncClient
 ) -> None:
@@ -144,18 +124,6 @@ async def test_a_database_that_another_instance_has_is_not_written(
         assert "belongs to default/test" in said["error"]
     # Without FINAL: no row was written twice.
     assert await client.command(f"SELECT count() FROM {clickhouse.named}.swap_records") == len(events)
-
-
-async def _committed_by(group: str, kafka: str) -> None:
-    """Wait until the group has an offset."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=group, enable_auto_commit=False)
-    await consumer.start()
-
-    async def committed() -> bool:
-        return any([await consumer.committed(TopicPartition(TOPIC, each)) for each in range(PARTITIONS)])
-
-    await until(committed, 30, "an offset is committed")
-    await consumer.stop()
 
 
 async def test_an_outage_of_clickhouse_is_waited_for_and_said(tmp_path: Path, kafka: str) -> None:

@@ -259,6 +259,6 @@ async def clickhouse(code: int, text: str) -> AsyncIterator[str]:
 )
 async def test_clickhouse_refuses(passwords: Secrets, code: int, text: str, said: str) -> None:
     async with clickhouse(code, text) as url:
-        settings = ClickHouse.model_validate({"url": url, **login("wrong")})
+        settings = ClickHouse.model_validate({"url": url, "database": "swaps", **login("wrong")})
         with pytest.raises(StoreUnavailableError, match=f"ClickHouse at {url} {said}.*{text}"):
             await ClickHouseStore.connect(settings)
