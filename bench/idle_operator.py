@@ -81,6 +81,7 @@ async def _created(admin: httpx.AsyncClient, names: list[str], brokers: str, sto
         await asyncio.sleep(_LOOK_S)
     for name in names:
         spec = {
+            "instance": name,
             "source": {"brokers": [brokers], "topic": {"name": name, "partitions": 6, "replication": 1}},
             "shards": {"replicas": 2},
             "stores": {"redis": {"url": stores.redis}, "nats": {"url": stores.nats}},
@@ -137,7 +138,8 @@ async def _shards(names: list[str], stores: Running) -> AsyncIterator[None]:
 
     async def serve(name: str, shard: Shard) -> None:
         async def answer(message: Msg) -> None:
-            await message.respond(encode(shard.report()))
+            if shard.copy.stored is not None:  # before that there is none: names in which a shard answers are taken
+                await message.respond(encode(shard.report()))
 
         await client.subscribe(Subjects(name).shard(shard.name), cb=answer)
 

@@ -32,7 +32,7 @@ from swapstats_operator.deciding.redis import RedisCopy, connect
 from swapstats_operator.topics import topics_of
 from swapstats_settings.nats import NatsAccess
 
-KEYS = Keys("swapstats:", "default.demo")
+KEYS = Keys("swapstats:", "demo")
 
 
 @pytest.fixture

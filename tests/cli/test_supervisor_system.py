@@ -22,7 +22,7 @@ from swapstats_operator.deciding.status import AssignmentStatus
 from tests.cli.supervised import REPOSITORY, Dev, dev, is_gone
 
 DEMO = REPOSITORY / "examples" / "demo.yaml"
-KEYS = Keys("swapstats:", "default.demo")
+KEYS = Keys("swapstats:", "demo")
 
 
 async def _assignment(running: Dev) -> Assignment:

@@ -112,6 +112,7 @@ async def test_a_group_that_another_instance_has_is_not_joined(
     async with producer(kafka) as sending:
         with recorder(resource(kafka, clickhouse, groupId=group), tmp_path, free_port()):
             await send(sending, events[:100])
+            await all_recorded(client, events[:100], clickhouse.named)
             await until(committed, 30, "the group is claimed")
             with recorder(resource(kafka, theirs, "there", groupId=group), tmp_path / "there", free_port()) as second:
                 assert second.process.wait(30) == 1

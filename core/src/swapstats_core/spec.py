@@ -555,7 +555,7 @@ class Metadata(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: Annotated[Name, Field(max_length=40), refused("the stored state and all subjects carry the name")]
-    """The names of pods, Services and subjects begin with it."""
+    """The names of pods and Services begin with it."""
     namespace: Annotated[Name, refused("the stored state and all subjects carry it")] = "default"
     """With the name, what the instance is called in servers that it shares."""
     uid: str = ""
