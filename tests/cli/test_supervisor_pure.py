@@ -9,11 +9,11 @@ from random import Random
 import pytest
 
 from swapstats_cli.options import Broker
-from swapstats_cli.supervisor.layout import Endpoints, Ports, check, embed, endpoints, named, resource_json
+from swapstats_cli.supervisor.layout import Endpoints, Ports, check, embed, endpoints, named, resource_json, uid_of
 from swapstats_cli.supervisor.passwords import secret_refs
 from swapstats_cli.supervisor.ports import PortReservations, candidates, choose
 from swapstats_cli.supervisor.restarts import HEALTHY_AFTER_S, LONGEST_DELAY_S, Backoff
-from swapstats_core.naming import with_names
+from swapstats_core.naming import Names, names_of, with_names
 from swapstats_core.spec import SwapStatsResource
 
 SEEDED = Random(1)  # noqa: S311  # no secret
@@ -100,12 +100,36 @@ SECRET = {"name": "s", "key": "k"}
 def test_a_server_that_the_file_names_is_used_as_it_says(server: str, spec: dict[str, object]) -> None:
     resource = _resource(**spec)
     assert named(resource) == {server}
-    wanted = with_names(resource).spec
-    embedded = embed(resource, UID, PORTS, Broker.EMBEDDED).spec
+    found = embed(resource, UID, PORTS, Broker.EMBEDDED)
+    wanted, embedded = with_names(resource, names_of(found)).spec, found.spec
     if server == "kafka":
         assert embedded.source == wanted.source
     else:
         assert getattr(embedded.stores, server) == getattr(wanted.stores, server)
+
+
+def test_names_are_plain_in_servers_of_ours_and_apart_in_those_of_others() -> None:
+    def names(uid: str, **spec: object) -> Names:
+        return names_of(embed(_resource(**spec), uid, PORTS, Broker.EMBEDDED))
+
+    assert names(UID) == Names("demo", "swap-stats", "swaps")
+    shared = {"redis": {"url": "redis://far"}, "nats": {"url": "nats://far"}, "clickhouse": {"url": "http://far"}}
+    theirs = {"source": {"brokers": ["far:9092"]}, "stores": shared}
+    apart = Names("dev-01234567.demo", "swap-stats.dev-01234567.demo", "swaps_dev_01234567__demo")
+    assert names(UID, **theirs) == apart
+    assert names("f" * 32, **theirs).instance == "dev-ffffffff.demo"
+    assert names(UID, instance="mine", **theirs).instance == "mine"
+    one = names(UID, stores={"clickhouse": {"url": "http://far"}})
+    assert one == Names("demo", "swap-stats", apart.database)
+
+
+def test_a_data_directory_keeps_what_tells_it_from_others(tmp_path: Path) -> None:
+    written = tmp_path / "resource.json"
+    assert uid_of(written) != uid_of(written), "nothing was there"
+    written.write_bytes(resource_json(_resource()))
+    assert len({uid_of(written), uid_of(written), ""}) == 3, "of a release that wrote none"
+    written.write_bytes(resource_json(embed(_resource(), UID, PORTS, Broker.EMBEDDED)))
+    assert uid_of(written) == UID
 
 
 def test_what_contradicts_itself_is_refused() -> None:

@@ -78,9 +78,10 @@ def http(port: int) -> str:
 def uid_of(former: Path) -> str:
     """What tells this data directory from every other one; ``former``: the resource as the last run wrote it."""
     try:
-        return str(msgspec.json.decode(former.read_bytes())["metadata"]["uid"])
+        uid = str(msgspec.json.decode(former.read_bytes())["metadata"]["uid"])
     except (OSError, msgspec.DecodeError, KeyError):
-        return uuid.uuid4().hex
+        uid = ""
+    return uid or uuid.uuid4().hex
 
 
 def check(resource: SwapStatsResource, broker: Broker) -> None:
