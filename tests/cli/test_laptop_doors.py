@@ -22,6 +22,8 @@ SECRET: Final = {"name": "s", "key": "k"}
 TLS: Final = {"enabled": True, "caRef": SECRET, "certRef": SECRET, "keyRef": SECRET}
 # Values of keys whose type doesn't tell one that differs from the default and is valid.
 VALUES: Final[Mapping[str, object]] = {
+    "spec.instance": "other",
+    "spec.stores.clickhouse.database": "other",
     "spec.source.brokers": ["far:9092"],
     "spec.source.topic.partitions": 24,
     "spec.source.topic.cleanupPolicy": "delete",
