@@ -138,8 +138,7 @@ async def _shards(names: list[str], stores: Running) -> AsyncIterator[None]:
 
     async def serve(name: str, shard: Shard) -> None:
         async def answer(message: Msg) -> None:
-            if shard.copy.stored is not None:  # before that there is none: names in which a shard answers are taken
-                await message.respond(encode(shard.report()))
+            await message.respond(encode(shard.report()))
 
         await client.subscribe(Subjects(name).shard(shard.name), cb=answer)
 

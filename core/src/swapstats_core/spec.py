@@ -165,8 +165,9 @@ class Source(Section):
     topic: Topic = Topic()
     """The topic."""
     group_id: str | None = None
-    """Group under which offsets are shown to lag tools; the recorder's group is this plus ``-recorder``. Absent:
-    ``swap-stats.`` and the instance. No other instance may have it."""
+    """Consumer group under which lag tools find the shards' offsets; the recorder's group is this plus ``-recorder``.
+    Absent: ``swap-stats.`` and the instance. A group of another instance is refused.
+    """
     start: Literal["latest", "earliest"] = "latest"
     """Where a shard begins with a partition that never had an owner: at the first record that comes from then on, or at
     the oldest one that the broker has. The recorder always begins at the oldest one: the history lacks nothing that
@@ -365,8 +366,8 @@ class ClickHouse(Section):
     url: Annotated[ClickHouseUrl, SERVER] = "http://localhost:8123"
     """HTTP(S) address."""
     database: Database | None = None
-    """Database; created when absent. Absent: ``swaps_`` and the instance, with ``_`` for ``-`` and ``__`` for a dot. No
-    other instance may have it.
+    """Database, which is created if it isn't there. Absent: ``swaps_`` and the instance, with ``_`` for ``-`` and
+    ``__`` for a dot. A database of another instance is refused.
     """
     username: Annotated[str, SERVER] = "default"
     """User name."""
@@ -475,7 +476,8 @@ class SwapStatsSpec(Section):
 
     instance: Annotated[Instance | None, refused("the stored state and all subjects carry it")] = None
     """What Redis' keys (after ``stores.redis.prefix``) and NATS' subjects begin with. Absent: ``<namespace>.<name>``,
-    which is no other's in the same cluster. It can't change."""
+    which no other instance in the cluster has. A name of another instance is refused.
+    """
     source: Source = Source()
     """Where swaps come from."""
     windows: list[Duration] = Field(default=[5 * MINUTE_MS, HOUR_MS, DAY_MS], min_length=1, max_length=8)

@@ -240,9 +240,9 @@ class Controller:
             leaving = (pod is not None and pod.terminating) or (rolling is not None and rolling.name == name)
             yield Intent(name, number_of(name) < self._replicas, leaving)
 
-    def _may_begin(self, spec: SwapStatsSpec) -> bool:
+    def _may_begin(self, body: Object, spec: SwapStatsSpec) -> bool:
         """A first shard starts only once its names are known to be its own: it would answer in another's place."""
-        return self._owning.holds or bool(self._seen.shards) or not spec.shards.replicas
+        return self._owning.holds or "assignment" in body.get("status", {}) or not spec.shards.replicas
 
     # -- applying -----------------------------------------------------------------------------------------------------
 
@@ -262,7 +262,7 @@ class Controller:
         self, body: Object, resource: SwapStatsResource, rollout: Rollout, taken: Step | None
     ) -> Finding | None:
         """Let the cluster be as planned; returns what hinders."""
-        if not self._may_begin(resource.spec):
+        if not self._may_begin(body, resource.spec):
             return None
         try:
             await self._apply(self._manifests(body, resource, rollout))

@@ -62,6 +62,7 @@ class Owning:
     def decide(self, uid: str, site: Site | None, policy: Policy) -> None:
         """Decide there, by this policy, from now on; a new policy alone interrupts nothing. ``uid``: the resource's."""
         if (uid, site) != (self._uid, self.site):
+            self.holds = self.holds and uid == self._uid
             self._uid, self.site = uid, site
             self._moved.set()
         self._policy = policy

@@ -101,14 +101,16 @@ class Rollout(Section):
 
 
 class InstanceNames(Section):
-    """What the instance is called in servers that it may share. An instance keeps its names for life."""
+    """What the instance is called in servers that others may use as well. It keeps these names as long as the spec asks
+    for no others.
+    """
 
     instance: str
-    """In Redis' keys and NATS' subjects."""
+    """What its keys in Redis and its subjects in NATS begin with."""
     group_id: str
-    """In Kafka, as ``source.groupId``."""
+    """Its consumer group in Kafka; the recorder's is this plus ``-recorder``."""
     database: str
-    """In ClickHouse."""
+    """Its database in ClickHouse."""
 
 
 class Status(Section):
@@ -117,7 +119,7 @@ class Status(Section):
     observed_generation: int | None = None
     """The resource's generation that the rest belongs to."""
     names: InstanceNames | None = None
-    """Names that the spec doesn't say are as they were found here."""
+    """What the instance is called in its servers."""
     replicas: int | None = None
     """Shards that exist (for the scale subresource)."""
     selector: str | None = None

@@ -21,7 +21,6 @@ from swapstats_operator.deciding.ports import Connect, Taken, Unavailable
 _ASKED_FOR_S: Final = 0.5
 """How long shards have to say whose they are."""
 _AGAIN_S: Final = 0.1
-_EARLIER: Final = Holder("an instance of an earlier release")
 _REMEDY: Final = (
     "Give this one names of its own (spec.instance, in a resource that is created anew), or let it use other servers"
 )
@@ -46,7 +45,7 @@ async def hold(
 
     Raises Taken, which names the other; Unavailable.
     """
-    asked = partial(_ask, holder, Subjects(instance), shards, connect, known=known)
+    asked = partial(_ask, holder, Subjects(instance), shards, connect)
     for step in (asked, partial(claims.claim, holder, known=known)):  # nobody takes a place in which somebody works
         try:
             await step()
@@ -65,16 +64,16 @@ def taken(key: str, other: Holder) -> Taken:
     )
 
 
-async def _ask(holder: Holder, subjects: Subjects, shards: Iterable[str], connect: Connect, *, known: bool) -> None:
-    """Raises Taken if a shard answers that is another's: one of ours doesn't without being known."""
+async def _ask(holder: Holder, subjects: Subjects, shards: Iterable[str], connect: Connect) -> None:
+    """Raises Taken if a shard answers that is another's. One of an earlier release doesn't say whose it is."""
     heard: list[Holder] = []
     answered = asyncio.Event()
 
     def hear(payload: bytes) -> None:
         with suppress(msgspec.DecodeError, UnicodeDecodeError):  # an echo, or nonsense: the roll call says so
-            of = decode_report(payload).holder or (holder if known else _EARLIER)
-            heard.append(of)
-            answered.set()
+            if (of := decode_report(payload).holder) is not None:
+                heard.append(of)
+                answered.set()
 
     names = sorted({"shard-0", *shards})
     async with connect(hear) as line:
