@@ -81,6 +81,7 @@ async def _created(admin: httpx.AsyncClient, names: list[str], brokers: str, sto
         await asyncio.sleep(_LOOK_S)
     for name in names:
         spec = {
+            "instance": name,
             "source": {"brokers": [brokers], "topic": {"name": name, "partitions": 6, "replication": 1}},
             "shards": {"replicas": 2},
             "stores": {"redis": {"url": stores.redis}, "nats": {"url": stores.nats}},

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swapstats_cli.servers import commands, probes
+from swapstats_core.naming import with_names
 from swapstats_core.spec import SwapStatsResource
 
 START_S = 20.0
@@ -28,21 +29,24 @@ class Running:
 
     def resource(self, partitions: int, **source: object) -> SwapStatsResource:
         """A resource that uses them."""
-        return SwapStatsResource.model_validate(
-            {
-                "metadata": {"name": "bench"},
-                "spec": {
-                    "source": {
-                        "brokers": [self.kafka],
-                        "start": "earliest",
-                        "topic": {"partitions": partitions},
-                        **source,
+        return with_names(
+            SwapStatsResource.model_validate(
+                {
+                    "metadata": {"name": "bench"},
+                    "spec": {
+                        "instance": "bench",
+                        "source": {
+                            "brokers": [self.kafka],
+                            "start": "earliest",
+                            "topic": {"partitions": partitions},
+                            **source,
+                        },
+                        "shards": {"replicas": 1},
+                        "stores": {"redis": {"url": self.redis}, "nats": {"url": self.nats}},
+                        "telemetry": {"logLevel": "error"},
                     },
-                    "shards": {"replicas": 1},
-                    "stores": {"redis": {"url": self.redis}, "nats": {"url": self.nats}},
-                    "telemetry": {"logLevel": "error"},
-                },
-            }
+                }
+            )
         )
 
 

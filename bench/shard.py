@@ -160,7 +160,7 @@ async def _composed(resource: SwapStatsResource, metrics: ShardMetrics) -> Async
     store = redis_adapter.connect(spec.stores.redis)
     await store.flushdb()
     await store.set(keys.assignment, encode(Assignment(1, [PartitionAssignment("shard-0", 1)] * PARTITIONS)))
-    source, letters = KafkaSource(spec.source, "shard-0"), KafkaDeadLetters(spec.source, "shard-0")
+    source, letters = KafkaSource(spec.source, "shard-0", "default/bench"), KafkaDeadLetters(spec.source, "shard-0")
     bus = await nats_adapter.connect(spec.stores.nats, "shard-0")
     reader = await nats.connect(spec.stores.nats.url)
     snapshots = redis_adapter.RedisSnapshots(store, keys, "bench")

@@ -111,7 +111,7 @@ async def inspect(where: Running, part: str) -> dict[str, Any]:
     }
 
     await create_topics(resource.spec.source)
-    source = KafkaSource(resource.spec.source, "bench")
+    source = KafkaSource(resource.spec.source, "bench", "default/bench")
     await source.start()
     store = redis_adapter.connect(resource.spec.stores.redis)
     await store.flushdb()

@@ -149,7 +149,8 @@ class Servers:
         """A sound shard in this process; it is dropped at the end, without a last snapshot."""
         spec, life = self.resource.spec, f"life-{self._epoch}"
         metrics, store = ShardMetrics(), redis_adapter.connect(spec.stores.redis)
-        source, letters = KafkaSource(spec.source, "shard-0"), KafkaDeadLetters(spec.source, "shard-0")
+        source = KafkaSource(spec.source, "shard-0", "default/test")
+        letters = KafkaDeadLetters(spec.source, "shard-0")
         bus = nats_adapter.NatsBus(await nats_adapter.connect(spec.stores.nats, "shard-0"), metrics.bus_dropped)
         keys = Keys(spec.stores.redis.prefix, self.resource.metadata.name)
         ports = Ports(source, letters, redis_adapter.RedisSnapshots(store, keys, life), bus)
@@ -189,6 +190,7 @@ async def test_a_shard_that_ends_at_any_request_loses_nothing_and_counts_nothing
             {
                 "metadata": {"name": "failpoints"},
                 "spec": {
+                    "instance": "failpoints",
                     "source": {
                         "brokers": [kafka],
                         "topic": {"name": site.name, "partitions": PARTITIONS},

@@ -17,7 +17,7 @@ from swapstats_aggregator.adapters import kafka, kafka_client, kafka_stalls
 from swapstats_aggregator.adapters.kafka_dead_letters import KafkaDeadLetters
 from swapstats_aggregator.adapters.kafka_stalls import Stalled
 from swapstats_aggregator.adapters.memory import MemoryRecord
-from swapstats_aggregator.ports import DeadLetter, OutOfRange, Recreated
+from swapstats_aggregator.ports import DeadLetter, OutOfRange, Recreated, Unavailable
 from swapstats_core import spec
 from swapstats_core.rejects import Reason
 from swapstats_decider.adapters.topics import create, topics_of
@@ -102,6 +102,18 @@ async def test_a_killed_broker_goes_on_with_its_records(apache_kafka: ApacheKafk
     await reading.until_confirmed(back_ms, 0)
     assert reading.values == {0: [b"a", b"b", b"c", b"d"]}
     assert await source.incarnation() == incarnation
+
+
+async def test_offsets_of_a_group_that_another_instance_has_are_left_alone(site: KafkaSite) -> None:
+    other, incarnation = site.source_of("there/test"), await site.source.incarnation()
+    await other.start()
+    for source in (site.source, other):
+        source.assign({0: 0, 1: 0}, incarnation)
+    await site.source.commit({0: 2})
+    with pytest.raises(Unavailable, match=f"consumer group shards-of-{site.name} belongs to default/test"):
+        await other.commit({0: 7, 1: 7})
+    assert await site.committed() == {0: 2}
+    await other.stop()
 
 
 async def test_only_committed_transactions_are_read(apache_kafka: ApacheKafka, site: KafkaSite) -> None:

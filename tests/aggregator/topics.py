@@ -89,12 +89,19 @@ class KafkaSite:
         self.searches_by_time = searches_by_time
         self._brokers = broker
         self._settings = spec.Source(
-            brokers=[broker], topic=spec.Topic(name=name, partitions=PARTITIONS), max_bytes=MAX_BYTES
+            brokers=[broker],
+            topic=spec.Topic(name=name, partitions=PARTITIONS),
+            group_id=f"shards-of-{name}",
+            max_bytes=MAX_BYTES,
         )
-        self.source = KafkaSource(self._settings, "test")
+        self.source = self.source_of("default/test")
         self.dead_letters = KafkaDeadLetters(self._settings, "test")
         self._producer = AIOKafkaProducer(bootstrap_servers=broker, acks="all")
         self._admin = AIOKafkaAdminClient(bootstrap_servers=broker)
+
+    def source_of(self, holder: str) -> KafkaSource:
+        """One that isn't started."""
+        return KafkaSource(self._settings, "test", holder)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[KafkaSite]:

@@ -53,6 +53,7 @@ RESOURCE = SwapStatsResource.model_validate(
     {
         "metadata": {"name": "test"},
         "spec": {
+            "instance": "test",
             "source": {"topic": {"partitions": PARTITIONS}, "start": "earliest"},
             "snapshots": {"interval": "100ms"},
         },

@@ -89,8 +89,8 @@ async def run(folder: Path, form: Form, seed: int, say: Say, sources: Sequence[s
 
 class _Trial:
     def __init__(self, system: System, flow: Flow, form: Form, seed: int, say: Say) -> None:
-        endpoints, instance = system.dev.endpoints(), resource_in(system.resource).metadata.name
-        prefix = resource_in(DataDir(system.data_dir).spec).spec.stores.redis.prefix
+        endpoints, resource = system.dev.endpoints(), resource_in(DataDir(system.data_dir).spec)
+        instance, prefix = resource.instance, resource.spec.stores.redis.prefix
         self._system = system
         self._flow = flow
         self._form = form

@@ -22,6 +22,8 @@ SECRET: Final = {"name": "s", "key": "k"}
 TLS: Final = {"enabled": True, "caRef": SECRET, "certRef": SECRET, "keyRef": SECRET}
 # Values of keys whose type doesn't tell one that differs from the default and is valid.
 VALUES: Final[Mapping[str, object]] = {
+    "spec.instance": "other",
+    "spec.stores.clickhouse.database": "other",
     "spec.source.brokers": ["far:9092"],
     "spec.source.topic.partitions": 24,
     "spec.source.topic.cleanupPolicy": "delete",
@@ -127,7 +129,7 @@ READ: Final = read_on_a_laptop()
 def test_a_key_reaches_the_processes_or_is_told(path: str, broker: Broker) -> None:
     file = resource(path, KEYS[path])
     told = path in without_effect(file, broker)
-    wanted, got = value(file.spec, path), value(embed(file, PORTS, broker).spec, path)
+    wanted, got = value(file.spec, path), value(embed(file, "uid", PORTS, broker).spec, path)
     name = _snake(path.rpartition(".")[2])
     is_read = BY_PROPERTY.get(name, name) in READ
     assert told or (wanted == got and is_read), f"{path}: a laptop drops it in silence; use it, or say that it can't"

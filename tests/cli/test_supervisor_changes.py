@@ -22,12 +22,18 @@ from swapstats_core.effects import Effect
 from swapstats_core.spec import SwapStatsResource
 
 EMBED = partial(
-    layout.embed, ports=Ports(kafka=1, redis=2, nats=3, clickhouse=4, recorder=5, api=6), broker=Broker.EMBEDDED
+    layout.embed,
+    uid="uid",
+    ports=Ports(kafka=1, redis=2, nats=3, clickhouse=4, recorder=5, api=6),
+    broker=Broker.EMBEDDED,
 )
 
 
 KAFKA_NAMED = {"spec.source.tls.enabled": Effect.REFUSED, "spec.source.sessionTimeout": Effect.RESTART}
 REDIS_NAMED = {f"spec.stores.redis.{key}": Effect.REFUSED for key in ("url", "secretRef.name", "secretRef.key")}
+CALLED_OTHERWISE = {"spec.instance": Effect.REFUSED}
+GROUPED_OTHERWISE = {"spec.source.groupId": Effect.RESTART}
+"""Names follow from the resource's name, and from whose a server is."""
 
 
 def _resource(name: str = "demo", **spec: object) -> SwapStatsResource:
@@ -51,9 +57,12 @@ def _resource(name: str = "demo", **spec: object) -> SwapStatsResource:
         (_resource(shards={"resources": {"cpu": 1}}), {"spec.shards.resources.cpu": Effect.NOTHING}),
         # What a laptop replaces is no difference.
         (_resource(source={"topic": {"replication": 3}}, stores={"clickhouse": {"storagePolicy": "tiered"}}), {}),
-        (_resource(source={"tls": {"enabled": True}}), {"spec.source.brokers": Effect.REFUSED} | KAFKA_NAMED),
-        (_resource(stores={"redis": {"url": "redis://far:1"}}), REDIS_NAMED),
-        (_resource("other"), {"metadata.name": Effect.REFUSED}),
+        (
+            _resource(source={"tls": {"enabled": True}}),
+            {"spec.source.brokers": Effect.REFUSED} | KAFKA_NAMED | GROUPED_OTHERWISE,
+        ),
+        (_resource(stores={"redis": {"url": "redis://far:1"}}), REDIS_NAMED | CALLED_OTHERWISE),
+        (_resource("other"), {"metadata.name": Effect.REFUSED} | CALLED_OTHERWISE),
         (_resource(source={"topic": {"partitions": 6}}), {"spec.source.topic.partitions": Effect.REFUSED}),
         (_resource(source={"topic": {"name": "x"}}), {"spec.source.topic.name": Effect.REFUSED}),
         (_resource(stores={"redis": {"prefix": "x"}}), {"spec.stores.redis.prefix": Effect.REFUSED}),

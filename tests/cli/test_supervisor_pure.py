@@ -10,12 +10,14 @@ import pytest
 
 from swapstats_cli.options import Broker
 from swapstats_cli.servers.tcp_ports import PortReservations, candidates, choose
-from swapstats_cli.supervisor.layout import Endpoints, Ports, check, embed, endpoints, named, resource_json
+from swapstats_cli.supervisor.layout import Endpoints, Ports, check, embed, endpoints, named, resource_json, uid_of
 from swapstats_cli.supervisor.passwords import secret_refs
 from swapstats_cli.supervisor.restarts import HEALTHY_AFTER_S, LONGEST_DELAY_S, Backoff
+from swapstats_core.naming import Names, names_of, with_names
 from swapstats_core.spec import SwapStatsResource
 
 SEEDED = Random(1)  # noqa: S311  # no secret
+UID = "0123456789abcdef"
 PORTS = Ports(kafka=1, redis=2, nats=3, clickhouse=4, recorder=5, api=8)
 
 
@@ -68,8 +70,7 @@ def test_servers_that_the_file_does_not_name_are_ours_and_have_a_password() -> N
             "clickhouse": {"storagePolicy": "tiered", "database": "d", "batchRows": 7},
         },
     )
-    assert named(resource) == frozenset()
-    embedded = embed(resource, PORTS, Broker.EMBEDDED).spec
+    embedded = embed(resource, UID, PORTS, Broker.EMBEDDED).spec
     assert embedded.source.brokers == ["127.0.0.1:1"]
     assert (embedded.source.topic.name, embedded.source.topic.replication) == ("swaps", 1)
     assert (embedded.stores.redis.url, embedded.stores.redis.prefix) == ("redis://127.0.0.1:2/0", "x:")
@@ -99,11 +100,36 @@ SECRET = {"name": "s", "key": "k"}
 def test_a_server_that_the_file_names_is_used_as_it_says(server: str, spec: dict[str, object]) -> None:
     resource = _resource(**spec)
     assert named(resource) == {server}
-    embedded = embed(resource, PORTS, Broker.EMBEDDED).spec
+    found = embed(resource, UID, PORTS, Broker.EMBEDDED)
+    wanted, embedded = with_names(resource, names_of(found)).spec, found.spec
     if server == "kafka":
-        assert embedded.source == resource.spec.source
+        assert embedded.source == wanted.source
     else:
-        assert getattr(embedded.stores, server) == getattr(resource.spec.stores, server)
+        assert getattr(embedded.stores, server) == getattr(wanted.stores, server)
+
+
+def test_names_are_plain_in_servers_of_ours_and_apart_in_those_of_others() -> None:
+    def names(uid: str, **spec: object) -> Names:
+        return names_of(embed(_resource(**spec), uid, PORTS, Broker.EMBEDDED))
+
+    assert names(UID) == Names("demo", "swap-stats", "swaps")
+    shared = {"redis": {"url": "redis://far"}, "nats": {"url": "nats://far"}, "clickhouse": {"url": "http://far"}}
+    theirs = {"source": {"brokers": ["far:9092"]}, "stores": shared}
+    apart = Names("dev-01234567.demo", "swap-stats.dev-01234567.demo", "swaps_dev_01234567__demo")
+    assert names(UID, **theirs) == apart
+    assert names("f" * 32, **theirs).instance == "dev-ffffffff.demo"
+    assert names(UID, instance="mine", **theirs).instance == "mine"
+    one = names(UID, stores={"clickhouse": {"url": "http://far"}})
+    assert one == Names("demo", "swap-stats", apart.database)
+
+
+def test_a_data_directory_keeps_what_tells_it_from_others(tmp_path: Path) -> None:
+    written = tmp_path / "resource.json"
+    assert uid_of(written) != uid_of(written), "nothing was there"
+    written.write_bytes(resource_json(_resource()))
+    assert len({uid_of(written), uid_of(written), ""}) == 3, "of a release that wrote none"
+    written.write_bytes(resource_json(embed(_resource(), UID, PORTS, Broker.EMBEDDED)))
+    assert uid_of(written) == UID
 
 
 def test_what_contradicts_itself_is_refused() -> None:
@@ -117,12 +143,12 @@ def test_what_contradicts_itself_is_refused() -> None:
 
 def test_only_the_embedded_broker_shortens_the_groups_session() -> None:
     resource = _resource(source={"sessionTimeout": "45s"})
-    timeouts = [embed(resource, PORTS, broker).spec.source.session_timeout for broker in Broker]
+    timeouts = [embed(resource, UID, PORTS, broker).spec.source.session_timeout for broker in Broker]
     assert timeouts == [2_000, 45_000]
 
 
 def test_the_resource_survives_its_file() -> None:
-    resource = embed(_resource(), PORTS, Broker.EMBEDDED)
+    resource = embed(_resource(), UID, PORTS, Broker.EMBEDDED)
     assert SwapStatsResource.model_validate_json(resource_json(resource)) == resource
 
 
@@ -136,7 +162,7 @@ def test_endpoints_name_every_process() -> None:
     names = ["kafka", "redis", "nats", "clickhouse", "shard-0", "shard-1", "recorder", "api-0"]
     pids = {name: number for number, name in enumerate(names, 100)}
     content = endpoints(
-        embed(_resource(), PORTS, Broker.EMBEDDED),
+        embed(_resource(), UID, PORTS, Broker.EMBEDDED),
         PORTS,
         {"shard-0": 6, "shard-1": 7},
         {"api-0": 8},

@@ -14,12 +14,13 @@ from swapstats_core.fields import DAY_MS, HOUR_MS, MINUTE_MS, format_duration, p
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 
 DEFAULTS = """
+instance: null
 source:
   brokers: ['localhost:9092']
   topic:
     {name: raw-swaps, partitions: 12, replication: 1, retention: 7d, segment: 1h, cleanupPolicy: delete,
      manage: true}
-  groupId: swap-stats
+  groupId: null
   start: latest
   reorgHorizon: 30m
   maxBytes: 1048576
@@ -54,7 +55,7 @@ stores:
     sentinelMaster: null
   clickhouse:
     url: http://localhost:8123
-    database: swaps
+    database: null
     username: default
     secretRef: null
     tls: {enabled: false, caRef: null, certRef: null, keyRef: null}

@@ -16,7 +16,7 @@ from swapstats_decider.ports import Line, Superseded
 from swapstats_decider.publication import Publication
 from swapstats_decider.roll import BLIND_AFTER_MS, Roll
 from swapstats_decider.rollcall import RollCall
-from tests.decider.world import POLICY, SUBJECTS, Clock, Copy, Town
+from tests.decider.world import HOLDER, POLICY, SUBJECTS, Clock, Copy, Town
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ async def test_a_line_that_goes_deaf_is_replaced() -> None:
         yield Deaf()
 
     calls = RollCall(
-        Roll(), SUBJECTS, connect, clock.now_ms, lambda: INTERVAL_S, lambda report: None, lambda *_, **__: None
+        Roll(), HOLDER, SUBJECTS, connect, clock.now_ms, lambda: INTERVAL_S, lambda report: None, lambda *_, **__: None
     )
     running = asyncio.create_task(calls.run())
     async with asyncio.timeout(5):

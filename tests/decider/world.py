@@ -7,16 +7,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
+from swapstats_core.naming import Holder
 from swapstats_core.ownership.messages import Assignment, Handoff, MemberReport, PartitionReport, Role, encode
 from swapstats_core.ownership.planner import Policy, initial
 from swapstats_core.wire import Held, SnapshotQuery, Subjects, decode_query
 from swapstats_decider.authority import Intent, Ownership
+from swapstats_decider.claiming import taken
 from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.ports import Line, Superseded, Unavailable, World
 from swapstats_decider.reasons import Reason
 
 INSTANCE = "demo"
 SUBJECTS = Subjects(INSTANCE)
+HOLDER = Holder(f"default/{INSTANCE}")
 POLICY = Policy(partitions=4, max_moving=2, warm_lag_ms=1_000, timeout_ms=60_000, failover_after_ms=10_000)
 _LIVES = count()
 
@@ -40,6 +43,14 @@ class Copy:
     claims: dict[int, int] = field(default_factory=dict)
     away: bool = False
     writes: int = 0
+    holder: Holder | None = None
+
+    async def claim(self, holder: Holder, *, known: bool) -> None:
+        self._must_be_there()
+        other = self.holder
+        if other is not None and other != holder and (known or other.name != holder.name):
+            raise taken("demo:claim", other)
+        self.holder = holder
 
     async def read(self) -> Assignment | None:
         self._must_be_there()
@@ -56,9 +67,10 @@ class Copy:
         self._must_be_there()
         return [self.claims.get(partition, 0) for partition in range(partitions)]
 
-    async def forget(self, partitions: int) -> None:
+    async def forget(self, partitions: int, holder: Holder) -> None:
         self._must_be_there()
-        self.stored, self.claims = None, {}
+        if self.holder in (None, holder):
+            self.stored, self.claims, self.holder = None, {}, None
 
     def lose(self) -> None:
         self.stored = None
@@ -141,7 +153,8 @@ class Town:
     def begin(self, assignment: Assignment | None = None, policy: Policy = POLICY) -> Ownership:
         world = World(self.truth, self.copy, self.connect, self.clock)
         first = assignment or initial(policy.partitions)
-        self.ownership = Ownership(INSTANCE, policy, first, world, self.intents.values, self.tell, self.recorded.extend)
+        record = self.recorded.extend
+        self.ownership = Ownership(INSTANCE, HOLDER, policy, first, world, self.intents.values, self.tell, record)
         self.ownership.publish(first)
         return self.ownership
 

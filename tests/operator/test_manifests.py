@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from swapstats_aggregator.metrics import ShardMetrics
+from swapstats_core.naming import with_names
 from swapstats_core.spec import SwapStatsResource
 from swapstats_operator.cluster import Key, Manifest
 from swapstats_operator.manifests.instance import instance, name_of
@@ -64,7 +65,7 @@ SPECS: dict[str, dict[str, Any]] = {"default": {}, "everything": EVERYTHING}
 
 def resource(spec: dict[str, Any]) -> SwapStatsResource:
     metadata = {"name": KEY.name, "namespace": KEY.namespace}
-    return SwapStatsResource.model_validate({"metadata": metadata, "spec": spec})
+    return with_names(SwapStatsResource.model_validate({"metadata": metadata, "spec": spec}))
 
 
 def manifests(spec: dict[str, Any], *, monitors: Collection[str] = tuple(KINDS)) -> list[Manifest]:

@@ -16,6 +16,7 @@ import pytest
 from kubernetes.aio import client, config
 
 from swapstats_core.fields import DAY_MS
+from swapstats_core.naming import TAKEN, Holder
 from swapstats_core.spec import SwapStatsResource, Topic
 from swapstats_decider.conditions import Finding
 from swapstats_decider.ports import Superseded, Unavailable
@@ -106,7 +107,8 @@ class World:
             await asyncio.gather(running, return_exceptions=True)
 
     async def create(self, spec: dict[str, Any], name: str = INSTANCE) -> None:
-        content = {"apiVersion": "swapstats.io/v1alpha1", "kind": "SwapStats", "metadata": {"name": name}, "spec": spec}
+        content = {"apiVersion": "swapstats.io/v1alpha1", "kind": "SwapStats", "metadata": {"name": name}}
+        content["spec"] = {"instance": INSTANCE, **spec}
         (await self.admin.post(RESOURCES, json=content)).raise_for_status()
 
     async def edit(self, spec: dict[str, Any]) -> None:
@@ -340,6 +342,53 @@ async def test_what_the_recorder_said_when_it_ended_is_in_the_condition(world: W
         await until(told)
         world.kubelet.fallen.clear()
         await until(world.settled, 60)
+
+
+async def test_names_that_another_instance_has_are_told_and_nothing_is_made_of_them(world: World) -> None:
+    holder = world.town.copy.holder = Holder("there/mainnet", "3")
+    async with world.operator():
+        await world.create(SPEC)
+
+        async def told() -> bool:
+            return (await world.condition("StoresReady")).get("reason") == Reason.NAMES_TAKEN
+
+        await until(told)
+        assert "belong to there/mainnet (3)" in (await world.condition("StoresReady"))["message"]
+        assert (await world.status())["names"]["instance"] == INSTANCE
+        await asyncio.sleep(2)  # nothing shall happen: that can't be awaited
+        assert (await world.get(PODS))["items"] == []
+        assert (world.town.copy.holder, world.town.copy.writes) == (holder, 0)
+        world.town.copy.holder = None
+        await until(world.settled)
+    assert f"{world.town.copy.holder}".startswith(f"{NAMESPACE}/{INSTANCE} (")
+
+
+async def test_a_group_or_database_that_another_instance_has_is_told(world: World) -> None:
+    said = {"event": TAKEN, "error": "The consumer group x belongs to there/mainnet. Set source.groupId"}
+    world.kubelet.fallen["recorder"] = msgspec.json.encode(said).decode()
+    async with world.operator():
+        await world.create(SPEC)
+
+        async def told() -> bool:
+            return (await world.condition("StoresReady")).get("reason") == Reason.NAMES_TAKEN
+
+        await until(told)
+        assert "x belongs to there/mainnet" in (await world.condition("StoresReady"))["message"]
+
+
+async def test_an_instance_of_the_release_before_keeps_its_names(world: World) -> None:
+    content = {"apiVersion": "swapstats.io/v1alpha1", "kind": "SwapStats", "metadata": {"name": INSTANCE}, "spec": SPEC}
+    (await world.admin.post(RESOURCES, json=content)).raise_for_status()
+    before = {"rollout": {"target": "0123456789", "since": "2026-01-01T00:00:00Z", "shards": "0/2"}}
+    (await world.admin.patch(f"{RESOURCE}/status", json={"status": before}, headers=MERGE)).raise_for_status()
+    async with world.operator():
+
+        async def named() -> bool:
+            return "names" in await world.status()
+
+        await until(named)
+        assert (await world.status())["names"] == {"instance": INSTANCE, "groupId": "swap-stats", "database": "swaps"}
+        await until(world.settled)
 
 
 async def test_nobody_says_that_a_store_answers_which_wasnt_asked(world: World) -> None:

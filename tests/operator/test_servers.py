@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from swapstats_core.naming import Holder
 from swapstats_core.spec import SecretRef, SwapStatsResource
 from swapstats_decider.ports import Unavailable
 from swapstats_operator.adapters.servers import files, keep_topics_of, reach
@@ -30,6 +31,7 @@ SECRETS: Secrets = {
     "clickhouse": {"password": b"Q"},
 }
 RESOURCE = SwapStatsResource.model_validate({"metadata": {"name": "demo"}, "spec": SPEC})
+HOLDER = Holder.of(RESOURCE)
 KEYS = [SecretRef(name="client", key=key) for key in ("tls.crt", "tls.key")]
 
 
@@ -53,10 +55,10 @@ def test_they_go_whatever_happens() -> None:
 
 
 def test_a_site_has_the_secrets_that_it_takes() -> None:
-    site = Site.of(RESOURCE, SECRETS)
+    site = Site.of(RESOURCE, SECRETS, HOLDER)
     assert site.secrets.keys() == {"authority", "client", "nats"}
-    assert site == Site.of(RESOURCE, {**SECRETS, "clickhouse": None})
-    assert site != Site.of(RESOURCE, {**SECRETS, "client": {"tls.crt": b"renewed", "tls.key": b"K"}})
+    assert site == Site.of(RESOURCE, {**SECRETS, "clickhouse": None}, HOLDER)
+    assert site != Site.of(RESOURCE, {**SECRETS, "client": {"tls.crt": b"renewed", "tls.key": b"K"}}, HOLDER)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_a_site_has_the_secrets_that_it_takes() -> None:
 )
 async def test_what_is_missing_is_named(secrets: Secrets, said: str) -> None:
     with pytest.raises(SecretMissing, match=said):
-        async with reach(Site.of(RESOURCE, secrets)):
+        async with reach(Site.of(RESOURCE, secrets, HOLDER)):
             pytest.fail("it can't be reached")
     with pytest.raises(SecretMissing, match=said):
         await keep_topics_of(RESOURCE, secrets)
@@ -76,7 +78,7 @@ async def test_what_is_missing_is_named(secrets: Secrets, said: str) -> None:
 
 async def test_what_is_no_certificate_is_named() -> None:
     with pytest.raises(Unavailable, match=r"stores.redis.tls: caRef: key ca.crt of Secret authority must be"):
-        async with reach(Site.of(RESOURCE, SECRETS)):
+        async with reach(Site.of(RESOURCE, SECRETS, HOLDER)):
             pytest.fail("it can't be reached")
     with pytest.raises(Unavailable, match=r"source.tls: caRef: key ca.crt of Secret authority must be"):
         await keep_topics_of(RESOURCE, SECRETS)

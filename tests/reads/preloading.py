@@ -47,7 +47,7 @@ async def redis_of(data_dir: Path) -> AsyncIterator[Redis]:
 async def preload(data_dir: Path, days: Mapping[int, PartitionDay]) -> None:
     """Store the days where the partitions' last snapshots are, as an owner that came after them."""
     resource = resource_in(DataDir(data_dir).spec)
-    keys = Keys(resource.spec.stores.redis.prefix, resource.metadata.name)
+    keys = Keys(resource.spec.stores.redis.prefix, resource.instance)
     async with redis_of(data_dir) as client:
         snapshots = RedisSnapshots(client, keys, "day")
         for partition, day in days.items():

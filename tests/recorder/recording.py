@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaProducer
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from swapstats_core.naming import with_names
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import ClickHouse, SwapStatsResource
 from tests.recorder.events import encoded, event, swap
@@ -18,23 +19,21 @@ from tests.recorder.processes import until
 
 TOPIC = "raw-swaps"
 PARTITIONS = 3
-GROUP = "swap-stats-recorder"
+GROUP = "swap-stats.default.test-recorder"
 
 
-def resource(kafka: str, clickhouse: ClickHouse, **source: object) -> SwapStatsResource:
-    return SwapStatsResource.model_validate(
-        {
-            "metadata": {"name": "test"},
-            "spec": {
-                "source": {"brokers": [kafka], "topic": {"partitions": PARTITIONS}, "sessionTimeout": "2s"} | source,
-                "stores": {"clickhouse": clickhouse.model_dump(by_alias=True)},
-            },
-        }
+def resource(kafka: str, clickhouse: ClickHouse, namespace: str = "default", **source: object) -> SwapStatsResource:
+    spec = {
+        "source": {"brokers": [kafka], "topic": {"partitions": PARTITIONS}, "sessionTimeout": "2s"} | source,
+        "stores": {"clickhouse": clickhouse.model_dump(by_alias=True)},
+    }
+    return with_names(
+        SwapStatsResource.model_validate({"metadata": {"name": "test", "namespace": namespace}, "spec": spec})
     )
 
 
 def at_port(port: int) -> ClickHouse:
-    return ClickHouse(url=f"http://127.0.0.1:{port}")
+    return ClickHouse(url=f"http://127.0.0.1:{port}", database="swaps")
 
 
 def stream(seed: int, count: int) -> list[dict[str, Any]]:

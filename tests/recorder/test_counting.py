@@ -69,11 +69,11 @@ class World:
         await self.store.insert(block, deduplication_token("t", block))
 
     async def query(self, sql: str) -> list[tuple[Any, ...]]:
-        found = await self.client.query(sql.replace("{db}", self.spec.stores.clickhouse.database))
+        found = await self.client.query(sql.replace("{db}", self.spec.stores.clickhouse.named))
         return [tuple(each) for each in found.result_rows]
 
     async def daily(self) -> dict[Day, DayTotals]:
-        database = self.spec.stores.clickhouse.database
+        database = self.spec.stores.clickhouse.named
         await self.client.command(f"SYSTEM REFRESH VIEW {database}.swaps_daily_refresh")
         await self.client.command(f"SYSTEM WAIT VIEW {database}.swaps_daily_refresh")
         rows = await self.query(
@@ -90,7 +90,7 @@ class World:
 
     async def rows_are_old(self) -> None:
         """They were stored long before the days were last computed."""
-        table = f"{self.spec.stores.clickhouse.database}.swap_records"
+        table = f"{self.spec.stores.clickhouse.named}.swap_records"
         aged = f"ALTER TABLE {table} UPDATE recorded_at = recorded_at - 7200 WHERE 1 SETTINGS mutations_sync = 1"
         await self.client.command(aged)
 
@@ -200,7 +200,7 @@ async def test_what_the_contract_was_written_for(
     for day, totals in found.items():
         sums[list(FIXED)[int(day.token[1:])]] += totals.usd_micros // 10**6
     assert sums == {name: usd for name, (_, usd) in FIXED.items()}
-    await client.command(f"OPTIMIZE TABLE {clickhouse.database}.swap_records FINAL")
+    await client.command(f"OPTIMIZE TABLE {clickhouse.named}.swap_records FINAL")
     assert await world.daily() == found
 
 

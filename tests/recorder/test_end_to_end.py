@@ -8,10 +8,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
+from swapstats_core.naming import TAKEN
 from swapstats_core.spec import ClickHouse
 from tests.recorder.events import event
 from tests.recorder.processes import (
@@ -81,9 +83,47 @@ async def test_a_new_recorder_begins_with_the_oldest_record_whatever_shards_do(
     async with producer(kafka) as sending:
         await send(sending, events[:30])
         with recorder(resource(kafka, clickhouse, start=start), tmp_path, free_port()):
-            await all_recorded(client, events[:30], clickhouse.database)
+            await all_recorded(client, events[:30], clickhouse.named)
             await send(sending, events[30:])
-            await all_recorded(client, events, clickhouse.database)
+            await all_recorded(client, events, clickhouse.named)
+
+
+async def test_two_instances_of_one_name_record_all_of_one_topic_each(
+    tmp_path: Path, kafka: str, clickhouse: ClickHouse, client: AsyncClient
+) -> None:
+    events = [event(number, int(time.time() * 1000)) for number in range(200)]
+    theirs = clickhouse.model_copy(update={"database": f"{clickhouse.database}_there"})
+    folders = [tmp_path / name for name in ("here", "there")]
+    for folder in folders:
+        folder.mkdir()
+    async with producer(kafka) as sending:
+        await send(sending, events[:100])
+        with (
+            recorder(resource(kafka, clickhouse), folders[0], free_port()),
+            recorder(resource(kafka, theirs, "there"), folders[1], free_port()),
+        ):
+            await send(sending, events[100:])
+            await all_recorded(client, events, clickhouse.named)
+            await all_recorded(client, events, theirs.named)
+
+
+async def test_a_database_that_another_instance_has_is_not_written(
+    tmp_path: Path, kafka: str, clickhouse: ClickHouse, client: AsyncClient
+) -> None:
+    events = [event(number, int(time.time() * 1000)) for number in range(200)]
+    async with producer(kafka) as sending:
+        await send(sending, events)
+        with recorder(resource(kafka, clickhouse), tmp_path, free_port()):
+            await all_recorded(client, events, clickhouse.named)
+        (tmp_path / "there").mkdir()
+        with recorder(resource(kafka, clickhouse, "there"), tmp_path / "there", free_port()) as second:
+            assert second.process.wait(30) == 1
+        said = msgspec.json.decode(second.log.read_bytes().splitlines()[-1])
+        assert said["event"] == TAKEN
+        assert f"database {clickhouse.named}" in said["error"]
+        assert "belongs to default/test" in said["error"]
+    # Without FINAL: no row was written twice.
+    assert await client.command(f"SELECT count() FROM {clickhouse.named}.swap_records") == len(events)
 
 
 async def test_an_outage_of_clickhouse_is_waited_for_and_said(tmp_path: Path, kafka: str) -> None:
@@ -120,10 +160,10 @@ async def test_a_stopped_recorder_leaves_nothing_to_be_read_again(
         for start, end in ((0, 500), (500, 900)):
             with recorder(resource(kafka, clickhouse), tmp_path, free_port()) as running:
                 await send(sending, events[start:end])
-                await all_recorded(client, events[:end], clickhouse.database)
+                await all_recorded(client, events[:end], clickhouse.named)
                 assert running.terminate() == 0
     # Without FINAL: no row was written twice.
-    assert await client.command(f"SELECT count() FROM {clickhouse.database}.swap_records") == 900
+    assert await client.command(f"SELECT count() FROM {clickhouse.named}.swap_records") == 900
 
 
 async def test_another_recorder_takes_over_a_killed_ones_partitions(
@@ -137,13 +177,13 @@ async def test_another_recorder_takes_over_a_killed_ones_partitions(
             await send(sending, events[:half])
 
             async def under_way() -> bool:
-                return await recorded(client, clickhouse.database) > 0
+                return await recorded(client, clickhouse.named) > 0
 
             await until(under_way, 30, "the first recorder's rows are in")
             with recorder(spec, tmp_path, free_port()):
                 await send(sending, events[half:])
                 first.kill()
-                await all_recorded(client, events, clickhouse.database)
+                await all_recorded(client, events, clickhouse.named)
 
 
 async def test_an_offset_beyond_the_topics_end_means_the_beginning(
@@ -160,7 +200,7 @@ async def test_an_offset_beyond_the_topics_end_means_the_beginning(
     await group.commit(dict.fromkeys(partitions, 1_000_000))
     await group.stop()
     with recorder(resource(kafka, clickhouse), tmp_path, http_port):
-        await all_recorded(client, events, clickhouse.database)
+        await all_recorded(client, events, clickhouse.named)
         assert await metric(http_port, 'recorder_partition_restarts_total{why="beyond_end"}') >= 1
 
 
@@ -194,14 +234,14 @@ async def test_days_follow_the_contract_whoever_reads(
         for sent, known in ((before, before), (after, before + after)):
             with recorder(spec, tmp_path, free_port()) as running:
                 await send(sending, sent)
-                await all_recorded(client, known, clickhouse.database)
+                await all_recorded(client, known, clickhouse.named)
                 assert running.terminate() == 0
-    await client.command(f"SYSTEM REFRESH VIEW {clickhouse.database}.swaps_daily_refresh")
-    await client.command(f"SYSTEM WAIT VIEW {clickhouse.database}.swaps_daily_refresh")
+    await client.command(f"SYSTEM REFRESH VIEW {clickhouse.named}.swaps_daily_refresh")
+    await client.command(f"SYSTEM WAIT VIEW {clickhouse.named}.swaps_daily_refresh")
     sums = "sum(volume_usd), sum(trades), sum(late_volume_usd), sum(late_trades)"
-    found = await client.query(f"SELECT {sums} FROM {clickhouse.database}.daily")
+    found = await client.query(f"SELECT {sums} FROM {clickhouse.named}.daily")
     assert list(found.result_rows) == [(Decimal(100 + 50 + 100 + 1), 4, Decimal(100), 1)]
-    found = await client.query(f"SELECT event_id, counts, late FROM {clickhouse.database}.swaps ORDER BY tx_hash")
+    found = await client.query(f"SELECT event_id, counts, late FROM {clickhouse.named}.swaps ORDER BY tx_hash")
     assert [(int(event_id[4:68], 16), counts, late) for event_id, counts, late in found.result_rows] == [
         (1, 1, 0),
         (2, 1, 0),

@@ -135,15 +135,15 @@ class Recorders:
             await self.migrate(hook=hook)
 
     async def gone(self) -> None:
-        await self.client.command(f"DROP DATABASE {self.clickhouse.database} SYNC")
+        await self.client.command(f"DROP DATABASE {self.clickhouse.named} SYNC")
 
     async def old_row(self, number: int, table: str = "raw_swaps") -> None:
         """As a recorder of the release before 0004 writes it."""
-        await self.client.command(OLD_ROW.format(table=f"{self.clickhouse.database}.{table}", n=number))
+        await self.client.command(OLD_ROW.format(table=f"{self.clickhouse.named}.{table}", n=number))
 
     async def names(self) -> dict[str, str]:
         found = await self.client.query(
-            f"SELECT name, comment FROM system.tables WHERE database = '{self.clickhouse.database}'"
+            f"SELECT name, comment FROM system.tables WHERE database = '{self.clickhouse.named}'"
         )
         return {str(name): str(comment) for name, comment in found.result_rows}
 
@@ -154,7 +154,7 @@ class Recorders:
         assert {name: names.get(name) for name in VIEWS} == dict.fromkeys(VIEWS, wanted.counting.checksum)
         made = {"raw_swaps", "swaps_daily", "swap_records", "raw_swaps_of_records", "schema_migrations"}
         assert names.keys() - {"raw_swaps_until_0004", "swaps_daily_until_0004"} == made | set(VIEWS)
-        database = self.clickhouse.database
+        database = self.clickhouse.named
         ledger = await self.client.query(f"SELECT version, checksum FROM {database}.schema_migrations FINAL")
         assert (RETENTION_VERSION, wanted.retention.checksum) in map(tuple, ledger.result_rows)
         ages = [statement.split("MODIFY TTL")[1].strip() for statement in wanted.retention.statements]
@@ -187,7 +187,7 @@ async def recorders(
     short = texts | {"decided.sql": texts["decided.sql"].split("UNION ALL")[0]}
     monkeypatch.setattr(schema, "_texts", lambda: short)
     yield Recorders(clickhouse, client, hooks)
-    await client.command(f"DROP DATABASE IF EXISTS {clickhouse.database}")
+    await client.command(f"DROP DATABASE IF EXISTS {clickhouse.named}")
 
 
 async def test_an_upgrade_may_die_anywhere(recorders: Recorders) -> None:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from swapstats_aggregator.adapters.kafka_group import GroupSource
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
+from swapstats_core.naming import TAKEN
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import ClickHouse
 from swapstats_runtime.kafka import kafka_security
@@ -56,14 +58,14 @@ async def test_each_record_once_through_kill_9_of_the_broker(
             await send(sending, events[:half])
 
             async def under_way() -> bool:
-                return await recorded(client, clickhouse.database) > 0
+                return await recorded(client, clickhouse.named) > 0
 
             await until(under_way, 30, "the first rows are in")
             apache_kafka.kill()
             apache_kafka.spawn()
             await apache_kafka.ready()
             await send(sending, events[half:])
-            await all_recorded(client, events, clickhouse.database)
+            await all_recorded(client, events, clickhouse.named)
             for why in ("out_of_range", "recreated"):
                 assert await metric(http_port, f'recorder_partition_restarts_total{{why="{why}"}}') == 0
 
@@ -80,21 +82,52 @@ async def test_what_the_broker_has_deleted_is_passed_over_and_said(
     async with producer(apache_kafka.brokers) as sending:
         with recorder(spec, tmp_path, free_port()) as first:
             await send(sending, events[:100])
-            await all_recorded(client, events[:100], clickhouse.database)
+            await all_recorded(client, events[:100], clickhouse.named)
             assert first.terminate() == 0
         await send(sending, events[100:200])
         await _forget_everything(admin)
         await send(sending, events[200:])
         with recorder(spec, tmp_path, http_port):
-            await all_recorded(client, events[:100] + events[200:], clickhouse.database)
+            await all_recorded(client, events[:100] + events[200:], clickhouse.named)
             assert await metric(http_port, 'recorder_partition_restarts_total{why="out_of_range"}') == PARTITIONS
+
+
+async def test_a_group_that_another_instance_has_is_not_joined(
+    tmp_path: Path,
+    apache_kafka: ApacheKafka,
+    admin: AIOKafkaAdminClient,
+    clickhouse: ClickHouse,
+    client: AsyncClient,
+) -> None:
+    kafka, group = apache_kafka.brokers, f"shared-{uuid.uuid4().hex}"
+    events = [event(number, int(time.time() * 1000)) for number in range(200)]
+    theirs = clickhouse.model_copy(update={"database": f"{clickhouse.database}_there"})
+    (tmp_path / "there").mkdir()
+    asked = [TopicPartition(TOPIC, each) for each in range(PARTITIONS)]
+
+    async def committed() -> bool:
+        offsets = await admin.list_consumer_group_offsets(f"{group}-recorder", partitions=asked)
+        return any(each.metadata for each in offsets.values())
+
+    async with producer(kafka) as sending:
+        with recorder(resource(kafka, clickhouse, groupId=group), tmp_path, free_port()):
+            await send(sending, events[:100])
+            await all_recorded(client, events[:100], clickhouse.named)
+            await until(committed, 30, "the group is claimed")
+            with recorder(resource(kafka, theirs, "there", groupId=group), tmp_path / "there", free_port()) as second:
+                assert second.process.wait(30) == 1
+            said = msgspec.json.decode(second.log.read_bytes().splitlines()[-1])
+            assert said["event"] == TAKEN
+            assert f"The consumer group {group}-recorder belongs to default/test" in said["error"]
+            await send(sending, events[100:])
+            await all_recorded(client, events, clickhouse.named)
 
 
 async def test_only_a_partition_without_an_offset_begins_again(
     apache_kafka: ApacheKafka, admin: AIOKafkaAdminClient, clickhouse: ClickHouse
 ) -> None:
     spec = resource(apache_kafka.brokers, clickhouse).spec
-    group = f"{spec.source.group_id}-{uuid.uuid4().hex}"
+    group = f"{spec.source.group}-{uuid.uuid4().hex}"
     source = spec.source.model_copy(update={"group_id": group})
     events = [event(number, int(time.time() * 1000)) for number in range(300)]
     homes = sorted({partition_of(fields["token"], PARTITIONS) for fields in events})
@@ -106,7 +139,7 @@ async def test_only_a_partition_without_an_offset_begins_again(
     before.assign([*committed])
     await before.commit(committed)
     await before.stop()
-    reading = GroupSource(source, kafka_security(source), RecorderMetrics(CollectorRegistry()))
+    reading = GroupSource(source, kafka_security(source), RecorderMetrics(CollectorRegistry()), "default/test")
     await reading.start()
     restarted: list[frozenset[int]] = []
     first: dict[int, int] = {}

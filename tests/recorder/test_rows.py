@@ -37,7 +37,7 @@ async def store(clickhouse: ClickHouse) -> AsyncIterator[ClickHouseStore]:
 
 @pytest.fixture
 def database(clickhouse: ClickHouse) -> str:
-    return clickhouse.database
+    return clickhouse.named
 
 
 async def put(store: ClickHouseStore, *rows: Row) -> None:
@@ -269,9 +269,9 @@ async def test_behind_the_horizon_a_removal_has_to_agree(clickhouse: ClickHouse,
     store = await ClickHouseStore.connect(clickhouse)
     await store.migrate(spec_with(clickhouse, source={"reorgHorizon": "1m"}))
     await put(store, row(0, add), row(1, other), row(2, removal))
-    counted.append(sum(trades for *_, trades, _, _ in await daily(client, clickhouse.database)))
+    counted.append(sum(trades for *_, trades, _, _ in await daily(client, clickhouse.named)))
     assert await store.migrate(spec_with(clickhouse, source={"reorgHorizon": "2m"})) == ["counting"]
-    counted.append(sum(trades for *_, trades, _, _ in await daily(client, clickhouse.database)))
+    counted.append(sum(trades for *_, trades, _, _ in await daily(client, clickhouse.named)))
     await store.close()
     assert counted == [2, 1]
 
@@ -319,7 +319,7 @@ async def test_rows_from_before_the_migration_are_carried_over(
     clickhouse: ClickHouse, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schema_module, "IN_FLIGHT_SECONDS", 0)
-    database = clickhouse.database
+    database = clickhouse.named
     schema = load(spec_with(clickhouse))
     for statement in (*schema.ledger, *(each for migration in schema.migrations[:3] for each in migration.statements)):
         await client.command(statement)

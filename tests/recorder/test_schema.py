@@ -37,7 +37,7 @@ async def test_two_recorders_may_apply_them_at_once(
     stores: list[ClickHouseStore], clickhouse: ClickHouse, client: AsyncClient
 ) -> None:
     await asyncio.gather(*(store.migrate(spec_with(clickhouse)) for store in stores))
-    database = clickhouse.database
+    database = clickhouse.named
     assert await client.command(f"SELECT count() FROM {database}.schema_migrations FINAL") == 5
     assert await stores[0].migrate(spec_with(clickhouse)) == []
 
@@ -49,7 +49,7 @@ async def test_other_ages_change_the_tables_ttl(
     shorter = clickhouse.model_copy(update={"delete_after": 7_200_000})
     assert await stores[0].migrate(spec_with(shorter)) == ["retention", "counting"]
     for table in ("raw_swaps", "swap_records"):
-        made = str(await client.command(f"SHOW CREATE TABLE {clickhouse.database}.{table}"))
+        made = str(await client.command(f"SHOW CREATE TABLE {clickhouse.named}.{table}"))
         assert "toIntervalSecond(7200)" in made
 
 

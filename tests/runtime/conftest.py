@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 
+from swapstats_core.naming import with_names
 from swapstats_core.spec import SwapStatsResource, Telemetry
 from swapstats_operator.servers import Secrets
 from swapstats_runtime.logs import configure_logging
@@ -48,4 +49,4 @@ def secrets(secrets_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Secrets:
 
 
 def resource(**spec: Any) -> SwapStatsResource:  # noqa: ANN401 - as in a file
-    return SwapStatsResource.model_validate({"metadata": {"name": "demo"}, "spec": spec})
+    return with_names(SwapStatsResource.model_validate({"metadata": {"name": "demo"}, "spec": spec}))

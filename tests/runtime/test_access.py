@@ -29,6 +29,7 @@ from swapstats_cli.servers import commands
 from swapstats_cli.verify.report import CannotVerify
 from swapstats_cli.verify.topic import Topic
 from swapstats_core.engine.partition import Config
+from swapstats_core.naming import Holder
 from swapstats_core.spec import ClickHouse, Nats, Redis, Source
 from swapstats_core.wire import Keys, Subjects
 from swapstats_decider.ports import Unavailable
@@ -43,6 +44,7 @@ from tests.runtime.conftest import resource
 pytestmark = pytest.mark.timeout(180)
 PASSWORDS: Final = {"right": "open-sesame", "wrong": "open-barley"}
 USER: Final = "swapstats"
+HOLDER: Final = Holder("default/test")
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ async def test_redis_refuses(
     with pytest.raises(SnapshotUnreadable, match=said):
         await api.RedisSnapshots(client, keys, Config.of(resource().spec), lambda _: 0).highest(0)
     await client.aclose()
-    async with reach(Site.of(resource(stores={"redis": wanted}), passwords)) as reached:
+    async with reach(Site.of(resource(stores={"redis": wanted}), passwords, HOLDER)) as reached:
         with pytest.raises(Unavailable, match=said):
             await reached.copy.read()
 
@@ -134,7 +136,7 @@ async def test_nats_refuses(nats_port: int, passwords: Secrets, password: str | 
             await until(lambda logs=logs: any(said in str(log.get("error")) for log in logs))  # type: ignore[misc]
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-    site = Site.of(resource(stores={"nats": {"url": url, **login(password)}}), passwords)
+    site = Site.of(resource(stores={"nats": {"url": url, **login(password)}}), passwords, HOLDER)
     async with reach(site) as reached:
         with pytest.raises(Unavailable, match=said):
             await reached.connect(lambda _: None).__aenter__()
@@ -175,7 +177,10 @@ def source(brokers: str, password: str, mechanism: str = "PLAIN") -> dict[str, A
 async def test_kafka_refuses(brokers: str, passwords: Secrets, password: str, mechanism: str, reason: str) -> None:
     wanted = resource(source=source(brokers, password, mechanism))
     said = f"Kafka at {brokers} refuses the login of user '{USER}': check source.sasl .*{reason}"
-    for shard in (KafkaSource(wanted.spec.source, "shard-0"), KafkaDeadLetters(wanted.spec.source, "shard-0")):
+    for shard in (
+        KafkaSource(wanted.spec.source, "shard-0", "default/demo"),
+        KafkaDeadLetters(wanted.spec.source, "shard-0"),
+    ):
         with pytest.raises(ShardUnavailable, match=said):
             await shard.start()
     with pytest.raises(Unavailable, match=said):
@@ -195,7 +200,7 @@ async def test_kafka_refuses_the_recorder(brokers: str, passwords: Secrets) -> N
     )
     said = f"Kafka at {brokers} refuses the login of user '{USER}': check source.sasl"
     with capture_logs() as logs:
-        recording = asyncio.create_task(_Process(wanted.spec, asyncio.Event()).run())
+        recording = asyncio.create_task(_Process(wanted, asyncio.Event()).run())
         await until(lambda: any(said in str(log.get("error")) for log in logs))
         recording.cancel()
         await asyncio.gather(recording, return_exceptions=True)
@@ -204,7 +209,7 @@ async def test_kafka_refuses_the_recorder(brokers: str, passwords: Secrets) -> N
 async def test_kafka_denies(brokers: str, passwords: Secrets) -> None:
     wanted = resource(source=source(brokers, "right"))
     said = f"Kafka at {brokers} doesn't let user '{USER}' do what is needed: grant Describe, Read and Write"
-    shard = KafkaSource(wanted.spec.source, "shard-0")
+    shard = KafkaSource(wanted.spec.source, "shard-0", "default/demo")
     await shard.start()
     with pytest.raises(ShardUnavailable, match=said):
         await shard.incarnation()
@@ -216,7 +221,7 @@ async def test_kafka_denies(brokers: str, passwords: Secrets) -> None:
 async def test_a_broker_that_is_not_there_is_no_refusal(passwords: Secrets) -> None:
     wanted = Source.model_validate(source(f"127.0.0.1:{free_port()}", "right"))
     with pytest.raises(ShardUnavailable, match=f"no broker answers at {wanted.brokers[0]}: check source.brokers"):
-        await KafkaSource(wanted, "shard-0").start()
+        await KafkaSource(wanted, "shard-0", "default/demo").start()
 
 
 # -- ClickHouse --------------------------------------------------------------------------------------------------------
@@ -255,6 +260,6 @@ async def clickhouse(code: int, text: str) -> AsyncIterator[str]:
 )
 async def test_clickhouse_refuses(passwords: Secrets, code: int, text: str, said: str) -> None:
     async with clickhouse(code, text) as url:
-        settings = ClickHouse.model_validate({"url": url, **login("wrong")})
+        settings = ClickHouse.model_validate({"url": url, "database": "swaps", **login("wrong")})
         with pytest.raises(StoreUnavailableError, match=f"ClickHouse at {url} {said}.*{text}"):
             await ClickHouseStore.connect(settings)

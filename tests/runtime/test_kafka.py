@@ -40,7 +40,10 @@ def source(brokers: str, tls: dict[str, Any]) -> dict[str, Any]:
 async def test_topics_are_kept_and_shards_read(brokers: str, secrets: Secrets) -> None:
     wanted = resource(source=source(brokers, TRUSTING), shards={"replicas": 1})
     await _kept(wanted, secrets)
-    kafka, letters = KafkaSource(wanted.spec.source, "shard-0"), KafkaDeadLetters(wanted.spec.source, "shard-0")
+    kafka, letters = (
+        KafkaSource(wanted.spec.source, "shard-0", "default/demo"),
+        KafkaDeadLetters(wanted.spec.source, "shard-0"),
+    )
     await kafka.start()
     await letters.start()
     producer, _ = await started_producer(client_options(wanted.spec.source))
@@ -75,7 +78,7 @@ async def test_the_operator_says_what_is_wrong(brokers: str, secrets: Secrets, t
 
 
 async def test_a_shard_says_what_is_wrong(brokers: str, secrets: Secrets, caplog: pytest.LogCaptureFixture) -> None:
-    kafka = KafkaSource(resource(source=source(brokers, ASTRAY)).spec.source, "shard-0")
+    kafka = KafkaSource(resource(source=source(brokers, ASTRAY)).spec.source, "shard-0", "default/demo")
     # By name, since commands that other tests run in this process silence this library.
     with caplog.at_level(logging.WARNING, logger="aiokafka"), pytest.raises(ShardUnavailable):
         await kafka.start()

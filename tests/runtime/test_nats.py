@@ -16,6 +16,7 @@ from swapstats_aggregator.adapters.nats import connect
 from swapstats_api.adapters.nats import NatsOwners
 from swapstats_api.metrics import Metrics
 from swapstats_cli.servers import commands
+from swapstats_core.naming import Holder
 from swapstats_core.spec import Nats
 from swapstats_core.wire import Subjects
 from swapstats_decider.ports import Unavailable
@@ -96,7 +97,7 @@ def _owners(settings: Nats) -> NatsOwners:
 
 async def _echo(settings: Nats, secrets: Secrets) -> bytes:
     """What the operator hears of itself."""
-    site = Site.of(resource(stores={"nats": settings.model_dump()}), secrets)
+    site = Site.of(resource(stores={"nats": settings.model_dump()}), secrets, Holder("default/demo"))
     heard: asyncio.Queue[bytes] = asyncio.Queue()
     async with asyncio.timeout(10), reach(site) as reached, reached.connect(heard.put_nowait) as line:
         await line.echo()

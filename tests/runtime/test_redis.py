@@ -19,6 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from swapstats_aggregator.adapters import redis as aggregator
 from swapstats_api.adapters import redis as api
 from swapstats_cli.servers import commands
+from swapstats_core.naming import Holder
 from swapstats_core.ownership.messages import Assignment, PartitionAssignment
 from swapstats_core.spec import Redis
 from swapstats_decider.adapters import redis as operator
@@ -149,7 +150,7 @@ async def test_a_master_that_nobody_knows(watched: str, connect: Connect) -> Non
 
 
 def _site(section: dict[str, Any], secrets: Secrets) -> Site:
-    return Site.of(resource(stores={"redis": section}), secrets)
+    return Site.of(resource(stores={"redis": section}), secrets, Holder("default/demo"))
 
 
 async def test_a_task_that_is_cancelled_during_a_command_ends(tmp_path: Path) -> None:

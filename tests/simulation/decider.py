@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from swapstats_aggregator import ports
 from swapstats_aggregator.adapters.memory import MemoryStore
+from swapstats_core.naming import Holder
 from swapstats_core.ownership.messages import Assignment
 from swapstats_core.ownership.planner import Policy, initial
 from swapstats_decider.authority import Intent, Ownership
@@ -116,6 +117,7 @@ class Decider:
     cluster: Cluster
     truth: Truth
     instance: str
+    holder: Holder
     draining: set[str] = field(default_factory=set)
     rolling: dict[str, str] = field(default_factory=dict)
     """To be emptied and restarted: the life that is to end."""
@@ -130,6 +132,7 @@ class Decider:
         copy = Copy(self.network, self.process, self.store)
         self.ownership = Ownership(
             self.instance,
+            self.holder,
             self.policy,
             self.truth.assignment,
             World(self.truth, copy, self._connect, self.truth),

@@ -16,6 +16,7 @@ from swapstats_aggregator.adapters.memory import (
 )
 from swapstats_aggregator.ports import DeadLetters, Ports
 from swapstats_core.engine.partition import Config
+from swapstats_core.naming import Holder
 from swapstats_core.ownership.planner import Policy
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
@@ -50,6 +51,7 @@ RESOURCE = SwapStatsResource.model_validate(
         },
     }
 )
+HOLDER = Holder.of(RESOURCE)
 _CONFIG = Config.of(RESOURCE.spec)
 _COUNTS_MS = _CONFIG.longest_minutes * 60_000 + _CONFIG.grace_ms + FUTURE_MS
 """A record that is older than this and a minute can't count any more."""
@@ -77,7 +79,7 @@ class World:
         self.topic = MemoryTopic(PARTITIONS)
         self.store = MemoryStore()
         self.letters = MemoryDeadLetters("raw-swaps")
-        self.subjects = Subjects(RESOURCE.metadata.name)
+        self.subjects = Subjects(RESOURCE.instance)
         self.audit = Audit()
         self.clocks = clocks = Clocks(loop)
         self.exactness = Exactness(_CONFIG, PARTITIONS, loop.time, clocks.true_ms)
@@ -88,7 +90,9 @@ class World:
             loop, self.chance("cluster"), trace, RESOURCE, self._clock, self._ports, self.bus.hang_up
         )
         truth, policy = Truth(PARTITIONS, clocks), Policy.of(RESOURCE.spec)
-        self.decider = Decider(policy, self.network, self.bus, self.store, self.cluster, truth, RESOURCE.metadata.name)
+        self.decider = Decider(
+            policy, self.network, self.bus, self.store, self.cluster, truth, RESOURCE.instance, HOLDER
+        )
         self.cluster.started, self.cluster.ended = self.decider.started, self.decider.ended
         self.records: list[list[MemoryRecord]] = [[] for _ in range(PARTITIONS)]
         """All records ever appended, by partition and offset."""

@@ -20,6 +20,7 @@ from swapstats_aggregator.adapters.local import LocalSnapshots
 from swapstats_aggregator.metrics import ShardMetrics
 from swapstats_aggregator.ports import Ports, Snapshots, Unavailable
 from swapstats_aggregator.shard import Shard
+from swapstats_core.naming import Holder
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
 from swapstats_runtime.logs import configure_logging
@@ -52,10 +53,10 @@ def main() -> None:
 
 async def run(resource: SwapStatsResource, name: str, host: str, port: int, state_dir: Path | None) -> None:
     """Compose a shard and run it."""
-    spec, instance = resource.spec, resource.metadata.name
+    spec, instance = resource.spec, resource.instance
     stop = stop_on_signals()
     metrics = ShardMetrics()
-    source = KafkaSource(spec.source, name)
+    source = KafkaSource(spec.source, name, Holder.of(resource).name)
     dead_letters = KafkaDeadLetters(spec.source, name)
     store = redis.connect(spec.stores.redis)
     connect = partial(nats.connect, spec.stores.nats, name)

@@ -47,4 +47,4 @@ class Context:
     @property
     def subjects(self) -> Subjects:
         """The instance's subjects."""
-        return Subjects(self.resource.metadata.name)
+        return Subjects(self.resource.instance)

@@ -17,6 +17,10 @@ class Unavailable(Exception):  # noqa: N818 - reads as what it is
     """A server can't be reached or refuses for now; trying again later may help."""
 
 
+class Taken(Unavailable):
+    """A name in a server belongs to another instance, until a person changes that."""
+
+
 class OutOfRange(Exception):  # noqa: N818 - reads as what it is
     """The broker has no record at the position wanted: it lies before its first or beyond its last one."""
 

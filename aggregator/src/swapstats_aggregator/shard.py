@@ -28,6 +28,7 @@ from swapstats_aggregator.tenures import Tenures
 from swapstats_core import readable
 from swapstats_core.engine.events import Outcome
 from swapstats_core.engine.partition import Applied, Config
+from swapstats_core.naming import Holder
 from swapstats_core.ownership.messages import Assignment, MemberReport
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Swap
@@ -90,7 +91,8 @@ class Shard:
         self._owner = Owner(name, life)
         self._spec = resource.spec
         self._config = Config.of(resource.spec)
-        self._subjects = Subjects(resource.metadata.name)
+        self._subjects = Subjects(resource.instance)
+        self._holder = Holder.of(resource)
         self._ports = ports
         self._metrics = metrics
         self._clock = clock
@@ -132,6 +134,7 @@ class Shard:
             self._tenures.reports(),
             self._degraded(),
             self._tenures.handoffs,
+            self._holder,
         )
 
     def _degraded(self) -> list[str]:

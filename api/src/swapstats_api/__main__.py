@@ -68,13 +68,11 @@ async def serve(resource: SwapStatsResource, listener: socket.socket) -> None:
     metrics = Metrics()
     random = Random()  # noqa: S311 - spreads load, guards nothing
     home = partial(partition_of, partitions=spec.source.topic.partitions)
-    owners = NatsOwners(NatsAccess.of(spec.stores.nats), wire.Subjects(resource.metadata.name), metrics)
+    owners = NatsOwners(NatsAccess.of(spec.stores.nats), wire.Subjects(resource.instance), metrics)
     redis = connect(spec.stores.redis)
     clock = Clock(alone=True)  # without Redis, numbers are served all the same
     metrics.clock_offset_seconds.set_function(lambda: clock.offset_ms() / 1_000)
-    snapshots = RedisSnapshots(
-        redis, wire.Keys(spec.stores.redis.prefix, resource.metadata.name), Config.of(spec), home
-    )
+    snapshots = RedisSnapshots(redis, wire.Keys(spec.stores.redis.prefix, resource.instance), Config.of(spec), home)
     newest = NewestOwners(owners, snapshots, metrics)
     owners.listen(newest)
     follower = Follower(Follow(home, FOLLOWED, random.random), newest, snapshots, metrics, clock.now)
@@ -99,7 +97,7 @@ async def serve(resource: SwapStatsResource, listener: socket.socket) -> None:
         background = [group.create_task(work) for work in (owners.run(), follower.run(), hub.run(), timing)]
         serving = group.create_task(server.serve([listener]))
         await started(server, serving)
-        _log.info("serving", address=listener.getsockname()[:2], instance=resource.metadata.name)
+        _log.info("serving", address=listener.getsockname()[:2], instance=resource.instance)
         await stop.wait()
         _log.info("draining")
         await hub.drain()

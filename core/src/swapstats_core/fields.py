@@ -137,3 +137,11 @@ NatsUrl = Annotated[
         f"as in nats://nats:4222 (tls with TLS; several separated by commas, all alike), {_NO_PASSWORD}",
     ),
 ]
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+Instance = Annotated[
+    str,
+    *written(rf"{_LABEL}(\.{_LABEL})?", "a name of lower-case letters, digits and dashes, or two with a dot between"),
+]
+Database = Annotated[
+    str, *written(r"[A-Za-z_][A-Za-z0-9_]{0,199}", "at most 200 letters, digits and underscores, no digit first")
+]

@@ -32,7 +32,9 @@ from swapstats_core.fields import (
     MINUTE_MS,
     Broker,
     ClickHouseUrl,
+    Database,
     Duration,
+    Instance,
     Name,
     NatsUrl,
     Origin,
@@ -162,8 +164,10 @@ class Source(Section):
     """Bootstrap servers, ``host:port``."""
     topic: Topic = Topic()
     """The topic."""
-    group_id: str = "swap-stats"
-    """Group under which offsets are shown to lag tools; the recorder's group is this plus ``-recorder``."""
+    group_id: str | None = None
+    """Consumer group under which lag tools find the shards' offsets; the recorder's group is this plus ``-recorder``.
+    Absent: ``swap-stats.`` and the instance. A group of another instance is refused.
+    """
     start: Literal["latest", "earliest"] = "latest"
     """Where a shard begins with a partition that never had an owner: at the first record that comes from then on, or at
     the oldest one that the broker has. The recorder always begins at the oldest one: the history lacks nothing that
@@ -193,6 +197,12 @@ class Source(Section):
     """Records that are passed over as if they weren't in the topic, such as one from the future that holds its
     partition up; each becomes a dead letter. What was counted of one is taken back: its partition is rebuilt.
     """
+
+    @property
+    def group(self) -> str:
+        """``group_id`` of a resource that was `naming.with_names`."""
+        assert self.group_id is not None, "every process names its resource first"
+        return self.group_id
 
     @property
     def dead_letters(self) -> str:
@@ -355,8 +365,10 @@ class ClickHouse(Section):
 
     url: Annotated[ClickHouseUrl, SERVER] = "http://localhost:8123"
     """HTTP(S) address."""
-    database: str = "swaps"
-    """Database; created when absent."""
+    database: Database | None = None
+    """Database, which is created if it isn't there. Absent: ``swaps_`` and the instance, with ``_`` for ``-`` and
+    ``__`` for a dot. A database of another instance is refused.
+    """
     username: Annotated[str, SERVER] = "default"
     """User name."""
     secret_ref: Annotated[SecretRef | None, SERVER] = None
@@ -376,6 +388,12 @@ class ClickHouse(Section):
     """A batch of rows is sent as soon as it has this many, or after ``batchInterval``."""
     batch_interval: Duration = at_least(10, default=200)
     """A batch of rows is sent at the latest after this time, or as soon as it has ``batchRows``."""
+
+    @property
+    def named(self) -> str:
+        """``database`` of a resource that was `naming.with_names`."""
+        assert self.database is not None, "every process names its resource first"
+        return self.database
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -456,6 +474,10 @@ class Network(Section):
 class SwapStatsSpec(Section):
     """``spec`` of a SwapStats resource."""
 
+    instance: Annotated[Instance | None, refused("the stored state and all subjects carry it")] = None
+    """What Redis' keys (after ``stores.redis.prefix``) and NATS' subjects begin with. Absent: ``<namespace>.<name>``,
+    which no other instance in the cluster has. A name of another instance is refused.
+    """
     source: Source = Source()
     """Where swaps come from."""
     windows: list[Duration] = Field(default=[5 * MINUTE_MS, HOUR_MS, DAY_MS], min_length=1, max_length=8)
@@ -535,8 +557,10 @@ class Metadata(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: Annotated[Name, Field(max_length=40), refused("the stored state and all subjects carry the name")]
-    """The names of pods, Services and subjects begin with it."""
-    namespace: str = "default"
+    """The names of pods and Services begin with it."""
+    namespace: Annotated[Name, refused("the stored state and all subjects carry it")] = "default"
+    """With the name, what the instance is called in servers that it shares."""
+    uid: str = ""
 
     @model_validator(mode="after")
     def _not_reserved(self) -> Self:
@@ -553,3 +577,8 @@ class SwapStatsResource(Section):
     metadata: Annotated[Metadata, DESCRIPTIVE]
     spec: SwapStatsSpec = SwapStatsSpec()
     status: Annotated[dict[str, Any] | None, DESCRIPTIVE] = None
+
+    @property
+    def instance(self) -> str:
+        """What the instance is called in Redis and NATS."""
+        return self.spec.instance or f"{self.metadata.namespace}.{self.metadata.name}"

@@ -315,6 +315,11 @@ class Keys:
         self._instance = instance
 
     @property
+    def claim(self) -> str:
+        """Whose the keys are: `naming.Holder`, JSON."""
+        return f"{self._prefix}{self._instance}:claim"
+
+    @property
     def assignment(self) -> str:
         """The current `ownership.Assignment`, JSON."""
         return f"{self._prefix}{self._instance}:assignment"
@@ -335,7 +340,7 @@ class Keys:
         return self._of(partition, "chunks")
 
     def every(self, partitions: int) -> list[str]:
-        """All keys of an instance with so many partitions."""
+        """All keys of an instance with so many partitions, but for the claim to them."""
         kinds = (self.owner, self.manifests, self.chunks)
         return [self.assignment, *(key(partition) for partition in range(partitions) for key in kinds)]
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from swapstats_core.naming import Holder
 from swapstats_core.ownership.messages import Assignment, MemberReport
 from swapstats_core.ownership.planner import Member, Policy
 from swapstats_core.wire import SnapshotQuery, Subjects, encode
@@ -39,6 +40,7 @@ class Ownership:
     def __init__(
         self,
         instance: str,
+        holder: Holder,
         policy: Policy,
         assignment: Assignment,
         world: World,
@@ -57,7 +59,9 @@ class Ownership:
         self.publication = Publication(world.copy, self._announce, tell)
         self.decider = decider = Decider(policy, assignment, world.truth, self)
         clock_ms = world.clock.now_ms
-        self._calls = RollCall(self.roll, self._subjects, world.connect, clock_ms, decider.pace_s, self._heard, tell)
+        self._calls = RollCall(
+            self.roll, holder, self._subjects, world.connect, clock_ms, decider.pace_s, self._heard, tell
+        )
 
     async def run(self) -> None:
         """Work until cancelled. Raises `Superseded`, in a group."""

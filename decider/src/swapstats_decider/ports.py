@@ -15,6 +15,10 @@ class Unavailable(Exception):  # noqa: N818 - reads as what it is
     """A server can't be reached or refuses for now; trying again later may help."""
 
 
+class Taken(Unavailable):
+    """The names belong to another instance, until a person changes that."""
+
+
 class Superseded(Exception):  # noqa: N818 - reads as what it is
     """Somebody else has decided meanwhile: this decider isn't the one any more, and must end."""
 

@@ -63,6 +63,7 @@ class Reason(StrEnum):
     STORES_READY = "StoresReady", "The stores answer."
     SECRET_MISSING = "SecretMissing", "A Secret that the resource names doesn't exist, or lacks the key."
     NOT_REACHABLE = "NotReachable", "A store can't be reached, so nobody decides ownership."
+    NAMES_TAKEN = "NamesTaken", "A name of this instance in Redis, NATS, Kafka or ClickHouse belongs to another one."
     REDIS_UNAVAILABLE = "RedisUnavailable", "Redis can't be reached, or refuses."
     NATS_UNAVAILABLE = "NatsUnavailable", "NATS doesn't answer."
     RECORDER_NOT_READY = "RecorderNotReady", "No recorder is ready; its log says whether ClickHouse answers."

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from swapstats_core.naming import Holder
 from swapstats_core.ownership.messages import MemberReport, decode_report
 from swapstats_core.wire import Subjects
 from swapstats_decider.ports import Connect, Line, Tell, Unavailable
@@ -29,6 +30,7 @@ class RollCall:
     def __init__(
         self,
         roll: Roll,
+        holder: Holder,
         subjects: Subjects,
         connect: Connect,
         clock_ms: Callable[[], int],
@@ -37,6 +39,7 @@ class RollCall:
         tell: Tell,
     ) -> None:
         self._roll = roll
+        self._holder = holder
         self._subjects = subjects
         self._connect = connect
         self._clock_ms = clock_ms
@@ -89,7 +92,12 @@ class RollCall:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._complain(str(error), now_ms)
             return
-        if self._roll.hear(report, now_ms):
+        if report.holder not in (None, self._holder):
+            self._complain(
+                f"a shard of {report.holder} answers as {report.shard}: that instance has the same name in this NATS",
+                now_ms,
+            )
+        elif self._roll.hear(report, now_ms):
             self._took(report)
 
     def _complain(self, why: str, now_ms: int) -> None:

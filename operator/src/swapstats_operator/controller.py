@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from pydantic import ValidationError
 
+from swapstats_core.naming import TAKEN, Holder, kept, with_names
 from swapstats_core.ownership.planner import Policy
 from swapstats_core.spec import SwapStatsResource, SwapStatsSpec
 from swapstats_core.wire import Subjects
@@ -174,9 +175,9 @@ class Controller:
         resource = _parsed(body)
         if (refused := await self._read_secrets(resource)) is not None:
             raise Refused(refused.message)
-        site = Site.of(resource, self._secrets)
+        site = Site.of(resource, self._secrets, Holder.of(resource))
         async with self._surface.reach(site) as reached:
-            await reached.copy.forget(site.partitions)
+            await reached.copy.forget(site.partitions, site.holder)
         return True
 
     # -- planning -----------------------------------------------------------------------------------------------------
@@ -220,7 +221,7 @@ class Controller:
         """Let the decider work with what the shards have, and know which of them there are."""
         if "status" in body and (resource.spec.shards.replicas or self._seen.shards):  # the truth needs a place
             kept = self._revisions.get(rollout.stable or rollout.target, self._revisions[rollout.target])
-            site = Site.of(kept.parsed, self._secrets)
+            site = Site.of(kept.parsed, self._secrets, Holder.of(resource))
         else:
             site = None
         self._owning.decide(body["metadata"]["uid"], site, Policy.of(resource.spec))
@@ -238,6 +239,10 @@ class Controller:
             pod = self._seen.shards.get(name)
             leaving = (pod is not None and pod.terminating) or (rolling is not None and rolling.name == name)
             yield Intent(name, number_of(name) < self._replicas, leaving)
+
+    def _may_begin(self, body: Object, spec: SwapStatsSpec) -> bool:
+        """A first shard starts only once its names are known to be its own: it would answer in another's place."""
+        return self._owning.holds or "assignment" in body.get("status", {}) or not spec.shards.replicas
 
     # -- applying -----------------------------------------------------------------------------------------------------
 
@@ -257,6 +262,8 @@ class Controller:
         self, body: Object, resource: SwapStatsResource, rollout: Rollout, taken: Step | None
     ) -> Finding | None:
         """Let the cluster be as planned; returns what hinders."""
+        if not self._may_begin(body, resource.spec):
+            return None
         try:
             await self._apply(self._manifests(body, resource, rollout))
             await self._take(taken)
@@ -345,7 +352,7 @@ class Controller:
         observed = observed_status(view, owning.ownership, self._conditions, heard_ms, at_ms)
         conditions = [*observed.conditions, self._topic_condition(now_ms), self._stores_condition(resource, now_ms)]
         shown = resource_reporting.status(
-            self._key, generation, observed, conditions, rollout, shards, spec.snapshots.interval, now_ms
+            self._key, generation, observed, conditions, rollout, shards, resource, now_ms
         )
         taken = self._snapshot is not None and self._snapshot.done()
         gist = resource_reporting.gist
@@ -381,7 +388,7 @@ class Controller:
                 yield Finding(Reason.SECRET_MISSING, f"{path}: {error}")
         owning = self._owning
         if owning.problem is not None:
-            yield Finding(Reason.NOT_REACHABLE, owning.problem)
+            yield Finding(Reason.NAMES_TAKEN if owning.taken else Reason.NOT_REACHABLE, owning.problem)
         if (ownership := owning.ownership) is not None:
             if (problem := ownership.publication.problem) is not None:
                 yield Finding(Reason.REDIS_UNAVAILABLE, problem)
@@ -395,7 +402,8 @@ class Controller:
         if resource.spec.recorder.replicas and (recorder is None or not recorder.available):
             words = next((pod.last_words for pod in self._seen.pods if pod.component == "recorder"), "")
             why = words or "its log says whether ClickHouse answers"
-            yield Finding(Reason.RECORDER_NOT_READY, f"No recorder is ready: {why}")
+            reason = Reason.NAMES_TAKEN if words.startswith(TAKEN) else Reason.RECORDER_NOT_READY
+            yield Finding(reason, f"No recorder is ready: {why}")
 
     # -- a person's wish ----------------------------------------------------------------------------------------------
 
@@ -434,7 +442,8 @@ class Controller:
 
 
 def _parsed(body: Object) -> SwapStatsResource:
-    """The resource without what the operator doesn't read."""
-    metadata = {"name": body["metadata"]["name"], "namespace": body["metadata"]["namespace"]}
+    """The resource without what the operator doesn't read, and with every name said."""
+    metadata = {key: body["metadata"][key] for key in ("name", "namespace", "uid")}
     content = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
-    return SwapStatsResource.model_validate(msgspec.to_builtins(content))
+    resource = SwapStatsResource.model_validate(msgspec.to_builtins(content))
+    return with_names(resource, kept(resource.metadata.name, body.get("status")))

@@ -106,8 +106,8 @@ RULES: Final = (
     Rule(
         "",
         "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$')",
-        "metadata.name must be lower-case letters, digits and '-', at most 40 of them: the names of pods, Services and "
-        "NATS subjects begin with it",
+        "metadata.name must be lower-case letters, digits and '-', at most 40 of them: the names of pods and Services "
+        "begin with it",
     ),
     *_immutable(SwapStatsSpec, "spec"),
     Rule(

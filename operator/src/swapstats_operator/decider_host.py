@@ -12,8 +12,9 @@ import msgspec
 from swapstats_core.ownership.messages import Assignment
 from swapstats_core.ownership.planner import Policy, initial
 from swapstats_decider.authority import Intent, Ownership
+from swapstats_decider.claiming import hold
 from swapstats_decider.handoffs import HandoffStatus
-from swapstats_decider.ports import Clock, Copy, Superseded, Tell, Unavailable, World
+from swapstats_decider.ports import Clock, Copy, Superseded, Taken, Tell, Unavailable, World
 from swapstats_decider.reasons import Reason
 from swapstats_decider.truth import TruthError, begin, newest
 from swapstats_operator.cluster import Cluster, Key, Refused
@@ -42,6 +43,10 @@ class Owning:
         """What decides now."""
         self.problem: str | None = None
         """Why nobody does, although somebody should."""
+        self.taken = False
+        """Whether that is because the names belong to another instance."""
+        self.holds = False
+        """Whether the names were found to be ours."""
         self._key = key
         self._cluster = cluster
         self._reach = reach
@@ -57,6 +62,7 @@ class Owning:
     def decide(self, uid: str, site: Site | None, policy: Policy) -> None:
         """Decide there, by this policy, from now on; a new policy alone interrupts nothing. ``uid``: the resource's."""
         if (uid, site) != (self._uid, self.site):
+            self.holds = self.holds and uid == self._uid
             self._uid, self.site = uid, site
             self._moved.set()
         self._policy = policy
@@ -90,7 +96,7 @@ class Owning:
             except (Unavailable, Refused, SecretMissing, TruthError, msgspec.ValidationError) as error:
                 if str(error) != self.problem:
                     self._tell(Reason.NOT_DECIDING, f"Nobody decides ownership: {error}", bad=True)
-                self.problem = str(error)
+                self.problem, self.taken = str(error), isinstance(error, Taken)
                 await asyncio.sleep(RETRY_S)
 
     async def _decide(self, site: Site) -> None:
@@ -99,10 +105,12 @@ class Owning:
             truth, first = await self._begin(site, reached)
             world = World(truth, reached.copy, reached.connect, self._clock)
             assert self._policy is not None, "it comes with the site"
-            ownership = Ownership(site.instance, self._policy, first, world, self._intents, self._tell, _forget)
+            ownership = Ownership(
+                site.instance, site.holder, self._policy, first, world, self._intents, self._tell, _forget
+            )
             running = asyncio.create_task(ownership.run())
             moved = asyncio.create_task(self._moved.wait())
-            self.ownership, self.problem = ownership, None
+            self.ownership, self.problem, self.taken = ownership, None, False
             try:
                 await asyncio.wait({running, moved}, return_when=asyncio.FIRST_COMPLETED)
                 if running.done():
@@ -128,6 +136,10 @@ class Owning:
         if "status" not in resource:
             raise Unavailable("the resource has no status yet")
         before = stored(resource)
+        shards = () if before is None else (entry.owner for entry in before.partitions if entry.owner)
+        known = before is not None
+        await hold(site.holder, site.instance, shards, reached.copy, reached.connect, known=known)
+        self.holds = True
         truth = StatusTruth(self._cluster, self._key, self._uid, None if before is None else before.revision)
         first = await _first(site.partitions, before, reached.copy)
         await truth.store(first)

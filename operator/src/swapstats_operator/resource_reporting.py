@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from swapstats_core.naming import names_of
+from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import rfc3339, unix_ms
 from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.rolling import Rolling
@@ -19,7 +21,7 @@ from swapstats_operator.cluster import Key
 from swapstats_operator.manifests.names import selector
 from swapstats_operator.observing import Pod, Seen, Workload
 from swapstats_operator.resource_status import Condition as ShownCondition
-from swapstats_operator.resource_status import Handoff, Snapshot, Status
+from swapstats_operator.resource_status import Handoff, InstanceNames, Snapshot, Status
 from swapstats_operator.resource_status import Rollout as ShownRollout
 from swapstats_operator.rollout import Progress, Rollout
 
@@ -83,12 +85,14 @@ def status(
     conditions: Sequence[Condition],
     rollout: Rollout,
     shards: Progress,
-    snapshot_interval_ms: int,
+    resource: SwapStatsResource,
     wall_ms: int,
 ) -> Status:
     """The whole status but for the assignment, which only its truth writes."""
+    names, snapshot_interval_ms = names_of(resource), resource.spec.snapshots.interval
     return Status(
         observed_generation=generation,
+        names=InstanceNames(instance=names.instance, group_id=names.group_id, database=names.database),
         replicas=shards.there,
         selector=",".join(f"{label}={value}" for label, value in selector(key, "shard").items()),
         shards=observed.shards,

@@ -100,11 +100,26 @@ class Rollout(Section):
     """Since when."""
 
 
+class InstanceNames(Section):
+    """What the instance is called in servers that others may use as well. It keeps these names as long as the spec asks
+    for no others.
+    """
+
+    instance: str
+    """What its keys in Redis and its subjects in NATS begin with."""
+    group_id: str
+    """Its consumer group in Kafka; the recorder's is this plus ``-recorder``."""
+    database: str
+    """Its database in ClickHouse."""
+
+
 class Status(Section):
     """What was observed last."""
 
     observed_generation: int | None = None
     """The resource's generation that the rest belongs to."""
+    names: InstanceNames | None = None
+    """What the instance is called in its servers."""
     replicas: int | None = None
     """Shards that exist (for the scale subresource)."""
     selector: str | None = None

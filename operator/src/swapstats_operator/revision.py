@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from pydantic import BaseModel
 
+from swapstats_core import naming
 from swapstats_core.effects import RESTARTS, Effect, Takes, key_of, section_of, takes
 from swapstats_core.fields import format_duration
 from swapstats_core.spec import SecretRef, SwapStatsResource, SwapStatsSpec
@@ -46,7 +47,8 @@ class Revision(msgspec.Struct, frozen=True):
     @property
     def parsed(self) -> SwapStatsResource:
         """The resource, typed. A revision of an earlier release may have keys that are gone."""
-        return SwapStatsResource.model_validate(_known(SwapStatsResource, self.resource))
+        resource = SwapStatsResource.model_validate(_known(SwapStatsResource, self.resource))
+        return naming.with_names(resource, naming.names_in(self.resource))
 
 
 encode_revision = msgspec.json.Encoder(order="sorted").encode
@@ -73,7 +75,7 @@ def revision_of(
         resource={
             "apiVersion": resource.api_version,
             "kind": resource.kind,
-            "metadata": {"name": resource.metadata.name, "namespace": resource.metadata.namespace},
+            "metadata": resource.metadata.model_dump(include={"name", "namespace", "uid"}),
             "spec": content,
         },
         images=Images(spec.images.aggregator or images.aggregator, spec.images.api or images.api),

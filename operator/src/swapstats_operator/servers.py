@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from swapstats_core.naming import Holder
 from swapstats_core.spec import Nats, Redis, SecretRef, SwapStatsResource
+from swapstats_decider.claiming import Claims
 from swapstats_decider.ports import Connect, Copy
 from swapstats_operator.revision import secret_refs
 
@@ -22,11 +24,13 @@ class TopicWrong(Exception):  # noqa: N818 - reads as what it is
     """The topic isn't as the resource says, and only people can decide what shall be."""
 
 
-class Store(Copy, Protocol):
+class Store(Copy, Claims, Protocol):
     """Redis."""
 
-    async def forget(self, partitions: int) -> None:
-        """Delete everything that is stored of the instance: snapshots and epochs, too. Raises Unavailable."""
+    async def forget(self, partitions: int, holder: Holder) -> None:
+        """Delete everything that is stored of the instance: snapshots and epochs, too; nothing, if the keys are claimed
+        by another. Raises Unavailable.
+        """
         ...
 
 
@@ -43,16 +47,17 @@ class Site:
     """Where the state of an instance is, and what it takes to get there."""
 
     instance: str
+    holder: Holder
     partitions: int
     redis: Redis
     nats: Nats
     secrets: Secrets
 
     @classmethod
-    def of(cls, resource: SwapStatsResource, secrets: Secrets) -> Site:
+    def of(cls, resource: SwapStatsResource, secrets: Secrets, holder: Holder) -> Site:
         """That of a resource, with no more secrets than it takes."""
-        stores = resource.spec.stores
-        site = cls(resource.metadata.name, resource.spec.source.topic.partitions, stores.redis, stores.nats, secrets)
+        stores, partitions = resource.spec.stores, resource.spec.source.topic.partitions
+        site = cls(resource.instance, holder, partitions, stores.redis, stores.nats, secrets)
         return replace(site, secrets={ref.name: secrets.get(ref.name) for ref in site.refs})
 
     @property

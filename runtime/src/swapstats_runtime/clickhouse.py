@@ -42,7 +42,7 @@ def clickhouse_fault(settings: ClickHouse, error: BaseException) -> str:
         settings.username,
         "stores.clickhouse.username and stores.clickhouse.secretRef",
         "stores.clickhouse.tls",
-        f"ALL on {settings.database}.*, and SELECT on system.tables",
+        f"ALL on {settings.named}.*, and SELECT on system.tables",
     )
     code, said = getattr(error, "code", None), str(error) or repr(error)
     if code in _LOGIN:

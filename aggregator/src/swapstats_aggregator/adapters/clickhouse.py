@@ -11,6 +11,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from swapstats_aggregator.ports import Taken
 from swapstats_aggregator.recorder.ports import Record, StoreUnavailableError
 from swapstats_aggregator.recorder.rows import COLUMNS
 from swapstats_aggregator.recorder.schema import (
@@ -18,6 +19,7 @@ from swapstats_aggregator.recorder.schema import (
     Migration,
     SchemaError,
     check_server,
+    claim,
     load,
     pending,
     quoted_identifier,
@@ -57,7 +59,7 @@ class ClickHouseStore:
     def __init__(self, client: AsyncClient, spec: ClickHouse) -> None:
         self._client = client
         self._spec = spec
-        self._database = quoted_identifier(spec.database)
+        self._database = quoted_identifier(spec.named)
         self._columns = [name for name, _ in COLUMNS]
 
     @classmethod
@@ -115,6 +117,23 @@ class ClickHouseStore:
             raise _unavailable(self._spec, error) from error
         return found.result_rows
 
+    async def claim(self, holder: str) -> None:
+        """Make the database ours; with ``holder`` as in ``namespace/name``.
+
+        Raises Taken if it is another's, StoreUnavailableError, SchemaError.
+        """
+        try:
+            for statement in claim(self._spec, holder):
+                await self._client.command(statement)
+        except (ClickHouseError, aiohttp.ClientError, TimeoutError) as error:
+            raise _unavailable(self._spec, error) from error
+        ((there,),) = await self._query(f"SELECT instance FROM {self._database}.held_by", {})  # noqa: S608 - an identifier, quoted
+        if there != holder:
+            raise Taken(
+                f"The database {self._spec.named} in ClickHouse belongs to {there}. Set stores.clickhouse.database to "
+                f"one that no other instance has. If {there} is gone for good, drop the view {self._spec.named}.held_by"
+            )
+
     async def migrate(self, spec: SwapStatsSpec) -> list[str]:
         """Bring the schema up to date; names of what was applied.
 
@@ -129,7 +148,7 @@ class ClickHouseStore:
                 await client.command(statement)
             found = await client.query(f"SELECT version, checksum FROM {self._database}.schema_migrations FINAL")  # noqa: S608 - an identifier, quoted
             ledger = {int(version): str(checksum) for version, checksum in found.result_rows}
-            of_database = {"database": spec.stores.clickhouse.database}
+            of_database = {"database": spec.stores.clickhouse.named}
             found = await client.query(_COMMENTS, parameters=of_database)
             due = pending(schema, ledger, {str(name): str(comment) for name, comment in found.result_rows})
             await self._apply(client, due)

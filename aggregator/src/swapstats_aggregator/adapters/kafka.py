@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError, OffsetOutOfRangeError
 
 from swapstats_aggregator.adapters.kafka_client import Silence, abandon, reaching, started
-from swapstats_aggregator.adapters.kafka_commits import commit
+from swapstats_aggregator.adapters.kafka_commits import check_claim, commit
 from swapstats_aggregator.adapters.kafka_stalls import Stalls
 from swapstats_aggregator.adapters.kafka_topic import TopicWatch, incarnation
 from swapstats_aggregator.ports import Fetched, OutOfRange, Recreated, SourceRecord, Unavailable
@@ -77,10 +77,12 @@ class _Progress:
 
 
 class KafkaSource:
-    """`ports.Source` over a consumer with explicit assignment."""
+    """`ports.Source` over a consumer with explicit assignment. ``holder``: whose it is, as in ``namespace/name``."""
 
-    def __init__(self, source: spec.Source, client_id: str) -> None:
+    def __init__(self, source: spec.Source, client_id: str, holder: str) -> None:
         self._source = source
+        self._holder = holder
+        self._committed = False
         self._client_id = client_id
         self._topic = source.topic.name
         self._positions: dict[int, int] = {}
@@ -279,8 +281,13 @@ class KafkaSource:
 
     async def commit(self, positions: Mapping[int, int]) -> None:
         if assigned := {partition: offset for partition, offset in positions.items() if partition in self._positions}:
+            client, group = self._consumer._client, self._source.group  # noqa: SLF001 - see above
             async with reaching(self._source):
-                await commit(self._consumer._client, self._source.group_id, self._topic, assigned)  # noqa: SLF001 - see above
+                if not self._committed:
+                    every = range(self._source.topic.partitions)
+                    await check_claim(client, group, self._topic, every, self._holder)
+                await commit(client, group, self._topic, assigned, self._holder)
+            self._committed = True
 
 
 def _fetch_at_once(consumer: AIOKafkaConsumer) -> None:

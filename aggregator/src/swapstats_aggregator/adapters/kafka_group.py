@@ -13,14 +13,22 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    IllegalStateError,
+    KafkaError,
+    KafkaTimeoutError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 from msgspec import structs
 
 from swapstats_aggregator.adapters.kafka_client import abandon
+from swapstats_aggregator.adapters.kafka_commits import check_claim, claim_of
 from swapstats_aggregator.adapters.kafka_stalls import Stalls
 from swapstats_aggregator.adapters.kafka_topic import TopicWatch
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_aggregator.recorder.ports import Polled, Record, SourceLostError
+from swapstats_core.naming import recorders_group
 from swapstats_core.spec import Source as SourceSpec
 from swapstats_runtime.kafka import kafka_fault, kafka_names
 
@@ -40,13 +48,17 @@ _log = structlog.get_logger()
 class GroupSource:
     """An `AIOKafkaConsumer` as `ports.Source`."""
 
-    def __init__(self, spec: SourceSpec, connection: Mapping[str, Any], metrics: RecorderMetrics) -> None:
+    def __init__(self, spec: SourceSpec, connection: Mapping[str, Any], metrics: RecorderMetrics, holder: str) -> None:
         self._topic = spec.topic.name
         self._names = kafka_names(spec)
+        self._partitions = spec.topic.partitions
+        self._group = recorders_group(spec.group)
+        self._holder = holder
+        self._committed = False
         self._metrics = metrics
         self._consumer = AIOKafkaConsumer(
-            client_id=f"{spec.group_id}-recorder",
-            group_id=f"{spec.group_id}-recorder",
+            client_id=self._group,
+            group_id=self._group,
             enable_auto_commit=False,
             auto_offset_reset="none",  # "earliest" would go there without a word
             isolation_level="read_committed",
@@ -81,11 +93,27 @@ class GroupSource:
         return self._generation > 0
 
     async def start(self) -> None:
-        """Connect and join the group. Raises KafkaError when no broker answers."""
+        """Connect and join the group. Raises KafkaError when no broker answers, Taken if the group is another's: a
+        member of ours would take partitions from it.
+        """
         await self._consumer.start()
+        try:
+            await self._check_claim()
+        except TimeoutError as error:
+            raise KafkaTimeoutError(f"whose the group is isn't told within {_QUERY_SECONDS:.0f} s") from error
         self._answered_at = time.monotonic()
         # After start(), so that no assignment can arrive before its positions can be asked for.
         self._consumer.subscribe([self._topic], listener=_Listener(self))
+
+    async def _check_claim(self) -> None:
+        async with asyncio.timeout(_QUERY_SECONDS):
+            await check_claim(
+                self._consumer._client,  # noqa: SLF001 - the only way to the protocol
+                self._group,
+                self._topic,
+                range(self._partitions),
+                self._holder,
+            )
 
     async def close(self) -> None:
         """Leave the group, so that others take over at once; a broker that is away finds out by itself."""
@@ -153,12 +181,18 @@ class GroupSource:
 
     async def commit(self, next_offsets: Mapping[int, int]) -> bool:
         """See `ports.Source`."""
-        offsets = {TopicPartition(self._topic, partition): offset for partition, offset in next_offsets.items()}
+        offsets = {
+            TopicPartition(self._topic, partition): (offset, claim_of(self._holder))
+            for partition, offset in next_offsets.items()
+        }
         try:
+            if not self._committed:  # who joined a new group at the same time has committed meanwhile, perhaps
+                await self._check_claim()
             await asyncio.wait_for(self._consumer.commit(offsets), _COMMIT_SECONDS)
         except (TimeoutError, KafkaError, IllegalStateError) as error:
             _log.warning("offsets not committed, some records will be read again", error=repr(error))
             return False
+        self._committed = True
         return True
 
     async def _prove_positions(self) -> None:

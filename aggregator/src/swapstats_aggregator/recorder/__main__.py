@@ -19,12 +19,13 @@ from prometheus_client import CollectorRegistry
 
 from swapstats_aggregator.adapters.clickhouse import ClickHouseStore
 from swapstats_aggregator.adapters.kafka_group import GroupSource
-from swapstats_aggregator.ports import Unavailable
+from swapstats_aggregator.ports import Taken, Unavailable
 from swapstats_aggregator.recorder.metrics import RecorderMetrics
 from swapstats_aggregator.recorder.ports import SourceLostError, StoreUnavailableError
 from swapstats_aggregator.recorder.runner import Recorder
 from swapstats_aggregator.recorder.schema import SchemaError
-from swapstats_core.spec import SwapStatsSpec
+from swapstats_core.naming import TAKEN, Holder
+from swapstats_core.spec import SwapStatsResource
 from swapstats_runtime.kafka import kafka_reason, kafka_security
 from swapstats_runtime.logs import configure_logging
 from swapstats_runtime.process import serve_health, stop_on_signals
@@ -40,8 +41,9 @@ _log = structlog.get_logger()
 class _Process:
     """The running recorder, as its health endpoints see it."""
 
-    def __init__(self, spec: SwapStatsSpec, stop: asyncio.Event) -> None:
-        self.spec = spec
+    def __init__(self, resource: SwapStatsResource, stop: asyncio.Event) -> None:
+        self.spec = resource.spec
+        self.holder = Holder.of(resource).name
         self.stop = stop
         self.registry = CollectorRegistry()
         self.metrics = RecorderMetrics(self.registry)
@@ -98,7 +100,7 @@ class _Process:
 
     async def _open_source(self) -> GroupSource:
         access = kafka_security(self.spec.source)
-        source = GroupSource(self.spec.source, access, self.metrics)
+        source = GroupSource(self.spec.source, access, self.metrics, self.holder)
         try:
             await source.start()
         except KafkaError as error:
@@ -113,6 +115,7 @@ class _Process:
     async def _open_store(self) -> ClickHouseStore:
         store = await ClickHouseStore.connect(self.spec.stores.clickhouse)
         try:
+            await store.claim(self.holder)
             applied = await store.migrate(self.spec)
         except BaseException:
             await store.close()
@@ -125,6 +128,8 @@ class _Process:
         while True:
             try:
                 return await open_it()
+            except Taken:
+                raise
             except fault as error:
                 self.missing = f"waiting for {name}: {error}"
                 _log.warning("not reachable yet, trying again", what=name, error=str(error), backoff_s=backoff_s)
@@ -136,8 +141,8 @@ async def _first(*futures: asyncio.Future[Any]) -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _serve(spec: SwapStatsSpec, host: str, port: int) -> None:
-    process = _Process(spec, stop_on_signals())
+async def _serve(resource: SwapStatsResource, host: str, port: int) -> None:
+    process = _Process(resource, stop_on_signals())
     health = await serve_health(port, process.readiness, process.registry, host)
     try:
         await process.run()
@@ -155,9 +160,9 @@ def main() -> None:
     resource = load_resource(arguments.spec)
     configure_logging(resource.spec.telemetry)
     try:
-        uvloop.run(_serve(resource.spec, arguments.http_host, arguments.http_port))
-    except (SourceLostError, SchemaError) as error:
-        _log.error("the recorder can't go on", error=str(error))
+        uvloop.run(_serve(resource, arguments.http_host, arguments.http_port))
+    except (SourceLostError, SchemaError, Taken) as error:
+        _log.error(TAKEN if isinstance(error, Taken) else "the recorder can't go on", error=str(error))
         sys.exit(1)
 
 

@@ -2,10 +2,10 @@
 
 A file is ``NNNN_name.sql``: statements that end in ``;`` at a line's end, each of which may run twice and beside
 another recorder that runs it too (``IF NOT EXISTS`` …), because ClickHouse has no lock to take. ``${name}`` is replaced
-by one of `variables`. ``ledger.sql`` makes the table in which applied files are kept; ``retention.sql`` and
-``counting.sql`` are applied whenever what they say has changed. What counting.sql makes says itself, by its comment,
-from what it was made: the ledger can't know what another recorder has replaced since. The rest (``decided.sql``,
-``disagreeing.sql``, ``fate.sql``) are parts of statements.
+by one of `variables`. ``claim.sql`` says whose the database is, ``ledger.sql`` makes the table in which applied files
+are kept; ``retention.sql`` and ``counting.sql`` are applied whenever what they say has changed. What counting.sql
+makes says itself, by its comment, from what it was made: the ledger can't know what another recorder has replaced
+since. The rest (``decided.sql``, ``disagreeing.sql``, ``fate.sql``) are parts of statements.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OLDEST_OPEN_DAY = f"toDate(now('UTC')) - {OPEN_DAYS}"
 IN_FLIGHT_SECONDS = 60
 """How long recorders of all releases wait for an insert's answer."""
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _COMMENT = re.compile(r"^\s*--[^\n]*\n", re.MULTILINE)
 _CONTRIBUTION = ("record.event_time", "record.amount_usd", "record.amount_token", "record.side = 'buy'")
 _SAID = "Tuple(ms Int64, usd Decimal(20, 6), token Decimal(38, 18), is_buy UInt8)"
@@ -110,7 +110,7 @@ def quoted_identifier(name: str) -> str:
 
 def variables(spec: ClickHouse) -> dict[str, str]:
     """What the files may name. Raises SchemaError for a database or policy that isn't a plain identifier."""
-    policy, database = spec.storage_policy, quoted_identifier(spec.database)
+    policy, database = spec.storage_policy, quoted_identifier(spec.named)
 
     def policy_of(table: str) -> str:
         return "" if policy is None else f"ALTER TABLE {database}.{table} MODIFY SETTING storage_policy = '{policy}'"
@@ -126,6 +126,11 @@ def variables(spec: ClickHouse) -> dict[str, str]:
         "delete_after_seconds": str(spec.delete_after // 1000),
         "in_flight_seconds": str(IN_FLIGHT_SECONDS),
     }
+
+
+def claim(spec: ClickHouse, holder: str) -> tuple[str, ...]:
+    """The statements that claim the database for an instance. Raises SchemaError."""
+    return _statements(_texts()["claim.sql"], {"database": quoted_identifier(spec.named), "holder": holder})
 
 
 def load(spec: SwapStatsSpec) -> Schema:
@@ -173,7 +178,7 @@ def decided(spec: SwapStatsSpec, oldest_day: str | None, details: str | None = N
         "horizon_ms": str(spec.reorg_horizon),
     }
     records = {
-        "database": quoted_identifier(spec.stores.clickhouse.database),
+        "database": quoted_identifier(spec.stores.clickhouse.named),
         "records_that_matter": matter,
         "say_the_same": f"(max(removed) = 0 AND {' AND '.join(f'min({c}) = max({c})' for c in _CONTRIBUTION)})",
     }
@@ -204,7 +209,7 @@ def _oldest_day(spec: ClickHouse) -> str:
 
     An hour more, for inserts and computations that took long. Days of which rows have expired aren't computed again.
     """
-    database = quoted_identifier(spec.database)
+    database = quoted_identifier(spec.named)
     computed = f"(SELECT max(computed_at) FROM {database}.swaps_daily)"  # noqa: S608 - an identifier, quoted
     was_open = (
         f"(SELECT ifNull(toDate(minOrNull(stream_time)), toDate(now('UTC'))) - {OPEN_DAYS} "  # noqa: S608 - likewise

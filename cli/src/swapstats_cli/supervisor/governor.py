@@ -65,7 +65,7 @@ class Governor:
         resource = self._configuration.resource
         return snapshot_all(
             partial(open_line, NatsAccess.of(resource.spec.stores.nats, self._secrets)),
-            Subjects(resource.metadata.name),
+            Subjects(resource.instance),
             resource.spec.source.topic.partitions,
         )
 

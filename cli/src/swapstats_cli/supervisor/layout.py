@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from swapstats_cli.servers.commands import NATS_USER, REDIS_USER
 from swapstats_cli.servers.kafka_server import USER as KAFKA_USER
 from swapstats_cli.servers.tcp_ports import HOST
 from swapstats_cli.supervisor.passwords import OWN_SECRET, own_ref, secret_refs
+from swapstats_core.naming import Names, own, plain, with_names
 from swapstats_core.spec import Sasl, Section, SwapStatsResource
 
 KAFKA: Final = "kafka"
@@ -36,6 +38,8 @@ DEFAULT_NATS_PORT = 4222
 DEFAULT_CLICKHOUSE_PORT = 8123
 
 
+_UID_IN_NAMES: Final = 8
+"""So many of its hexadecimal digits: two of a hundred data directories meet once in a million times."""
 _MAX_SESSION_MS = 2_000
 """The embedded broker lets a group's first member wait for half a session, and the successor of a killed one for two:
 15 and 54 s at the default of 30 s.
@@ -71,6 +75,15 @@ def http(port: int) -> str:
     return f"http://{HOST}:{port}"
 
 
+def uid_of(former: Path) -> str:
+    """What tells this data directory from every other one; ``former``: the resource as the last run wrote it."""
+    try:
+        uid = str(msgspec.json.decode(former.read_bytes())["metadata"]["uid"])
+    except (OSError, msgspec.DecodeError, KeyError):
+        uid = ""
+    return uid or uuid.uuid4().hex
+
+
 def check(resource: SwapStatsResource, broker: Broker) -> None:
     """Whether a laptop can run this resource. Raises ValueError naming the remedy."""
     for section, replicas in (("shards", resource.spec.shards.replicas), ("api", resource.spec.api.replicas)):
@@ -94,12 +107,17 @@ def named(resource: SwapStatsResource) -> frozenset[str]:
     return frozenset(server for server, section in sections.items() if section.model_fields_set & _NAMING[server])
 
 
-def embed(resource: SwapStatsResource, ports: Ports, broker: Broker) -> SwapStatsResource:
-    """The resource as the processes get it: servers that we start take the place of those that it doesn't name.
+def embed(resource: SwapStatsResource, uid: str, ports: Ports, broker: Broker) -> SwapStatsResource:
+    """The resource as the processes get it: every name said, and servers that we start in the place of those that it
+    doesn't name.
 
     They have one node, one disk, and a password of ours: what the resource says of these is left out.
     """
-    spec, theirs = resource.spec, named(resource)
+    theirs = named(resource)
+    metadata = resource.metadata.model_copy(update={"uid": uid, "namespace": f"dev-{uid[:_UID_IN_NAMES]}"})
+    resource = resource.model_copy(update={"metadata": metadata})
+    resource = with_names(resource, _names(resource, theirs))
+    spec = resource.spec
     source, stores = spec.source, spec.stores
     if KAFKA not in theirs:
         topic = source.topic.model_copy(update={"replication": 1, "manage": True})
@@ -120,6 +138,16 @@ def embed(resource: SwapStatsResource, ports: Ports, broker: Broker) -> SwapStat
     }
     stores = stores.model_copy(update={server: section for server, section in ours.items() if server not in theirs})
     return resource.model_copy(update={"spec": spec.model_copy(update={"source": source, "stores": stores})})
+
+
+def _names(resource: SwapStatsResource, theirs: frozenset[str]) -> Names:
+    """Plain in servers of ours, which nobody else uses; in those of others, the data directory's uid is in them."""
+    alone, among_others = plain(resource.metadata.name), own(resource.instance)
+    return Names(
+        (among_others if theirs & {REDIS, NATS} else alone).instance,
+        (among_others if KAFKA in theirs else alone).group_id,
+        (among_others if CLICKHOUSE in theirs else alone).database,
+    )
 
 
 def resource_json(resource: SwapStatsResource) -> bytes:

@@ -56,7 +56,7 @@ def run(options: Options) -> int:
         file = ResourceFile(options.file, options.broker)
         resource = file.load()
         with data.locked():
-            refs = secret_refs(layout.embed(resource, Ports(0, 0, 0, 0, 0, 0), options.broker))
+            refs = secret_refs(layout.embed(resource, "", Ports(0, 0, 0, 0, 0, 0), options.broker))
             lay_out(data.secrets, refs, options.secrets_dir or options.file.parent / "secrets")
             rotate(data.log("dev"))
             with Journal(data.log("dev"), display.saying) as journal:

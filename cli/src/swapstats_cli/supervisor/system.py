@@ -94,7 +94,10 @@ class System:
         self._stopping = False
         self._record = ChildrenRecord(setting.data.children)
         self._versions = Versions()
-        embed = partial(layout.embed, ports=setting.ports, broker=setting.broker)
+        self._held = asyncio.Event()
+        """The names are ours: set before anybody works under them."""
+        uid = layout.uid_of(setting.data.spec)
+        embed = partial(layout.embed, uid=uid, ports=setting.ports, broker=setting.broker)
         self.configuration = Configuration(resource, embed, setting.data, self._versions, journal.tell)
         self._theirs = layout.named(resource)
         self._compose(self.configuration.resource)
@@ -159,10 +162,10 @@ class System:
         self._redis_ready, self._nats_ready = redis, nats
 
         def shard(name: str, port: int, *, needed: bool) -> Keeper:
-            return self._keep(shard_part(name, port, data), kafka, redis, nats, needed=needed)
+            return self._keep(shard_part(name, port, data), self._held, kafka, redis, nats, needed=needed)
 
         def api(name: str, port: int, *, needed: bool) -> Keeper:
-            return self._keep(api_part(name, port, data), redis, nats, needed=needed)
+            return self._keep(api_part(name, port, data), self._held, redis, nats, needed=needed)
 
         take_port, hurry = self._setting.reservations.take, self._stop_request.hurry
         self.shards = Pool("shard", shard, self._removed)
@@ -171,7 +174,7 @@ class System:
             self.shards.add(name, take_port(), needed=True)
         for name in numbered("api", spec.api.replicas):
             self.api.add(name, take_port() if self.api.ports else ports.api, needed=True)
-        self._recorder = self._keep(recorder_part(ports, data), kafka, clickhouse)
+        self._recorder = self._keep(recorder_part(ports, data), self._held, kafka, clickhouse)
         consumers = [keeper.ready for keeper in (*self.shards.keepers, self._recorder, *self.api.keepers)]
         rate = self._setting.rate
         self._producer = [self._keep(producer_part(spec.source, rate, data), *consumers)] if rate else []
@@ -199,8 +202,9 @@ class System:
     async def _own(self) -> None:
         """Decide ownership, and work towards what is intended with the shards."""
         say, data = self._journal.tell, self._setting.data
-        async with owning(self.resource, data, self._redis_ready, self.fleet.intents, say) as ownership:
-            await self._nats_ready.wait()
+        servers = self._redis_ready, self._nats_ready
+        async with owning(self.resource, data, *servers, self.fleet.intents, say) as ownership:
+            self._held.set()
             self._reporter.ownership = ownership
             async with asyncio.TaskGroup() as group:
                 group.create_task(ownership.run())

@@ -38,7 +38,7 @@ _DAILY = (
 async def rows(spec: ClickHouse, table: str, secrets: Path | None) -> AsyncIterator[list[Row]]:
     """All rows of a table, repeats left out, in blocks and in no order. Raises CannotVerify."""
     async with _connected(spec, secrets) as client:
-        query = f"SELECT {_COLUMNS} FROM `{spec.database}`.{table} FINAL"  # noqa: S608 - the resource's own name
+        query = f"SELECT {_COLUMNS} FROM `{spec.named}`.{table} FINAL"  # noqa: S608 - the resource's own name
         stream = await client.query_row_block_stream(query)
         async with stream:
             async for block in stream:
@@ -51,7 +51,7 @@ async def kept_from(spec: ClickHouse, secrets: Path | None) -> dict[int, int]:
     """
     since = "if(countIf(incarnation != '') = 0, 9223372036854775807, minIf(kafka_offset, incarnation != ''))"
     query = (
-        f"SELECT kafka_partition, {since} FROM `{spec.database}`.swap_records "  # noqa: S608 - the resource's own name
+        f"SELECT kafka_partition, {since} FROM `{spec.named}`.swap_records "  # noqa: S608 - the resource's own name
         "GROUP BY kafka_partition HAVING countIf(incarnation = '') > 0"
     )
     async with _connected(spec, secrets) as client:
@@ -66,7 +66,7 @@ class Days:
         self._spec = spec
         self._secrets = secrets
         self._committed = " OR ".join(f"kafka_partition = {p} AND kafka_offset < {end}" for p, end in committed.items())
-        self._database = f"`{spec.stores.clickhouse.database}`"
+        self._database = f"`{spec.stores.clickhouse.named}`"
         self._records = f"{self._database}.swap_records"
         self._open = since_day(spec, OLDEST_OPEN_DAY)
 

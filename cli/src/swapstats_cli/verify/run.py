@@ -26,6 +26,7 @@ from swapstats_cli.verify.target import VerifyTarget
 from swapstats_cli.verify.topic import Topic, committed_offsets, home_of, swap_of
 from swapstats_core.engine.oracle import Oracle
 from swapstats_core.fields import DAY_MS
+from swapstats_core.naming import recorders_group
 from swapstats_core.swap import FUTURE_MS, Inlet, RecordedSwap
 from swapstats_runtime.clock import wall_ms
 
@@ -185,7 +186,7 @@ class Verification:
         source = self._spec.source
         try:
             committed = await committed_offsets(
-                f"{source.group_id}-recorder", source.topic.name, self._partitions, connection
+                recorders_group(source.group), source.topic.name, self._partitions, connection
             )
         except CannotVerify as fault:
             self._report.gaps.append(str(fault))

@@ -12,6 +12,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from swapstats_core.bounds import Count, CountOrNone, Name, Said, Share, UnixMs
+from swapstats_core.naming import Holder
 from swapstats_core.wire import Held
 
 Phase = Literal["owned", "warming", "orphaned"]
@@ -105,7 +106,7 @@ class MemberReport(msgspec.Struct, frozen=True):
 
     ``life`` tells apart two processes with one name. ``revision`` is that of the newest assignment that it acts on
     (-1: none yet). ``degraded``: what doesn't work although the shard goes on, in words. ``handoffs``: the newest
-    that it took over or was refused, oldest first.
+    that it took over or was refused, oldest first. ``holder``: whose shard it is; None: of a release that doesn't say.
     """
 
     shard: Name
@@ -114,6 +115,7 @@ class MemberReport(msgspec.Struct, frozen=True):
     partitions: list[PartitionReport]
     degraded: list[Said] = []
     handoffs: list[Handoff] = []
+    holder: Holder | None = None
 
 
 class Released(msgspec.Struct, frozen=True, tag="released", tag_field="kind"):

@@ -28,8 +28,8 @@ TTL_S = 86_400
 class SetNxSource(KafkaSource):
     """Gives each event once, as far as Redis remembers."""
 
-    def __init__(self, store: Redis, source: spec.Source, client_id: str) -> None:
-        super().__init__(source, client_id)
+    def __init__(self, store: Redis, source: spec.Source, client_id: str, holder: str) -> None:
+        super().__init__(source, client_id, holder)
         self._store = store
 
     async def poll(self, partitions: Collection[int], timeout_ms: int) -> Mapping[int, Fetched]:
@@ -64,7 +64,7 @@ def main() -> None:
     assert found.loader is not None
     real = module_from_spec(found)
     found.loader.exec_module(real)
-    real.KafkaSource = lambda source, name: SetNxSource(store, source, name)  # type: ignore[attr-defined]
+    real.KafkaSource = lambda source, name, holder: SetNxSource(store, source, name, holder)  # type: ignore[attr-defined]
     real.main()
 
 

@@ -57,8 +57,8 @@ class Shard:
     def __init__(self, name: str, resource: SwapStatsResource, bus: Client, store: Redis) -> None:
         self.name = name
         self.life = uuid.uuid4().hex
-        self.subjects = Subjects(resource.metadata.name)
-        self.keys = Keys(resource.spec.stores.redis.prefix, resource.metadata.name)
+        self.subjects = Subjects(resource.instance)
+        self.keys = Keys(resource.spec.stores.redis.prefix, resource.instance)
         self.bus = bus
         self.store = store
         self.assignment = Assignment(-1, [])
