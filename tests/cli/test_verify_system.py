@@ -25,6 +25,7 @@ from swapstats_aggregator.recorder.rows import Row, encode
 from swapstats_aggregator.recorder.stream_time import Seen, StreamTime
 from swapstats_cli.__main__ import app
 from swapstats_core.engine.partition import Config, PartitionState
+from swapstats_core.naming import recorders_group
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import ClickHouse, HttpApi, Source, Stores, SwapStatsResource, SwapStatsSpec, Topic
 from swapstats_core.swap import Reject, decode_recorded, format_token, format_usd
@@ -148,7 +149,7 @@ class World:
         await store.migrate(self.spec)
         await store.insert(encode(self.rows), "all")
         await store.close()
-        group = f"{source.group_id}-recorder"
+        group = recorders_group(source.group)
         consumer = AIOKafkaConsumer(bootstrap_servers=source.brokers, group_id=group, enable_auto_commit=False)
         await consumer.start()
         partitions = [TopicPartition(source.topic.name, p) for p in range(PARTITIONS)]
@@ -198,7 +199,8 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     """400 records in a broker of their own; no ClickHouse yet."""
     http_port = free_port()
     async with broker(tmp_path / "broker.log", "raw-swaps", PARTITIONS) as address:
-        spec = SwapStatsSpec(source=Source(brokers=[address], topic=Topic(partitions=PARTITIONS)))
+        source = Source(brokers=[address], topic=Topic(partitions=PARTITIONS), group_id="verified")
+        spec = SwapStatsSpec(source=source)
         spec = spec.model_copy(update={"api": spec.api.model_copy(update={"http": HttpApi(port=http_port)})})
         producer = AIOKafkaProducer(bootstrap_servers=address)
         await producer.start()
