@@ -26,6 +26,7 @@ from swapstats_aggregator.ports import Ports
 from swapstats_aggregator.shard import Shard
 from swapstats_core.engine.oracle import Oracle
 from swapstats_core.engine.partition import Config
+from swapstats_core.naming import with_names
 from swapstats_core.ownership.messages import Assignment, PartitionAssignment
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
@@ -124,7 +125,7 @@ class Servers:
         redis = self.resource.spec.stores.redis
         store = redis_adapter.connect(redis)
         assignment = Assignment(self._epoch, [PartitionAssignment("shard-0", self._epoch)] * PARTITIONS)
-        await store.set(Keys(redis.prefix, self.resource.metadata.name).assignment, encode(assignment))
+        await store.set(Keys(redis.prefix, self.resource.instance).assignment, encode(assignment))
         await store.aclose()
 
     async def fail(self, request: str, number: int, moment: str) -> int | None:
@@ -152,7 +153,7 @@ class Servers:
         source = KafkaSource(spec.source, "shard-0", "default/test")
         letters = KafkaDeadLetters(spec.source, "shard-0")
         bus = nats_adapter.NatsBus(await nats_adapter.connect(spec.stores.nats, "shard-0"), metrics.bus_dropped)
-        keys = Keys(spec.stores.redis.prefix, self.resource.metadata.name)
+        keys = Keys(spec.stores.redis.prefix, self.resource.instance)
         ports = Ports(source, letters, redis_adapter.RedisSnapshots(store, keys, life), bus)
         await source.start()
         await letters.start()
@@ -190,7 +191,6 @@ async def test_a_shard_that_ends_at_any_request_loses_nothing_and_counts_nothing
             {
                 "metadata": {"name": "failpoints"},
                 "spec": {
-                    "instance": "failpoints",
                     "source": {
                         "brokers": [kafka],
                         "topic": {"name": site.name, "partitions": PARTITIONS},
@@ -201,6 +201,7 @@ async def test_a_shard_that_ends_at_any_request_loses_nothing_and_counts_nothing
                 },
             }
         )
+        resource = with_names(resource)
         spec_file = tmp_path / "spec.json"
         spec_file.write_text(resource.model_dump_json(by_alias=True, exclude_none=True))
         servers, stream = Servers(resource, spec_file), Stream(site, resource)

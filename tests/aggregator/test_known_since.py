@@ -23,7 +23,7 @@ RNG = random.Random(5)  # noqa: S311 - no secret
 def resource(*windows: str, start: str = "earliest") -> SwapStatsResource:
     source = {"topic": {"partitions": PARTITIONS}, "start": start}
     spec = {"source": source, "windows": list(windows), "snapshots": {"interval": "100ms"}, "grace": "1m"}
-    return SwapStatsResource.model_validate({"metadata": {"name": "test"}, "spec": spec})
+    return SwapStatsResource.model_validate({"metadata": {"name": "test"}, "spec": {"instance": "test", **spec}})
 
 
 SHORT, LONG = resource("1m", "5m"), resource("1m", "5m", "10m")

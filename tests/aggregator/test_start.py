@@ -11,6 +11,7 @@ import pytest
 from swapstats_aggregator.adapters.redis import RedisSnapshots, connect
 from swapstats_aggregator.shard import Shard
 from swapstats_core.engine.snapshot import decode_manifest
+from swapstats_core.naming import with_names
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
@@ -52,7 +53,7 @@ async def until_read(shard: Shard, end: int) -> None:
 async def until_stored(resource: SwapStatsResource, end: int) -> None:
     redis = resource.spec.stores.redis
     store = connect(redis)
-    snapshots = RedisSnapshots(store, Keys(redis.prefix, resource.metadata.name), "test")
+    snapshots = RedisSnapshots(store, Keys(redis.prefix, resource.instance), "test")
     async with asyncio.timeout(30):
         while not any(  # noqa: ASYNC110 - Redis tells nobody
             decode_manifest(each).offset == end for each in await snapshots.manifests(PARTITION)
@@ -72,7 +73,7 @@ async def test_a_shard_begins_with_a_new_partition_where_the_resource_says(
         spec = {"source": source, "snapshots": {"interval": "100ms"}, "stores": stores}
         # The stores are shared by tests, so that each has an instance of its own.
         name = f"start-{start or 'absent'}"
-        resource = SwapStatsResource.model_validate({"metadata": {"name": name}, "spec": spec})
+        resource = with_names(SwapStatsResource.model_validate({"metadata": {"name": name}, "spec": spec}))
         servers = Servers(resource, tmp_path / "spec.json")
         for number in range(3):
             await trade(site, number)
