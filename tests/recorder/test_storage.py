@@ -112,9 +112,8 @@ async def test_the_recorder_ends_at_once_and_says_which_version_it_needs(tmp_pat
     await site.start()
     try:
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        spec = resource(
-            f"127.0.0.1:{free_port()}", ClickHouse(url=url, database="swaps")
-        )  # Kafka isn't needed to know it
+        kafka = f"127.0.0.1:{free_port()}"  # nobody is there: it isn't needed to know it
+        spec = resource(kafka, ClickHouse(url=url, database="swaps"))
         with recorder(spec, tmp_path, free_port()) as running:
 
             async def ended() -> bool:
