@@ -37,7 +37,7 @@ async def tiered(tmp_path: Path) -> AsyncIterator[int]:
 
 
 async def test_a_policy_that_is_set_later_moves_the_rows_that_are_old_enough(tiered: int) -> None:
-    plain = ClickHouse(url=f"http://127.0.0.1:{tiered}")
+    plain = ClickHouse(url=f"http://127.0.0.1:{tiered}", database="swaps")
     store = await ClickHouseStore.connect(plain)
     old_ms = int(time.time() * 1000) - 100 * DAY_MS
     async with clickhouse_client(tiered) as client:
@@ -72,7 +72,7 @@ async def test_a_policy_that_is_set_later_moves_the_rows_that_are_old_enough(tie
     ],
 )
 async def test_a_policy_that_the_tables_cant_take_is_told_with_the_remedy(tiered: int, policy: str, why: str) -> None:
-    plain = ClickHouse(url=f"http://127.0.0.1:{tiered}")
+    plain = ClickHouse(url=f"http://127.0.0.1:{tiered}", database="swaps")
     store = await ClickHouseStore.connect(plain)
     await store.migrate(spec_with(plain))
     with pytest.raises(SchemaError) as told:
@@ -112,7 +112,8 @@ async def test_the_recorder_ends_at_once_and_says_which_version_it_needs(tmp_pat
     await site.start()
     try:
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        spec = resource(f"127.0.0.1:{free_port()}", ClickHouse(url=url))  # Kafka isn't needed to know it
+        kafka = f"127.0.0.1:{free_port()}"  # nobody is there: it isn't needed to know it
+        spec = resource(kafka, ClickHouse(url=url, database="swaps"))
         with recorder(spec, tmp_path, free_port()) as running:
 
             async def ended() -> bool:

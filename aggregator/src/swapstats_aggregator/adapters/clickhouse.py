@@ -120,8 +120,9 @@ class ClickHouseStore:
     async def claim(self, holder: str) -> None:
         """Make the database ours; with ``holder`` as in ``namespace/name``.
 
-        Raises Taken if it is another's, StoreUnavailableError, SchemaError.
+        Raises Taken if it is another's, StoreUnavailableError, SchemaError (also if the server is too old).
         """
+        check_server(self._client.server_version or "")
         try:
             for statement in claim(self._spec, holder):
                 await self._client.command(statement)
@@ -143,7 +144,6 @@ class ClickHouseStore:
         schema, policy = load(spec), spec.stores.clickhouse.storage_policy
         client = await _connected(spec.stores.clickhouse, _MIGRATION_SECONDS)
         try:
-            check_server(client.server_version or "")
             for statement in schema.ledger:
                 await client.command(statement)
             found = await client.query(f"SELECT version, checksum FROM {self._database}.schema_migrations FINAL")  # noqa: S608 - an identifier, quoted
