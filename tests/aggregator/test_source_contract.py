@@ -109,11 +109,11 @@ async def test_bounds_and_commit(site: Site) -> None:
     assert await source.bounds(0) == (0, 2)
     source.assign({0: 2}, await source.incarnation())
     await source.poll([0], 20)
-    await _committed(source, {0: 2, 1: 5})
+    await committed(source, {0: 2, 1: 5})
     assert await site.committed() == {0: 2}
 
 
-async def _committed(source: Source, positions: dict[int, int]) -> None:
+async def committed(source: Source, positions: dict[int, int]) -> None:
     async with asyncio.timeout(15):
         while True:
             with contextlib.suppress(Unavailable):  # Kafka makes its topic of offsets at the first one

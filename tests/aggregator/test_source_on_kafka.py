@@ -23,6 +23,7 @@ from swapstats_core.rejects import Reason
 from swapstats_decider.adapters.topics import create, topics_of
 from swapstats_runtime.clock import monotonic_ms
 from tests.aggregator.reading import Reading
+from tests.aggregator.test_source_contract import committed
 from tests.aggregator.topics import MAX_BYTES, KafkaSite, kafka_site, stored_letters
 from tests.kit.kafka import ApacheKafka
 from tests.kit.running import wall_ms
@@ -109,7 +110,7 @@ async def test_offsets_of_a_group_that_another_instance_has_are_left_alone(site:
     await other.start()
     for source in (site.source, other):
         source.assign({0: 0, 1: 0}, incarnation)
-    await site.source.commit({0: 2})
+    await committed(site.source, {0: 2})
     with pytest.raises(Unavailable, match=f"consumer group shards-of-{site.name} belongs to default/test"):
         await other.commit({0: 7, 1: 7})
     assert await site.committed() == {0: 2}
