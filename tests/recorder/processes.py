@@ -25,7 +25,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from swapstats_core.spec import SwapStatsResource
 
 REPOSITORY = Path(__file__).parents[2]
-START_SECONDS = 30.0
+START_S = 30.0
 SOURCES = os.pathsep.join(
     str(REPOSITORY / member / "src") for member in ("core", "runtime", "aggregator", "api", "cli")
 )
@@ -100,7 +100,7 @@ async def clickhouse_server(data_dir: Path, port: int, *more: str) -> AsyncItera
             assert server.process.poll() is None, server.log.read_text()
             return await http_status(f"http://127.0.0.1:{port}/ping") == 200
 
-        await until(answers, START_SECONDS, "clickhouse answers")
+        await until(answers, START_S, "clickhouse answers")
         yield server
 
 
@@ -132,7 +132,7 @@ async def broker(log: Path, topic: str, partitions: int) -> AsyncIterator[str]:
                 await admin.close()
             return True
 
-        await until(made, START_SECONDS, "the broker takes a topic")
+        await until(made, START_S, "the broker takes a topic")
         yield address
 
 

@@ -34,7 +34,7 @@ FIRST_OF_0001 = 2
 """Which request it is: the ledger's come before."""
 
 
-class Died(Exception):  # noqa: N818 - reads as what it is
+class Died(Exception):
     """The recorder, between two of its requests."""
 
 
@@ -176,12 +176,12 @@ async def recorders(
     connected = adapter._connected
 
     async def hooked(spec: ClickHouse, reply_seconds: int) -> AsyncClient:
-        hook = hooks.pop() if reply_seconds == adapter._MIGRATION_SECONDS else None
+        hook = hooks.pop() if reply_seconds == adapter._MIGRATION_S else None
         found = await connected(spec, reply_seconds)
         return found if hook is None else cast("AsyncClient", _Hooked(found, hook))
 
     monkeypatch.setattr(adapter, "_connected", hooked)
-    monkeypatch.setattr(schema, "IN_FLIGHT_SECONDS", 0)
+    monkeypatch.setattr(schema, "IN_FLIGHT_S", 0)
     # How events are decided makes no difference here, but the server takes half a second to understand it.
     texts = schema._texts()
     short = texts | {"decided.sql": texts["decided.sql"].split("UNION ALL")[0]}
@@ -255,7 +255,7 @@ async def test_a_server_that_dies_between_two_renames_of_a_statement_is_helped_o
 
 
 async def test_a_first_start_waits_for_no_insert(recorders: Recorders, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "IN_FLIGHT_SECONDS", 60)
+    monkeypatch.setattr(schema, "IN_FLIGHT_S", 60)
     async with asyncio.timeout(20):
         await recorders.migrate()
     await recorders.is_whole()
@@ -265,7 +265,7 @@ async def test_an_insert_that_is_on_its_way_while_the_table_is_renamed_is_carrie
     recorders: Recorders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The embedded server does one thing at a time, so the insert ends where another server's could at the latest."""
-    monkeypatch.setattr(schema, "IN_FLIGHT_SECONDS", 2)
+    monkeypatch.setattr(schema, "IN_FLIGHT_S", 2)
     await recorders.of_0003()
     await recorders.old_row(7)
     asked: list[tuple[str, float]] = []

@@ -318,7 +318,7 @@ def record(offset: int) -> Record:
 async def test_rows_from_before_the_migration_are_carried_over(
     clickhouse: ClickHouse, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema_module, "IN_FLIGHT_SECONDS", 0)
+    monkeypatch.setattr(schema_module, "IN_FLIGHT_S", 0)
     database = clickhouse.named
     schema = load(spec_with(clickhouse))
     for statement in (*schema.ledger, *(each for migration in schema.migrations[:3] for each in migration.statements)):

@@ -13,7 +13,7 @@ from swapstats_core.wire import Pulse, decode_pulse
 from tests.simulation.cluster import Life
 
 
-class Violation(AssertionError):  # noqa: N818 - reads as what it is
+class Violation(AssertionError):
     """Something is wrong with SwapStats, or with its simulation."""
 
 

@@ -51,7 +51,7 @@ class Figures:
         return ", ".join(f"{value:,.0f} {name}" for name, value in told)
 
 
-class Failed(Exception):  # noqa: N818 - reads as what it is
+class Failed(Exception):
     """A run that found something, with what is needed to look at it."""
 
 

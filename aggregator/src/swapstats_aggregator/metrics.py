@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from swapstats_aggregator.inlet_metrics import InletMetrics
 
-_MOST_CHAINS = 32
+_MOST_CHAINS: Final = 32
 """Chains counted by name: what is a chain's number, the producer says."""
-_MILLISECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 50, 100, 250, 500, 1_000, 2_500, 5_000)
+_MILLISECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 50, 100, 250, 500, 1_000, 2_500, 5_000)
 
 
 class ShardMetrics:

@@ -13,7 +13,7 @@ from swapstats_core.ownership.messages import Assignment
 from swapstats_core.rejects import REMEDIES, Reason
 
 
-class Unavailable(Exception):  # noqa: N818 - reads as what it is
+class Unavailable(Exception):
     """A server can't be reached or refuses for now; trying again later may help."""
 
 
@@ -21,7 +21,7 @@ class Taken(Unavailable):
     """A name in a server belongs to another instance, until a person changes that."""
 
 
-class OutOfRange(Exception):  # noqa: N818 - reads as what it is
+class OutOfRange(Exception):
     """The broker has no record at the position wanted: it lies before its first or beyond its last one."""
 
     def __init__(self, partition: int, offset: int) -> None:
@@ -29,7 +29,7 @@ class OutOfRange(Exception):  # noqa: N818 - reads as what it is
         self.partition = partition
 
 
-class Recreated(Exception):  # noqa: N818 - reads as what it is
+class Recreated(Exception):
     """The topic isn't the one that was assigned: it was recreated, or the broker forgot it and has a new one."""
 
     def __init__(self, incarnation: str) -> None:

@@ -44,7 +44,7 @@ _TRIES: Final = 4
 """Attempts at one snapshot while the store turns out to have lost something."""
 
 
-class Fenced(Exception):  # noqa: N818 - reads as what it is
+class Fenced(Exception):
     """The partition has another owner now, or a newer state than ours, with epoch ``epoch``."""
 
     def __init__(self, partition: int, ours: int, epoch: int) -> None:

@@ -11,6 +11,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Final
 
 import structlog
 import uvloop
@@ -37,9 +38,9 @@ from swapstats_runtime.redis import redis_time_ms
 from swapstats_runtime.resource import load_resource
 from swapstats_runtime.timekeeping import Clock, keep_time
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
-FOLLOWED = 20_000
+FOLLOWED: Final = 20_000
 """Most tokens served from RAM; a few kilobytes each."""
 
 
@@ -97,9 +98,9 @@ async def serve(resource: SwapStatsResource, listener: socket.socket) -> None:
         background = [group.create_task(work) for work in (owners.run(), follower.run(), hub.run(), timing)]
         serving = group.create_task(server.serve([listener]))
         await started(server, serving)
-        _log.info("serving", address=listener.getsockname()[:2], instance=resource.instance)
+        log.info("serving", address=listener.getsockname()[:2], instance=resource.instance)
         await stop.wait()
-        _log.info("draining")
+        log.info("draining")
         await hub.drain()
         server.should_exit = True
         await serving
@@ -107,7 +108,7 @@ async def serve(resource: SwapStatsResource, listener: socket.socket) -> None:
             task.cancel()
     with contextlib.suppress(OSError):
         await redis.aclose()
-    _log.info("stopped")
+    log.info("stopped")
 
 
 if __name__ == "__main__":

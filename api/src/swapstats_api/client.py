@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from swapstats_api.metrics import Metrics
 
-FRAMES = 256
+FRAMES: Final = 256
 """Most frames that wait for a client."""
-FRAME_BYTES = 1_048_576
+FRAME_BYTES: Final = 1_048_576
 """Most characters that wait for a client."""
-THINNED_MS = 10_000
+THINNED_MS: Final = 10_000
 """How long a client may stay behind before it is closed."""
-POLICY_VIOLATION = 1008
-RESTARTING = 1012
+POLICY_VIOLATION: Final = 1008
+RESTARTING: Final = 1012
 
 
 class Client:

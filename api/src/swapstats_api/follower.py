@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
-from typing import assert_never
+from typing import Final, assert_never
 
 import structlog
 
@@ -28,17 +28,17 @@ from swapstats_api.ports import NoOwner, Owners, SnapshotReader, SnapshotUnreada
 from swapstats_core import wire
 from swapstats_runtime.timekeeping import Now
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
-ASK_TIMEOUT_S = 1.0
-SNAPSHOT_TIMEOUT_S = 2.0
-READ_TIMEOUT_S = 2.5
+ASK_TIMEOUT_S: Final = 1.0
+SNAPSHOT_TIMEOUT_S: Final = 2.0
+READ_TIMEOUT_S: Final = 2.5
 """Longest time that a reader waits: a question and, if it fails, most of a look into the snapshot."""
-OWNER_WITHIN_S = 1.0
+OWNER_WITHIN_S: Final = 1.0
 """How long a reader to whom nothing at all can be shown waits for an owner to come."""
-ASKS_AT_ONCE = 128
-TICK_S = 0.05
-SWEEP_S = 1.0
+ASKS_AT_ONCE: Final = 128
+TICK_S: Final = 0.05
+SWEEP_S: Final = 1.0
 
 
 class Follower:
@@ -198,12 +198,12 @@ class Follower:
             self._do(self._machine.unanswered(ask.ask_id, ask.token, self._clock(), no_owner=no_owner))
             return
         if not isinstance(reply, wire.Found | wire.Refused):
-            _log.error("wrong_kind_of_reply", partition=ask.partition, kind=type(reply).__name__)
+            log.error("wrong_kind_of_reply", partition=ask.partition, kind=type(reply).__name__)
             self._metrics.asks.labels("wrong_kind").inc()
             self._do(self._machine.unanswered(ask.ask_id, ask.token, self._clock(), no_owner=False))
             return
         if isinstance(reply, wire.Refused) and reply.code != "unknown_token":
-            _log.warning("owner_refused", partition=ask.partition, code=reply.code, detail=reply.detail)
+            log.warning("owner_refused", partition=ask.partition, code=reply.code, detail=reply.detail)
         self._metrics.asks.labels(reply.code if isinstance(reply, wire.Refused) else "found").inc()
         self._do(self._machine.replied(ask.ask_id, ask.token, reply, self._clock()))
 
@@ -215,7 +215,7 @@ class Follower:
             self._metrics.fallbacks.labels("absent" if state is None else "found").inc()
         except (SnapshotUnreadable, TimeoutError) as error:
             self._metrics.fallbacks.labels("unreadable").inc()
-            _log.warning("snapshot_unreadable", token=token, error=str(error) or "timeout")
+            log.warning("snapshot_unreadable", token=token, error=str(error) or "timeout")
         self._do(self._machine.snapshot(token, state, self._clock()))
 
     async def _tick(self) -> None:

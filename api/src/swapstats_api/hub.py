@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import Final
 
 import msgspec
 
@@ -19,13 +20,13 @@ from swapstats_core import wire
 from swapstats_core.addresses import folded
 from swapstats_runtime.timekeeping import Now
 
-HISTORY = 64
+HISTORY: Final = 64
 """Patches kept per token for clients that resume."""
-LINGER_MS = 30_000
+LINGER_MS: Final = 30_000
 """How long a topic without clients is kept for them to come back."""
-POLL_S = 0.25
+POLL_S: Final = 0.25
 """How often topics are checked for having become stale, or whole, without a message."""
-DRAIN_S = 2.0
+DRAIN_S: Final = 2.0
 """Over how long the clients are sent away when the process stops."""
 
 

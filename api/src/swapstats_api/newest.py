@@ -12,6 +12,7 @@ size is believed, since reads go on without their store.
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 import structlog
 
@@ -19,16 +20,16 @@ from swapstats_api.metrics import Metrics
 from swapstats_api.ports import Claims, Listener, NoAnswer, NoOwner, Owners, SnapshotUnreadable
 from swapstats_core import wire
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
-HANDOFF_S = 0.3
+HANDOFF_S: Final = 0.3
 """How long nobody may answer before that is taken for the truth: a handoff is over by then."""
-AGAIN_S = 0.01
-LOOK_UP_S = 0.3
+AGAIN_S: Final = 0.01
+LOOK_UP_S: Final = 0.3
 """How long claims are waited for."""
-DENIED_S = 0.25
+DENIED_S: Final = 0.25
 """How long an epoch that nobody had claimed isn't looked up again."""
-CREDIBLE_STEP = 1 << 20
+CREDIBLE_STEP: Final = 1 << 20
 """See `swapstats_core.ownership.planner`: no decision goes further at once."""
 
 
@@ -143,7 +144,7 @@ class NewestOwners:
         self._denied[partition] = epoch, now_s
         self._metrics.unclaimed_epochs.inc()
         if epoch != denied:
-            _log.warning("unclaimed_epoch", partition=partition, epoch=epoch, known=known)
+            log.warning("unclaimed_epoch", partition=partition, epoch=epoch, known=known)
 
 
 def place_of(reply: wire.Reply) -> tuple[int, int]:

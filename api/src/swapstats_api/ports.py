@@ -7,7 +7,7 @@ from typing import Protocol
 from swapstats_core import wire
 
 
-class Unanswered(Exception):  # noqa: N818 - the owner's silence is an outcome, with its reason in the message
+class Unanswered(Exception):
     """A query that nobody answered; the subclass says why."""
 
 
@@ -59,7 +59,7 @@ class Owners(Protocol):
         """The opposite. Idempotent."""
 
 
-class SnapshotUnreadable(Exception):  # noqa: N818 - the world's fault, like Unanswered
+class SnapshotUnreadable(Exception):
     """The snapshots' store failed, or holds nothing readable; the message says what."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -15,11 +15,11 @@ from starlette.exceptions import HTTPException
 
 from swapstats_api.reads import Refusal
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
-CONTENT_TYPE = "application/problem+json"
-_STATUS = {"unknown_token": 404, "unknown_window": 400, "unavailable": 503, "overloaded": 503}
-_RETRY_AFTER_S = "1"
+CONTENT_TYPE: Final = "application/problem+json"
+_STATUS: Final = {"unknown_token": 404, "unknown_window": 400, "unavailable": 503, "overloaded": 503}
+_RETRY_AFTER_S: Final = "1"
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -77,7 +77,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    _log.error("bug", path=request.url.path, exc_info=error)
+    log.error("bug", path=request.url.path, exc_info=error)
     detail = "a fault of the service, not of the request; it is logged: try again, and report it if it stays"
     return problem(500, "internal_error", detail, request.url.path)
 

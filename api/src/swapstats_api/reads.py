@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -22,20 +22,20 @@ from swapstats_core.methodology import methodology
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_runtime.timekeeping import Now
 
-FAN_OUT_TIMEOUT_S = 1.0
+FAN_OUT_TIMEOUT_S: Final = 1.0
 """How long one question to all partitions may take."""
-SPELLINGS_WAIT_S = 0.05
+SPELLINGS_WAIT_S: Final = 0.05
 """How long a reply waits for what else its token may be called; it is said later then."""
-SHARE_MS = 250
+SHARE_MS: Final = 250
 """Age up to which an answer of all partitions is given to others who ask the same."""
-ASKS_AT_ONCE = 128
-TOKEN_LENGTH = 128
+ASKS_AT_ONCE: Final = 128
+TOKEN_LENGTH: Final = 128
 """Longest token id, in characters."""
 
 T = TypeVar("T")
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not a failure of ours
+class Refusal(Exception):
     """A read that has no result; ``code`` is for programs, ``detail`` says what to do."""
 
     code = "refused"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Query, WebSocket
@@ -18,15 +18,15 @@ from swapstats_api.reads import Reads
 from swapstats_api.websocket import serve
 from swapstats_core import wire
 
-_STATS = {
+_STATS: Final = {
     "volume_usd": "12.345678", "volume_token": "1.000000000000000001", "trades": 3, "buy_trades": 2, "sell_trades": 1,
 }  # fmt: skip
-_TOKEN = {
+_TOKEN: Final = {
     "token": "USDC", "as_of": "2026-01-05T12:00:31.200Z", "windows": {"5m": _STATS},
     "watermark": "2026-01-05T11:58:31.000Z", "partition": 7, "offset": "81234", "epoch": 3, "stale": False,
     "lag_seconds": 0, "late": {"count": 0, "newest": None},
 }  # fmt: skip
-_OVERVIEW = {
+_OVERVIEW: Final = {
     "window": "5m", "by": "volume_usd", "tokens": [{"token": "USDC", **_STATS}],
     "partitions": [
         {"partition": 7, "epoch": 3, "offset": "81234", "as_of": "2026-01-05T12:00:31.200Z", "stale": False,

@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Generator
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
 
-SEND_BUFFER_BYTES = 65_536
+SEND_BUFFER_BYTES: Final = 65_536
 """Small, so that a WebSocket client that doesn't read is noticed after kilobytes, not megabytes."""
-UNACKNOWLEDGED_MS = 5_000
+UNACKNOWLEDGED_MS: Final = 5_000
 """How long sent bytes may stay unacknowledged before the kernel gives a connection up."""
-GRACE_S = 6
+GRACE_S: Final = 6
 """How long requests in flight may take after the listener is closed."""
-MESSAGE_BYTES = 16_384
+MESSAGE_BYTES: Final = 16_384
 """Largest WebSocket message that is read at all."""
 
 

@@ -10,16 +10,17 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from swapstats_core.addresses import folded
 from swapstats_core.wire import SPELLINGS_AT_ONCE, PartitionSpellings, Query, Reply, SpellingQuery
 
-FOUND_MS = 60_000
+FOUND_MS: Final = 60_000
 """How long the spellings of an address are believed."""
-NOT_FOUND_MS = 5_000
+NOT_FOUND_MS: Final = 5_000
 """How long an address is believed to have none, or an answer that lacks partitions."""
-KEPT = 20_000
-WAITING = 5_000
+KEPT: Final = 20_000
+WAITING: Final = 5_000
 """Addresses that may wait for their round; beyond it they aren't looked for."""
 
 AskAll = Callable[[Query], Awaitable[list[Reply | None]]]
@@ -33,7 +34,7 @@ class Spelt:
     whole: bool = False
 
 
-NOT_ASKED = Spelt()
+NOT_ASKED: Final = Spelt()
 
 
 @dataclass(frozen=True, slots=True)

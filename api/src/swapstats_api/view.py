@@ -8,7 +8,7 @@ from the future.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -16,9 +16,19 @@ from swapstats_api.follow.model import View
 from swapstats_core import readable, wire
 
 _decode_windows = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-MINOR = ("as_of", "watermark", "offset", "lag_seconds")
+MINOR: Final = ("as_of", "watermark", "offset", "lag_seconds")
 """Fields that change with the stream's position: they travel with a patch but never cause one."""
-_MAJOR = ("late", "partition", "epoch", "stale", "rebuilding", "progress", "held", "known_since", "other_spellings")
+_MAJOR: Final = (
+    "late",
+    "partition",
+    "epoch",
+    "stale",
+    "rebuilding",
+    "progress",
+    "held",
+    "known_since",
+    "other_spellings",
+)
 
 
 class Late(msgspec.Struct, frozen=True):
@@ -28,7 +38,7 @@ class Late(msgspec.Struct, frozen=True):
     newest: str | None
 
 
-_NOT_WHOLE = b',"complete":false}'
+_NOT_WHOLE: Final = b',"complete":false}'
 
 
 class Document(msgspec.Struct, frozen=True):

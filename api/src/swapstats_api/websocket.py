@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection
+from typing import Final
 
 import msgspec
 from fastapi import WebSocket, WebSocketDisconnect
@@ -29,12 +30,12 @@ from swapstats_api.origins import may_read
 from swapstats_api.problems import problem
 from swapstats_api.reads import Overloaded, Refusal
 
-COMMAND_LENGTH = 4_096
+COMMAND_LENGTH: Final = 4_096
 """Longest command, in characters."""
-SEND_TIMEOUT_S = 5.0
+SEND_TIMEOUT_S: Final = 5.0
 """How long one frame may take to leave; a client that doesn't read fills the socket's buffers first."""
-CLOSE_TIMEOUT_S = 2.0
-_USAGE = (
+CLOSE_TIMEOUT_S: Final = 2.0
+_USAGE: Final = (
     'send one of {"subscribe":"token:ID"}, {"unsubscribe":"token:ID"}, {"resume":{"token":"ID","seq":"N"}}, '
     '{"ping":TEXT}'
 )
@@ -60,7 +61,7 @@ class _Pong(msgspec.Struct, frozen=True, tag="pong", tag_field="type"):
     ping: str | int | None
 
 
-class _Nonsense(Exception):  # noqa: N818 - the client's mistake
+class _Nonsense(Exception):
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.code = code

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -13,11 +13,11 @@ from swapstats_core.spec import Source
 from swapstats_runtime.kafka import kafka_fault, kafka_reason, kafka_security
 from swapstats_runtime.tls import CertificateError
 
-_BATCH_BYTES = 256 * 1024
-_REQUEST_TIMEOUT_MS = 30_000
+_BATCH_BYTES: Final = 256 * 1024
+_REQUEST_TIMEOUT_MS: Final = 30_000
 
 
-class BrokerFault(Exception):  # noqa: N818 - a fault of the world, not of the program
+class BrokerFault(Exception):
     """The broker can't be used as asked; the text says what to do."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import yaml
@@ -14,10 +15,10 @@ from swapstats_core.spec import Source, SwapStatsResource, SwapStatsSpec
 from swapstats_core.swap import Inlet
 from swapstats_runtime.resource import load_resource
 
-DEFAULT_DATA_DIR = Path(".swapstats")
+DEFAULT_DATA_DIR: Final = Path(".swapstats")
 
 
-class TargetFault(Exception):  # noqa: N818 - about the caller's input or surroundings, not about the program
+class TargetFault(Exception):
     """The target can't be found or read; the text says what to do."""
 
 

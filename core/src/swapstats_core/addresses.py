@@ -6,8 +6,9 @@ A token keeps its producer's spelling, since its partition follows from that. So
 from __future__ import annotations
 
 import re
+from typing import Final
 
-_ADDRESS = re.compile(r"(?:0[xX])?([0-9a-fA-F]{40})")
+_ADDRESS: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{40})")
 
 
 def folded(token: str) -> str | None:

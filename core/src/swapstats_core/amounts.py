@@ -19,9 +19,9 @@ TOKEN_LIMIT: Final = 10**38
 AMOUNT_CHARACTERS: Final = 128
 """Longest text of an amount."""
 
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")
-_LARGEST_POWER = 40
-_SMALLEST_POWER = -60
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")
+_LARGEST_POWER: Final = 40
+_SMALLEST_POWER: Final = -60
 """What is below 10^-60 rounds to zero at any scale of ours; its exact digits would be thousands."""
 
 

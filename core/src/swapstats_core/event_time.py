@@ -14,12 +14,12 @@ FIRST_MS: Final = 1_420_070_400_000
 END_MS: Final = 4_102_444_800_000
 """2100-01-01: from here on minutes of 32 bits and ClickHouse's dates would come to their ends."""
 
-_RFC3339 = re.compile(
+_RFC3339: Final = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ]((?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d)(?:\.(\d+))?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
     re.ASCII,
 )
-_MILLIS = {"Z": 0, **{f".{millis:03d}Z": millis for millis in range(1000)}}
-_UNITS = (("seconds", 1_000, 1), ("microseconds", 1, 1_000), ("nanoseconds", 1, 1_000_000))
+_MILLIS: Final = {"Z": 0, **{f".{millis:03d}Z": millis for millis in range(1000)}}
+_UNITS: Final = (("seconds", 1_000, 1), ("microseconds", 1, 1_000), ("nanoseconds", 1, 1_000_000))
 """Units that are taken for milliseconds: what a value is multiplied with and divided by to become those."""
 
 

@@ -6,21 +6,21 @@ A duration is a string such as ``100ms``, ``5s``, ``5m``, ``24h`` or ``7d``, and
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints, WithJsonSchema
 
 from swapstats_core.amounts import USD, format_usd, refuse_rounding
 from swapstats_core.rejects import Reject
 
-MINUTE_MS = 60_000
-HOUR_MS = 60 * MINUTE_MS
-DAY_MS = 24 * HOUR_MS
-MAX_WINDOW_MS = 7 * DAY_MS
+MINUTE_MS: Final = 60_000
+HOUR_MS: Final = 60 * MINUTE_MS
+DAY_MS: Final = 24 * HOUR_MS
+MAX_WINDOW_MS: Final = 7 * DAY_MS
 """The engine's sums are proven not to overflow up to here (see `swapstats_core.engine.cells`)."""
 
-_UNITS_MS = {"ms": 1, "s": 1_000, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
-_DURATION = re.compile(r"([0-9]{1,11})(ms|s|m|h|d)")
+_UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
+_DURATION: Final = re.compile(r"([0-9]{1,11})(ms|s|m|h|d)")
 """So many digits of any unit are milliseconds of 64 bits."""
 
 
@@ -113,9 +113,9 @@ def written(pattern: str, remedy: str) -> tuple[object, ...]:
     return AfterValidator(check), WithJsonSchema(schema)
 
 
-_HOST = r"[^@/\s,]+"
-_ORIGIN_HOST = r"([-.a-z0-9]+|\[[0-9a-f:.]+\])"
-_NO_PASSWORD = "without a name or a password: those have fields of their own"
+_HOST: Final = r"[^@/\s,]+"
+_ORIGIN_HOST: Final = r"([-.a-z0-9]+|\[[0-9a-f:.]+\])"
+_NO_PASSWORD: Final = "without a name or a password: those have fields of their own"
 Broker = Annotated[str, *written(rf"{_HOST}:[0-9]{{1,5}}", "host:port, as in kafka-0:9092")]
 Origin = Annotated[
     str,
@@ -137,7 +137,7 @@ NatsUrl = Annotated[
         f"as in nats://nats:4222 (tls with TLS; several separated by commas, all alike), {_NO_PASSWORD}",
     ),
 ]
-_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 Instance = Annotated[
     str,
     *written(rf"{_LABEL}(\.{_LABEL})?", "a name of lower-case letters, digits and dashes, or two with a dot between"),

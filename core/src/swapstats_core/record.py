@@ -19,7 +19,7 @@ from swapstats_core.rejects import Reason, Reject
 
 _LogIndex = Annotated[int, Meta(ge=0, le=spelling.MOST_LOG_INDEX)]
 _Number = Annotated[int, Meta(ge=0, le=spelling.MOST)]
-NESTING_LIMIT = 512
+NESTING_LIMIT: Final = 512
 """Brackets allowed in a record: how deep the decoder can go differs by Python version, and what is a swap must not."""
 
 

@@ -63,7 +63,7 @@ REMEDIES: Final[Mapping[Reason, str]] = MappingProxyType(
 """What to do about each reason: one sentence or two for whoever runs the producer, in every dead letter's header."""
 
 
-class Reject(Exception):  # noqa: N818 - an outcome with a reason, not a failure of ours
+class Reject(Exception):
     """A record that can't be a swap; ``detail`` names the field and the remedy."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

@@ -7,8 +7,9 @@ hash. Written by hand because core depends on no client library; a contract test
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
-_MASK = 0xFFFFFFFF
+_MASK: Final = 0xFFFFFFFF
 _M = 0x5BD1E995
 
 

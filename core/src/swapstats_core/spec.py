@@ -45,7 +45,7 @@ from swapstats_core.fields import (
     format_duration,
 )
 
-_OPEN = "until it is, everybody who reaches the API may read: bound that by the network"
+_OPEN: Final = "until it is, everybody who reaches the API may read: bound that by the network"
 _NOT_BUILT: Final[Mapping[str, str]] = MappingProxyType(
     {
         "auth": f"not built yet; {_OPEN}",
@@ -145,7 +145,7 @@ class Sasl(Section):
     """Where the password is."""
 
 
-DEFAULT_REORG_HORIZON_MS = 30 * MINUTE_MS
+DEFAULT_REORG_HORIZON_MS: Final = 30 * MINUTE_MS
 
 
 class Skip(Section):

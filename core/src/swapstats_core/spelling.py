@@ -23,12 +23,12 @@ DESCRIPTION_CHARACTERS: Final = 256
 MOST: Final = 2**63 - 1
 MOST_LOG_INDEX: Final = 2**32 - 1
 
-_HASH = re.compile(r"[!-9;-~]{1,128}")  # printable ASCII without the colon that separates an event id's parts
-_HEX = re.compile(r"0[xX][0-9a-fA-F]+|[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_QUANTITY = re.compile(r"0|[1-9][0-9]{0,18}|0[xX][0-9a-fA-F]{1,16}")
-_SEPARATORS = re.compile(r"[\W_]+")
-_MOST_DIGITS = 20
+_HASH: Final = re.compile(r"[!-9;-~]{1,128}")  # printable ASCII without the colon that separates an event id's parts
+_HEX: Final = re.compile(r"0[xX][0-9a-fA-F]+|[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_QUANTITY: Final = re.compile(r"0|[1-9][0-9]{0,18}|0[xX][0-9a-fA-F]{1,16}")
+_SEPARATORS: Final = re.compile(r"[\W_]+")
+_MOST_DIGITS: Final = 20
 _decode_text = msgspec.json.Decoder(str).decode
 
 

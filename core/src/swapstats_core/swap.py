@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Final
 
 import msgspec
 
@@ -53,13 +54,13 @@ __all__ = [
     "format_usd",
 ]
 
-FUTURE_MS = 60_000
+FUTURE_MS: Final = 60_000
 """How far an event may be ahead of its record's timestamp."""
 
-_VERSION = 3
+_VERSION: Final = 3
 """Of what is decided here: raise it when a record is decided otherwise than before."""
-_HEX_DIGITS = b"0123456789abcdef"
-_TOKEN = re.compile(r"[^\s\x00-\x20\x7f-\xa0\ud800-\udfff]{1,128}")
+_HEX_DIGITS: Final = b"0123456789abcdef"
+_TOKEN: Final = re.compile(r"[^\s\x00-\x20\x7f-\xa0\ud800-\udfff]{1,128}")
 
 
 class Swap(msgspec.Struct, gc=False, frozen=True):
@@ -209,7 +210,7 @@ def _check_event_id(stated: str, event_id: str) -> None:
         raise Reject(Reason.BAD_ID, f"event_id {stated[:160]!r} disagrees with {event_id!r}: omit it or fix it")
 
 
-_PLAIN = Inlet()
+_PLAIN: Final = Inlet()
 decode = _PLAIN.decode
 """`Inlet.decode` by the rules of a resource that says nothing about them."""
 decode_recorded = _PLAIN.decode_recorded

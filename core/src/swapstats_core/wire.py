@@ -15,18 +15,18 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from swapstats_core.bounds import Count, Name, Said, Share, Skipped, Token, UnixMs
 from swapstats_core.fields import MINUTE_MS, parse_duration_ms
 
-ORDERINGS = ("volume_usd", "volume_token", "trades", "buy_trades", "sell_trades")
+ORDERINGS: Final = ("volume_usd", "volume_token", "trades", "buy_trades", "sell_trades")
 Ordering = Literal["volume_usd", "volume_token", "trades", "buy_trades", "sell_trades"]
-SPELLINGS_AT_ONCE = 500
+SPELLINGS_AT_ONCE: Final = 500
 """Most addresses that one question may be about."""
-OVERVIEW_LIMIT = 1_000
+OVERVIEW_LIMIT: Final = 1_000
 """Most tokens that one question about a partition's top may be for."""
 
 
@@ -235,11 +235,11 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="kind"):
 Reply = Found | PartitionOverview | PartitionStatus | PartitionSpellings | Refused
 
 
-PULSE_INTERVAL_MS = 250
+PULSE_INTERVAL_MS: Final = 250
 """Longest time between two pulses of a healthy partition."""
-CURRENT_WITHIN_MS = 2_000
+CURRENT_WITHIN_MS: Final = 2_000
 """A state whose ``as_of`` is further behind the wall clock than this is stale, whatever its owner said then."""
-FOLLOW_LEASE_MS = 30_000
+FOLLOW_LEASE_MS: Final = 30_000
 """How long a shard sends a token's deltas after the last `TokenQuery` with ``follow``."""
 
 encode = msgspec.json.Encoder().encode
@@ -267,7 +267,7 @@ def decode_token_state(message: bytes) -> TokenState:
     return state
 
 
-_UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
+_UNSAFE: Final = re.compile(rb"[^A-Za-z0-9_-]")
 
 
 def subject_token(token: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from swapstats_core.naming import Holder
 from swapstats_core.ownership.messages import Assignment, MemberReport
@@ -18,7 +19,7 @@ from swapstats_decider.reasons import Reason
 from swapstats_decider.roll import Roll
 from swapstats_decider.rollcall import RollCall
 
-HANDOFF_INTERVAL_S = 0.5
+HANDOFF_INTERVAL_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)

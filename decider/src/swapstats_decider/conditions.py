@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from swapstats_core.ownership.messages import Assignment
 from swapstats_core.readable import held, ranges, seconds
@@ -12,8 +13,8 @@ from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.reasons import Reason
 from swapstats_decider.status import Condition, ConditionType, MemberStatus, RolloutStatus
 
-STALE_SNAPSHOT_INTERVALS = 10
-STALE_SNAPSHOT_MS = 60_000
+STALE_SNAPSHOT_INTERVALS: Final = 10
+STALE_SNAPSHOT_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

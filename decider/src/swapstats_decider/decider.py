@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -14,12 +14,12 @@ from swapstats_core.ownership.planner import Decision, Member, Memory, Observed,
 from swapstats_decider.ports import Truth, Unavailable
 from swapstats_decider.reasons import Reason
 
-INTERVAL_S = 0.1
-SETTLED_INTERVAL_S = 0.2
+INTERVAL_S: Final = 0.1
+SETTLED_INTERVAL_S: Final = 0.2
 """While nothing is about to be decided: still several chances to be heard before a shard counts as silent."""
-NOTED_AFTER_MS = 5_000
+NOTED_AFTER_MS: Final = 5_000
 """What hinders a plan for less isn't worth a line."""
-SETTLED_AFTER_MS = 500
+SETTLED_AFTER_MS: Final = 500
 """When nothing had to be decided for this long, nothing is about to be."""
 
 

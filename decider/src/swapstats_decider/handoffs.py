@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -12,10 +12,10 @@ from swapstats_core.ownership.messages import Handoff, MemberReport
 from swapstats_core.wire import rfc3339
 from swapstats_decider.reasons import Reason
 
-KEPT = 200
-COMPLETE_AFTER_MS = 30_000
+KEPT: Final = 200
+COMPLETE_AFTER_MS: Final = 30_000
 """A handoff whose digests aren't known by then is told without."""
-_SIGHTINGS = 4
+_SIGHTINGS: Final = 4
 """Epochs of a partition of which it is remembered when they were last seen served."""
 
 _Key = tuple[int, int, bool]

@@ -11,7 +11,7 @@ from swapstats_core.ownership.messages import Assignment
 from swapstats_decider.reasons import Reason
 
 
-class Unavailable(Exception):  # noqa: N818 - reads as what it is
+class Unavailable(Exception):
     """A server can't be reached or refuses for now; trying again later may help."""
 
 
@@ -19,7 +19,7 @@ class Taken(Unavailable):
     """The names belong to another instance, until a person changes that."""
 
 
-class Superseded(Exception):  # noqa: N818 - reads as what it is
+class Superseded(Exception):
     """Somebody else has decided meanwhile: this decider isn't the one any more, and must end."""
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Final
 
 from swapstats_core.ownership.messages import Assignment
 from swapstats_decider.ports import Copy, Tell, Unavailable
 from swapstats_decider.reasons import Reason
 
-RETRY_S = 0.1
-CHECK_INTERVAL_S = 2.0
+RETRY_S: Final = 0.1
+CHECK_INTERVAL_S: Final = 2.0
 """How often it is made sure that Redis has what it was given. A lost announcement is made good then, too."""
 
 

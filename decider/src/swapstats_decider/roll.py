@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from swapstats_core.ownership.messages import MemberReport
 
-BLIND_AFTER_MS = 1_000
+BLIND_AFTER_MS: Final = 1_000
 """The own echo comes back within milliseconds; without it for this long, silence says nothing about the shards."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -14,10 +15,10 @@ from swapstats_decider.ports import Connect, Line, Tell, Unavailable
 from swapstats_decider.reasons import Reason
 from swapstats_decider.roll import Roll
 
-RETRY_S = 0.25
-DEAF_AFTER_S = 2.0
+RETRY_S: Final = 0.25
+DEAF_AFTER_S: Final = 2.0
 """A line on which not even the own echo comes back for this long is replaced."""
-COMPLAIN_EVERY_S = 60.0
+COMPLAIN_EVERY_S: Final = 60.0
 """Whoever sends garbage sends a lot of it: it is told once, and then how much more there was."""
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from swapstats_core.wire import PartitionStatus, SnapshotQuery, StatusQuery, Subjects, decode_reply, encode
 from swapstats_decider.ports import Connect, Unavailable
 
-INTERVAL_S = 0.1
-ASK_AGAIN_EVERY = 10
+INTERVAL_S: Final = 0.1
+ASK_AGAIN_EVERY: Final = 10
 """Looks between two requests for the same snapshot: the first may have gone to an owner that is none any more."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -17,7 +17,7 @@ from swapstats_decider.handoffs import Handoffs
 from swapstats_decider.reasons import Reason
 from swapstats_decider.status import AssignmentStatus, MemberStatus, RolloutStatus, Status, WorkStatus
 
-READY = "ready"
+READY: Final = "ready"
 
 
 class Process(Protocol):

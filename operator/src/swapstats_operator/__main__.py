@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 from time import monotonic
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -31,9 +32,9 @@ from swapstats_runtime.logs import configure_logging
 
 log = structlog.get_logger()
 
-SILENT_S = 90.0
+SILENT_S: Final = 90.0
 """An operator none of whose controllers has come to its end for so long is ill."""
-_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class Health:

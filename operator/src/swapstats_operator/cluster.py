@@ -19,11 +19,11 @@ class Key(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
-class Refused(Exception):  # noqa: N818 - reads as what it is
+class Refused(Exception):
     """The API server won't, and asking again won't help: the text is its own."""
 
 
-class Foreign(Exception):  # noqa: N818 - reads as what it is
+class Foreign(Exception):
     """An object of that name is there already, and isn't the resource's. The text names both, and the remedy."""
 
 

@@ -16,11 +16,11 @@ Secrets = Mapping[str, Mapping[str, bytes] | None]
 """Content of Secrets by name; None: there is none."""
 
 
-class SecretMissing(Exception):  # noqa: N818 - reads as what it is
+class SecretMissing(Exception):
     """A Secret that the resource names isn't there, or has no such key."""
 
 
-class TopicWrong(Exception):  # noqa: N818 - reads as what it is
+class TopicWrong(Exception):
     """The topic isn't as the resource says, and only people can decide what shall be."""
 
 

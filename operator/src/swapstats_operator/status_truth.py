@@ -7,7 +7,7 @@ operators that both believe to be the one can't both succeed, whatever else is w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -15,7 +15,7 @@ from swapstats_core.ownership.messages import Assignment, check_assignment
 from swapstats_decider.ports import Superseded, Unavailable
 from swapstats_operator.cluster import Cluster, Key, Refused
 
-_PATH = "/status/assignment"
+_PATH: Final = "/status/assignment"
 
 
 class StatusTruth:

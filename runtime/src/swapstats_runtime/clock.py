@@ -7,8 +7,9 @@ people and compared with the times of events; it may step at any moment, in eith
 from __future__ import annotations
 
 import time
+from typing import Final
 
-_MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_MONOTONIC: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Linux' goes on while the machine is suspended, as the world does."""
 
 

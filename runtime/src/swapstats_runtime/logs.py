@@ -15,8 +15,8 @@ import structlog
 from swapstats_core.spec import Telemetry
 from swapstats_runtime.clock import monotonic_ms
 
-_SAME_AGAIN_S = 10.0
-_MOST_SAYINGS = 1_000
+_SAME_AGAIN_S: Final = 10.0
+_MOST_SAYINGS: Final = 1_000
 _MOST_ALIKE: Final = 5
 _ALIKE_FOR_MS: Final = 60_000
 _SUBJECTS: Final = ("resource", "reason", "partition", "server", "kind")

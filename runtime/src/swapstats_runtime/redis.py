@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis, Sentinel
@@ -18,8 +18,8 @@ from swapstats_runtime.access import Door, tls_fault
 from swapstats_runtime.secret_files import secret
 from swapstats_runtime.tls import tls_files
 
-_SENTINEL_PORT = 26_379
-_TIME_WITHIN_S = 1.0
+_SENTINEL_PORT: Final = 26_379
+_TIME_WITHIN_S: Final = 1.0
 
 
 def redis_client(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import clickhouse_connect
@@ -29,23 +29,23 @@ from swapstats_core.fields import DAY_MS
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
 from swapstats_runtime.clickhouse import clickhouse_access, clickhouse_fault
 
-_CONNECT_SECONDS = 5
-_REPLY_SECONDS = 60
-_TIME_WITHIN_S = 1.0
-_MIGRATION_SECONDS = 6 * 3600
+_CONNECT_S: Final = 5
+_REPLY_S: Final = 60
+_TIME_WITHIN_S: Final = 1.0
+_MIGRATION_S: Final = 6 * 3600
 """A migration may have to carry all rows over."""
-_ALREADY_RENAMED = (57, 60)
+_ALREADY_RENAMED: Final = (57, 60)
 """TABLE_ALREADY_EXISTS, UNKNOWN_TABLE: another recorder, or this one before a crash, has renamed the table."""
-_POLICY_REFUSED = (36, 450, 478)
+_POLICY_REFUSED: Final = (36, 450, 478)
 """BAD_ARGUMENTS, BAD_TTL_EXPRESSION, UNKNOWN_POLICY."""
-_LOOKED_BACK_MS = 2 * DAY_MS
-_COMMENTS = "SELECT name, comment FROM system.tables WHERE database = {database:String}"
-_REMEDY_OF_POLICY = (
+_LOOKED_BACK_MS: Final = 2 * DAY_MS
+_COMMENTS: Final = "SELECT name, comment FROM system.tables WHERE database = {database:String}"
+_REMEDY_OF_POLICY: Final = (
     "ClickHouse refuses stores.clickhouse.storagePolicy {!r}: {}. The server's storage_configuration must have that "
     "policy with a volume named cold. Tables that are there already take only a policy that also has all volumes of "
     "their present one, at first default with the disk default. Correct the policy, or remove the key"
 )
-INSERT_SETTINGS = {
+INSERT_SETTINGS: Final = {
     "async_insert": "0",  # with a deduplication token it has lost rows (ClickHouse/ClickHouse#111031)
     "insert_deduplicate": "1",
     "deduplicate_blocks_in_dependent_materialized_views": "1",
@@ -65,7 +65,7 @@ class ClickHouseStore:
     @classmethod
     async def connect(cls, spec: ClickHouse) -> ClickHouseStore:
         """Connect. Raises StoreUnavailableError; OSError and CertificateError if a secret can't be used."""
-        return cls(await _connected(spec, _REPLY_SECONDS), spec)
+        return cls(await _connected(spec, _REPLY_S), spec)
 
     async def insert(self, block: bytes, token: str) -> None:
         """See `recorder.ports.Store`."""
@@ -142,7 +142,7 @@ class ClickHouseStore:
         ClickHouse doesn't answer.
         """
         schema, policy = load(spec), spec.stores.clickhouse.storage_policy
-        client = await _connected(spec.stores.clickhouse, _MIGRATION_SECONDS)
+        client = await _connected(spec.stores.clickhouse, _MIGRATION_S)
         try:
             for statement in schema.ledger:
                 await client.command(statement)
@@ -193,7 +193,7 @@ async def _connected(spec: ClickHouse, reply_seconds: int) -> AsyncClient:
         return await clickhouse_connect.get_async_client(
             **access,
             compress=False,
-            connect_timeout=_CONNECT_SECONDS,
+            connect_timeout=_CONNECT_S,
             send_receive_timeout=reply_seconds,
             # Repeating is the recorder's decision, with a bound and a count.
             query_retries=0,

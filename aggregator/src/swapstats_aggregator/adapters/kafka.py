@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -23,24 +24,24 @@ from swapstats_runtime.kafka import kafka_fault, kafka_names, kafka_security
 
 log = structlog.get_logger()
 
-_FETCH_WAIT_MS = 20
+_FETCH_WAIT_MS: Final = 20
 """How long the broker may hold an empty fetch. Some brokers look for new records only when it ends, so it is
 latency.
 """
-_QUIET_FETCH_WAIT_MS = 150
+_QUIET_FETCH_WAIT_MS: Final = 150
 """The same once no record has come for `_QUIET_AFTER_S`: every answer costs both sides. Twice this and two polls is how
 old a confirmed end may be, which must stay well below what makes a partition count as behind.
 """
-_QUIET_AFTER_S = 2.0
-_MAX_RECORDS = 4_096
+_QUIET_AFTER_S: Final = 2.0
+_MAX_RECORDS: Final = 4_096
 """Records taken by one poll: bounds the time in which queries wait."""
-_UNANSWERED_MS = 5_000
+_UNANSWERED_MS: Final = 5_000
 """How long polls may wait without any answer to a fetch, as brokers give even without records, until a new client takes
 over. `Stalls` finds what this doesn't: answers, but not the records.
 """
-_LOG_APPEND_TIME = 1
-_CLOSE_MS = 500
-_NEVER_MS = 2**62
+_LOG_APPEND_TIME: Final = 1
+_CLOSE_MS: Final = 500
+_NEVER_MS: Final = 2**62
 """No record is of this time."""
 
 

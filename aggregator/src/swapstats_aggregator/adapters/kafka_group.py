@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -32,17 +32,17 @@ from swapstats_core.naming import recorders_group
 from swapstats_core.spec import Source as SourceSpec
 from swapstats_runtime.kafka import kafka_fault, kafka_names
 
-_COMMIT_SECONDS = 10.0
-_QUERY_SECONDS = 5.0
-_LEAVE_SECONDS = 5.0
-_SILENT_SECONDS = 15.0
+_COMMIT_S: Final = 10.0
+_QUERY_S: Final = 5.0
+_LEAVE_S: Final = 5.0
+_SILENT_S: Final = 15.0
 """How long the broker may be without an answer until this process ends, and its successor has a new client."""
-_ENDS_SECONDS = 5.0
+_ENDS_S: Final = 5.0
 """How often the ends of partitions that wait are asked for."""
-_NEVER_MS = 2**31 - 1
-_METADATA_MS = 30_000
+_NEVER_MS: Final = 2**31 - 1
+_METADATA_MS: Final = 30_000
 """A topic that is created after the start is seen within this time."""
-_log = structlog.get_logger()
+log = structlog.get_logger()
 
 
 class GroupSource:
@@ -100,13 +100,13 @@ class GroupSource:
         try:
             await self._check_claim()
         except TimeoutError as error:
-            raise KafkaTimeoutError(f"whose the group is isn't told within {_QUERY_SECONDS:.0f} s") from error
+            raise KafkaTimeoutError(f"whose the group is isn't told within {_QUERY_S:.0f} s") from error
         self._answered_at = time.monotonic()
         # After start(), so that no assignment can arrive before its positions can be asked for.
         self._consumer.subscribe([self._topic], listener=_Listener(self))
 
     async def _check_claim(self) -> None:
-        async with asyncio.timeout(_QUERY_SECONDS):
+        async with asyncio.timeout(_QUERY_S):
             await check_claim(
                 self._consumer._client,  # noqa: SLF001 - the only way to the protocol
                 self._group,
@@ -117,8 +117,8 @@ class GroupSource:
 
     async def close(self) -> None:
         """Leave the group, so that others take over at once; a broker that is away finds out by itself."""
-        if not await abandon(self._consumer, _LEAVE_SECONDS):
-            _log.warning("could not leave the group in order: its partitions move when the session times out")
+        if not await abandon(self._consumer, _LEAVE_S):
+            log.warning("could not leave the group in order: its partitions move when the session times out")
 
     async def poll(self, max_records: int, timeout_ms: int, waiting: Collection[int] = ()) -> Polled:
         """See `ports.Source`."""
@@ -126,12 +126,12 @@ class GroupSource:
         # Until the broker tells which topic this is, what was read waits here, and nothing more is read.
         self._unverified = polled
         try:
-            async with asyncio.timeout(_QUERY_SECONDS):
+            async with asyncio.timeout(_QUERY_S):
                 changed = await self._topic_watch.changed(self._incarnation or "")
         except (KafkaError, TimeoutError) as error:
-            if time.monotonic() - self._answered_at > _SILENT_SECONDS:
-                raise SourceLostError(f"no answer for {_SILENT_SECONDS:.0f} s: {error!r}") from error
-            _log.info("can't tell yet whether the topic is the same", error=repr(error))
+            if time.monotonic() - self._answered_at > _SILENT_S:
+                raise SourceLostError(f"no answer for {_SILENT_S:.0f} s: {error!r}") from error
+            log.info("can't tell yet whether the topic is the same", error=repr(error))
             await asyncio.sleep(timeout_ms / 1000)  # as long as a poll without records: the bound on asking again
             return Polled(self._generation, [], incarnation=self._incarnation or "")
         self._answered_at = time.monotonic()
@@ -141,7 +141,7 @@ class GroupSource:
         known, self._incarnation = self._incarnation, changed
         if known is None:
             return structs.replace(polled, incarnation=changed)
-        _log.warning("the topic was recreated", before=known, now=changed)
+        log.warning("the topic was recreated", before=known, now=changed)
         return await self._restarted(self._consumer.assignment(), "recreated")
 
     async def _read(self, max_records: int, timeout_ms: int, waiting: Collection[int]) -> Polled:
@@ -188,9 +188,9 @@ class GroupSource:
         try:
             if not self._committed:  # who joined a new group at the same time has committed meanwhile, perhaps
                 await self._check_claim()
-            await asyncio.wait_for(self._consumer.commit(offsets), _COMMIT_SECONDS)
+            await asyncio.wait_for(self._consumer.commit(offsets), _COMMIT_S)
         except (TimeoutError, KafkaError, IllegalStateError) as error:
-            _log.warning("offsets not committed, some records will be read again", error=repr(error))
+            log.warning("offsets not committed, some records will be read again", error=repr(error))
             return False
         self._committed = True
         return True
@@ -205,7 +205,7 @@ class GroupSource:
             if high_water is None:
                 continue
             try:
-                position = await asyncio.wait_for(self._consumer.position(partition), _QUERY_SECONDS)
+                position = await asyncio.wait_for(self._consumer.position(partition), _QUERY_S)
             except (TimeoutError, KafkaError, IllegalStateError):
                 continue
             if position > high_water:
@@ -224,9 +224,9 @@ class GroupSource:
         unread = [at for at in self._consumer.assignment() & self._positions.keys() if at.partition in waiting]
         if not unread or time.monotonic() < self._ends_at:
             return
-        self._ends_at = time.monotonic() + _ENDS_SECONDS
+        self._ends_at = time.monotonic() + _ENDS_S
         try:
-            ends = await asyncio.wait_for(self._consumer.end_offsets(unread), _QUERY_SECONDS)
+            ends = await asyncio.wait_for(self._consumer.end_offsets(unread), _QUERY_S)
         except (TimeoutError, KafkaError):
             return  # the broker is away: `poll` finds out
         for partition, end in ends.items():
@@ -242,7 +242,7 @@ class GroupSource:
         """Raises SourceLostError if the broker has records that don't arrive: another process gets another client."""
         if quiet := self._stalls.quiet:
             try:
-                self._stalls.ended(await asyncio.wait_for(self._consumer.end_offsets(quiet), _QUERY_SECONDS))
+                self._stalls.ended(await asyncio.wait_for(self._consumer.end_offsets(quiet), _QUERY_S))
             except (TimeoutError, KafkaError):
                 return  # the broker is away: nothing could have been delivered
         if stalled := self._stalls.stalled():
@@ -254,14 +254,14 @@ class GroupSource:
             self._metrics.restarts.labels(why).inc()
             self._positions.pop(partition, None)
             self._ends.pop(partition, None)
-            _log.info("reading a partition from its beginning", partition=partition.partition, why=why)
+            log.info("reading a partition from its beginning", partition=partition.partition, why=why)
             try:
-                async with asyncio.timeout(_QUERY_SECONDS):
+                async with asyncio.timeout(_QUERY_S):
                     await self._consumer.seek_to_beginning(partition)
             except (TimeoutError, KafkaError, IllegalStateError) as error:
                 # It was revoked in between, or the broker is away: the client goes on trying, or the next poll
                 # finds out anew.
-                _log.info("could not seek yet", partition=partition.partition, error=repr(error))
+                log.info("could not seek yet", partition=partition.partition, error=repr(error))
         return Polled(self._generation, [], frozenset(each.partition for each in restarted))
 
     def _rebalanced(self) -> None:
@@ -280,8 +280,8 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
     def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         self._source._rebalanced()  # noqa: SLF001 - the listener is a part of the source
         if revoked:
-            _log.info("partitions revoked", partitions=sorted(partition.partition for partition in revoked))
+            log.info("partitions revoked", partitions=sorted(partition.partition for partition in revoked))
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         self._source._rebalanced()  # noqa: SLF001 - the listener is a part of the source
-        _log.info("partitions assigned", partitions=sorted(partition.partition for partition in assigned))
+        log.info("partitions assigned", partitions=sorted(partition.partition for partition in assigned))

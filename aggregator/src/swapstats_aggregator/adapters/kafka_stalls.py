@@ -18,7 +18,7 @@ _STALLED_MS: Final = 15_000
 """How long records may be known to be there without one of them arriving."""
 
 
-class Stalled(RuntimeError):  # noqa: N818 - reads as what it is
+class Stalled(RuntimeError):
     """A new client didn't help: records don't arrive. The process can't do its work and must end."""
 
 

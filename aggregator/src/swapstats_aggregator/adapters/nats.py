@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 from nats.aio.client import Client
@@ -19,16 +20,16 @@ from swapstats_runtime.nats import NatsAccess
 
 log = structlog.get_logger()
 
-_PENDING_BYTES = 4 * 1024 * 1024
+_PENDING_BYTES: Final = 4 * 1024 * 1024
 """Unsent bytes kept while the connection is down; beyond it messages are dropped, which readers notice."""
 
 
-_WATCHDOG_S = 1.0
-_ANSWER_S = 3
+_WATCHDOG_S: Final = 1.0
+_ANSWER_S: Final = 3
 """How long the server may take to answer a ping."""
-_REPLACE_AFTER_S = 10.0
+_REPLACE_AFTER_S: Final = 10.0
 """A client that is unconnected for so long is replaced."""
-_CLOSE_S = 2.0
+_CLOSE_S: Final = 2.0
 
 
 @dataclass(slots=True, eq=False)

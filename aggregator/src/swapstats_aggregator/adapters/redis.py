@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from redis.asyncio import Redis
@@ -25,7 +25,7 @@ from swapstats_runtime.redis import redis_client, redis_fault
 
 # Numbers are compared as doubles, hence only where those have no gaps: what isn't such a number is refused if it comes,
 # and counts as none if it is stored.
-_NUMBERS = """
+_NUMBERS: Final = """
 local function number(text)
   if not text or #text > 16 or not string.match(text, '^%d+$') then return nil end
   local value = tonumber(text)
@@ -37,7 +37,7 @@ end
 """
 # The first two return {done, epoch and owner in force before, missing parts ...}.
 # KEYS: owner hash. ARGV: epoch, owner, claimant. A repeat by the same claimant (a retry after a lost reply) succeeds.
-_CLAIM = f"""{_NUMBERS}
+_CLAIM: Final = f"""{_NUMBERS}
 local held = redis.call('HMGET', KEYS[1], 'epoch', 'claimant', 'owner')
 local epoch, wanted, owner = number(held[1]) or 0, given(ARGV[1]), held[3] or ''
 if wanted < epoch or (wanted == epoch and held[2] ~= ARGV[3]) then return {{0, epoch, owner}} end
@@ -47,7 +47,7 @@ return {{1, epoch, owner}}
 """
 # KEYS: owner hash, manifests, chunks. ARGV: epoch, claimant, seq, manifest, how many to keep, the parts that it names.
 # One that comes again, or after a later one, changes nothing.
-_FLIP = f"""{_NUMBERS}
+_FLIP: Final = f"""{_NUMBERS}
 local held = redis.call('HMGET', KEYS[1], 'epoch', 'claimant', 'owner', 'seq')
 local reply, seq, keep = {{0, number(held[1]) or 0, held[3] or ''}}, given(ARGV[3]), given(ARGV[5])
 if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return reply end
@@ -64,12 +64,12 @@ reply[1] = 1
 return reply
 """
 # KEYS: owner hash, chunks. ARGV: epoch, claimant, names to delete. A former owner deletes nothing of its successor's.
-_COLLECT = """
+_COLLECT: Final = """
 local owner = redis.call('HMGET', KEYS[1], 'epoch', 'claimant')
 if owner[1] ~= ARGV[1] or owner[2] ~= ARGV[2] then return 0 end
 return redis.call('HDEL', KEYS[2], unpack(ARGV, 3))
 """
-_PARTS_AT_ONCE = 64
+_PARTS_AT_ONCE: Final = 64
 """Stored parts loaded or deleted by one command: bounds the size of a reply, and the stack of a script."""
 
 

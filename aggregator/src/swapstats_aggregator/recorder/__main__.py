@@ -10,7 +10,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 import uvloop
@@ -33,9 +33,9 @@ from swapstats_runtime.resource import load_resource
 from swapstats_runtime.timekeeping import Clock, keep_time, look
 
 T = TypeVar("T")
-_FIRST_BACKOFF_S = 0.1
-_MAX_BACKOFF_S = 5.0
-_log = structlog.get_logger()
+_FIRST_BACKOFF_S: Final = 0.1
+_MAX_BACKOFF_S: Final = 5.0
+log = structlog.get_logger()
 
 
 class _Process:
@@ -120,7 +120,7 @@ class _Process:
         except BaseException:
             await store.close()
             raise
-        _log.info("clickhouse schema is up to date", applied=applied)
+        log.info("clickhouse schema is up to date", applied=applied)
         return store
 
     async def _until_open(self, name: str, open_it: Callable[[], Awaitable[T]], fault: type[Exception]) -> T:
@@ -132,7 +132,7 @@ class _Process:
                 raise
             except fault as error:
                 self.missing = f"waiting for {name}: {error}"
-                _log.warning("not reachable yet, trying again", what=name, error=str(error), backoff_s=backoff_s)
+                log.warning("not reachable yet, trying again", what=name, error=str(error), backoff_s=backoff_s)
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
 
@@ -162,7 +162,7 @@ def main() -> None:
     try:
         uvloop.run(_serve(resource, arguments.http_host, arguments.http_port))
     except (SourceLostError, SchemaError, Taken) as error:
-        _log.error(TAKEN if isinstance(error, Taken) else "the recorder can't go on", error=str(error))
+        log.error(TAKEN if isinstance(error, Taken) else "the recorder can't go on", error=str(error))  # noqa: TRY400 - what a person needs is the sentence
         sys.exit(1)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 from swapstats_aggregator.recorder.ports import Record
 from swapstats_aggregator.recorder.rows import Row
 
-MAX_ROWS = 50_000
+MAX_ROWS: Final = 50_000
 """Largest batch while catching up, unless the resource asks for more."""
-MAX_BYTES = 32 << 20
+MAX_BYTES: Final = 32 << 20
 """A batch is also full at this many bytes of record values: a record may be as large as the broker takes."""
 
 

@@ -8,6 +8,7 @@ Decimal(38, 18) and Decimal(20, 6) are 128-bit integers of their scale, a String
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -43,7 +44,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (
 )
 """Names and wire types, in order. The table's LowCardinality columns take plain strings."""
 
-_LENGTHS = [bytes([n]) for n in range(128)]
+_LENGTHS: Final = [bytes([n]) for n in range(128)]
 """The varints of one byte."""
 
 

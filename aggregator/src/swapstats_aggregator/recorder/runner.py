@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache, partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
@@ -28,15 +28,15 @@ from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import Inlet, Reason, Reject
 
-_POLL_RECORDS = 5_000
+_POLL_RECORDS: Final = 5_000
 """Records decoded, and rows encoded, without giving the loop a turn: some 25 ms."""
-_FIRST_BACKOFF_S = 0.1
-_MAX_BACKOFF_S = 5.0
-_SAY_AGAIN_S = 60.0
+_FIRST_BACKOFF_S: Final = 0.1
+_MAX_BACKOFF_S: Final = 5.0
+_SAY_AGAIN_S: Final = 60.0
 
 T = TypeVar("T")
 _home = lru_cache(maxsize=65_536)(partition_of)
-_log = structlog.get_logger()
+log = structlog.get_logger()
 
 
 class _Stopped(Enum):
@@ -134,7 +134,7 @@ class Recorder:
             return
         self._said_at = time.monotonic()
         first, now_ms = self._deferred.first(), self._now_ms()
-        _log.warning(
+        log.warning(
             "rows are kept back: an event is ahead of the time, and what is behind it waits for it or for source.skip",
             rows=len(self._deferred),
             partitions=sorted(self._deferred.partitions),
@@ -253,12 +253,12 @@ class Recorder:
         self._metrics.retries.labels(str(error.code)).inc()
         self._metrics.store_up.set(0)
         if self.store_error is None:
-            _log.warning("clickhouse doesn't take rows, trying again until it does", rows=rows, error=str(error))
+            log.warning("clickhouse doesn't take rows, trying again until it does", rows=rows, error=str(error))
         self.store_error = str(error)
 
     def _answered(self, started: float) -> None:
         if self.store_error is not None:
-            _log.info("clickhouse takes rows again", after_s=round(time.monotonic() - started, 1))
+            log.info("clickhouse takes rows again", after_s=round(time.monotonic() - started, 1))
         self.store_error = None
         self._metrics.store_up.set(1)
 
@@ -270,7 +270,7 @@ class Recorder:
     def _drop(self, batch: Batch) -> None:
         if batch.rows:
             self._metrics.dropped.inc()
-            _log.info("rows dropped before their insert, to be read again", rows=len(batch.rows))
+            log.info("rows dropped before their insert, to be read again", rows=len(batch.rows))
 
 
 async def _encode(rows: list[Row]) -> bytes:

@@ -16,34 +16,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from string import Template
+from typing import Final
 
 from swapstats_core.fields import HOUR_MS
 from swapstats_core.spec import ClickHouse, SwapStatsSpec
 
-RETENTION_VERSION = 0
-VIEWS = ("swaps", "daily", "swaps_daily_refresh")
+RETENTION_VERSION: Final = 0
+VIEWS: Final = ("swaps", "daily", "swaps_daily_refresh")
 """What counting.sql makes. Each has its checksum as comment."""
-OLDEST_SERVER = (24, 10)
+OLDEST_SERVER: Final = (24, 10)
 """The first ClickHouse whose refreshable views append without a setting."""
-OPEN_DAYS = 2
+OPEN_DAYS: Final = 2
 """The days before today that are computed again."""
-OLDEST_OPEN_DAY = f"toDate(now('UTC')) - {OPEN_DAYS}"
-IN_FLIGHT_SECONDS = 60
+OLDEST_OPEN_DAY: Final = f"toDate(now('UTC')) - {OPEN_DAYS}"
+IN_FLIGHT_S: Final = 60
 """How long recorders of all releases wait for an insert's answer."""
-_FILE = re.compile(r"(\d{4})_(\w+)\.sql")
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
-_COMMENT = re.compile(r"^\s*--[^\n]*\n", re.MULTILINE)
-_CONTRIBUTION = ("record.event_time", "record.amount_usd", "record.amount_token", "record.side = 'buy'")
-_SAID = "Tuple(ms Int64, usd Decimal(20, 6), token Decimal(38, 18), is_buy UInt8)"
-_MENTION = (
+_FILE: Final = re.compile(r"(\d{4})_(\w+)\.sql")
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_COMMENT: Final = re.compile(r"^\s*--[^\n]*\n", re.MULTILINE)
+_CONTRIBUTION: Final = ("record.event_time", "record.amount_usd", "record.amount_token", "record.side = 'buy'")
+_SAID: Final = "Tuple(ms Int64, usd Decimal(20, 6), token Decimal(38, 18), is_buy UInt8)"
+_MENTION: Final = (
     f"Tuple(at UInt32, removed UInt8, block String, number Int64, revision Int64, said {_SAID}, has_counted UInt8)"
 )
-_EVENT = (
+_EVENT: Final = (
     f"Tuple(mentions Array({_MENTION}), counting UInt32, changed Int64, remembered Int64, changes UInt32, "
     "kept Array(UInt32), late UInt32)"
 )
-_RECORD = f"Tuple(mention {_MENTION}, newest Int64, is_late UInt8)"
-_DETAILS = (
+_RECORD: Final = f"Tuple(mention {_MENTION}, newest Int64, is_late UInt8)"
+_DETAILS: Final = (
     ("event_date", "Date"),
     ("event_time", "DateTime64(3, 'UTC')"),
     ("ingested_time", "DateTime64(3, 'UTC')"),
@@ -124,7 +125,7 @@ def variables(spec: ClickHouse) -> dict[str, str]:
         if policy is None
         else f"toDateTime(event_time) + toIntervalSecond({spec.cold_after // 1000}) TO VOLUME 'cold', ",
         "delete_after_seconds": str(spec.delete_after // 1000),
-        "in_flight_seconds": str(IN_FLIGHT_SECONDS),
+        "in_flight_seconds": str(IN_FLIGHT_S),
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
 import nats.errors
@@ -23,16 +24,16 @@ from swapstats_api.ports import Listener, NoAnswer, NoOwner
 from swapstats_core import wire
 from swapstats_runtime.nats import NatsAccess
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
-PENDING_MSGS = 4_096
+PENDING_MSGS: Final = 4_096
 """Messages of one subscription that may wait for us; beyond, nats-py drops and says so, and everything is suspect."""
-REPLACE_AFTER_S = 10.0
+REPLACE_AFTER_S: Final = 10.0
 """A client that is unconnected for this long is replaced."""
-WATCHDOG_S = 1.0
-ANSWER_S = 3
+WATCHDOG_S: Final = 1.0
+ANSWER_S: Final = 3
 """How long the server may take to answer a ping."""
-CLOSE_S = 2.0
+CLOSE_S: Final = 2.0
 
 
 class NatsOwners:
@@ -100,7 +101,7 @@ class NatsOwners:
             if client.is_connected:
                 connected_at = loop.time()
         self._metrics.nats_replaced.inc()
-        _log.warning("nats_client_replaced", closed=client.is_closed)
+        log.warning("nats_client_replaced", closed=client.is_closed)
 
     async def ask(self, partition: int, query: wire.Query, timeout_s: float) -> wire.Reply:
         client = self._client
@@ -177,13 +178,13 @@ class NatsOwners:
         if isinstance(error, nats.errors.SlowConsumerError):
             self._suspect("slow_consumer")
         else:
-            _log.warning("nats_error", error=self._access.fault(error))
+            log.warning("nats_error", error=self._access.fault(error))
 
     async def _on_reconnected(self) -> None:
         self._suspect("reconnected")
 
     def _suspect(self, reason: str) -> None:
-        _log.info("nats_suspect", reason=reason)
+        log.info("nats_suspect", reason=reason)
         if self._listener is not None:
             self._listener.on_suspect(reason)
 

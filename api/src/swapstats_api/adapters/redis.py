@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 import structlog
@@ -23,11 +24,11 @@ from swapstats_core.engine.partition import Config, PartitionState
 from swapstats_core.engine.snapshot import restore
 from swapstats_runtime.redis import redis_client, redis_fault
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
-CACHED_PARTITIONS = 16
+CACHED_PARTITIONS: Final = 16
 """Decoded snapshots kept: a partition without an owner is read again and again, with owners none is."""
-_PARTS_AT_ONCE = 64
+_PARTS_AT_ONCE: Final = 64
 """Stored parts loaded by one command: bounds the size of a reply."""
 
 
@@ -93,7 +94,7 @@ class RedisSnapshots:
                 parts = await self._load(partition, [ref.cells for ref in manifest.chunks])
                 state = await asyncio.to_thread(restore, self._config, manifest, parts, with_ids=False)
             except UnreadableSnapshot as error:
-                _log.warning("snapshot_skipped", partition=partition, error=str(error))
+                log.warning("snapshot_skipped", partition=partition, error=str(error))
                 continue
             self._decoded[partition] = (encoded, manifest, state)
             self._decoded.move_to_end(partition)

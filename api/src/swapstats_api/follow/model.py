@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from swapstats_core import wire
 from swapstats_runtime.timekeeping import Now
 
-SILENCE_MS = 2_000
+SILENCE_MS: Final = 2_000
 """A partition without a pulse for this long is asked."""
-AWAIT_DELTA_MS = 100
+AWAIT_DELTA_MS: Final = 100
 """How long an announced delta may take before its token is asked."""
-RENEW_MS = wire.FOLLOW_LEASE_MS // 3
+RENEW_MS: Final = wire.FOLLOW_LEASE_MS // 3
 """Age of a lease at which it is renewed, before jitter."""
-LEASE_MARGIN_MS = 1_000
+LEASE_MARGIN_MS: Final = 1_000
 """Our part of a lease ends this much before the owner's."""
-RETRY_FIRST_MS = 50
-RETRY_LAST_MS = 2_000
+RETRY_FIRST_MS: Final = 50
+RETRY_LAST_MS: Final = 2_000
 """Least time between two questions for a token, doubling while they fail."""
-SNAPSHOT_MS = 1_000
+SNAPSHOT_MS: Final = 1_000
 """Least time between two looks into the snapshot for a token."""
-IDLE_MS = 60_000
+IDLE_MS: Final = 60_000
 """A token that nobody wanted for this long is unfollowed."""
 
 
@@ -33,7 +33,7 @@ class Position(NamedTuple):
     offset: int
 
 
-NOWHERE = Position(-1, -1, -1)
+NOWHERE: Final = Position(-1, -1, -1)
 """Before everything."""
 
 
@@ -47,7 +47,7 @@ class Standing(NamedTuple):
     held: wire.Held | None = None
 
 
-BEHIND = Standing(current=False, rebuilt_percent=None)
+BEHIND: Final = Standing(current=False, rebuilt_percent=None)
 
 
 def standing(*, current: bool, rebuilding: float | None, held: wire.Held | None = None) -> Standing:
@@ -109,7 +109,7 @@ class Settled(NamedTuple):
 Action = WatchPartition | UnwatchPartition | WatchToken | UnwatchToken | Ask | ReadSnapshot | Changed | Settled
 
 
-class Full(Exception):  # noqa: N818 - a stated bound, not a fault
+class Full(Exception):
     """Every place is taken by a token that somebody waits for or subscribes to."""
 
 

@@ -17,6 +17,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print how it ended as 
 
 def carry_out(name: str, command: Command, data_dir: Path | None, timeout: str, *, as_json: bool) -> None:
     """Give a command and show its progress until it is done. Exit code 1: it isn't."""
-    from swapstats_cli.control.showing import show  # noqa: PLC0415 - only for these commands
+    from swapstats_cli.control.showing import show
 
     raise typer.Exit(show(name, command, data_dir, timeout, as_json=as_json))

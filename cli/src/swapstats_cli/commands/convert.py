@@ -17,7 +17,7 @@ def convert(
     Exit code 0: the resource is valid; 1: the file can't be converted, and stderr says what to mend.
     """
     # Only for this command: `swapstats --help` doesn't wait for the model.
-    from swapstats_cli.converting.file import Unconvertible, converted  # noqa: PLC0415
+    from swapstats_cli.converting.file import Unconvertible, converted
 
     try:
         resource, notes = converted(file, name)

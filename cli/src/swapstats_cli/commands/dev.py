@@ -34,6 +34,6 @@ def dev(
     doesn't give; and it keeps them running. Addresses and passwords are in endpoints.json.
     Ctrl-C stops it in order, with a final snapshot; a second one hurries. The next start goes on from there.
     """
-    from swapstats_cli.supervisor.run import Options, run  # noqa: PLC0415  # client libraries: only for this command
+    from swapstats_cli.supervisor.run import Options, run
 
     raise typer.Exit(run(Options(file, data_dir, rate if demo else 0, broker, secrets_dir)))

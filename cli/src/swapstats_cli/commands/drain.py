@@ -20,6 +20,6 @@ def drain(
 
     It stays out of service until --undo, or until `swapstats dev` ends.
     """
-    from swapstats_cli.control.commands import Drain  # noqa: PLC0415 - only for this command
+    from swapstats_cli.control.commands import Drain
 
     carry_out("drain", Drain(shard, undo), data_dir, timeout, as_json=as_json)

@@ -186,19 +186,19 @@ def _refuse(why: str, **options: object) -> None:
 
 
 def _ms(duration: str | None) -> int | None:
-    from swapstats_core.fields import parse_duration_ms  # noqa: PLC0415 - see _run
+    from swapstats_core.fields import parse_duration_ms
 
     return None if duration is None else parse_duration_ms(duration)
 
 
 def _run(options: ProduceOptions, *, as_json: bool) -> None:
     # Imported here, so that `swapstats --help` doesn't wait for client libraries.
-    from aiokafka.errors import KafkaError  # noqa: PLC0415
+    from aiokafka.errors import KafkaError
 
-    from swapstats_cli.kafka import BrokerFault  # noqa: PLC0415
-    from swapstats_cli.produce.importers.fault import ImportFault  # noqa: PLC0415
-    from swapstats_cli.produce.producing import prepare, run  # noqa: PLC0415
-    from swapstats_cli.target import TargetFault  # noqa: PLC0415
+    from swapstats_cli.kafka import BrokerFault
+    from swapstats_cli.produce.importers.fault import ImportFault
+    from swapstats_cli.produce.producing import prepare, run
+    from swapstats_cli.target import TargetFault
 
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it retries is no news, what it raises is said below
     try:

@@ -11,6 +11,6 @@ def restart(
     as_json: JsonOption = False,
 ) -> None:
     """Restart all shards, one after the other: each is drained, restarted, and put back into service."""
-    from swapstats_cli.control.commands import Restart  # noqa: PLC0415 - only for this command
+    from swapstats_cli.control.commands import Restart
 
     carry_out("restart", Restart(), data_dir, timeout, as_json=as_json)

@@ -20,6 +20,6 @@ def scale(
     A new shard warms up before it takes partitions over; one too many is emptied before it is stopped, the
     highest-numbered first. It counts until the resource file says another number, or `swapstats dev` ends.
     """
-    from swapstats_cli.control.commands import Scale  # noqa: PLC0415 - only for this command
+    from swapstats_cli.control.commands import Scale
 
     carry_out("scale", Scale(replicas), data_dir, timeout, as_json=as_json)

@@ -11,6 +11,6 @@ def snapshot(
     as_json: JsonOption = False,
 ) -> None:
     """Take a snapshot of every partition, and wait until each has one that is newer than this call."""
-    from swapstats_cli.control.commands import Snapshot  # noqa: PLC0415 - only for this command
+    from swapstats_cli.control.commands import Snapshot
 
     carry_out("snapshot", Snapshot(), data_dir, timeout, as_json=as_json)

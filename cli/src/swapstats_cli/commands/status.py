@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from swapstats_cli.commands.asking import DataDirOption
 
-LOOK_INTERVAL_S = 0.5
+LOOK_INTERVAL_S: Final = 0.5
 
 
 def status(
@@ -21,13 +21,13 @@ def status(
 ) -> None:
     """Show conditions, shards, partitions on the move, and the last handoffs."""
     # Imported here, so that `swapstats --help` doesn't wait for client libraries.
-    from rich.console import Console  # noqa: PLC0415
-    from rich.live import Live  # noqa: PLC0415
+    from rich.console import Console
+    from rich.live import Live
 
-    from swapstats_cli.control.client import status_of  # noqa: PLC0415
-    from swapstats_cli.control.status_view import screen  # noqa: PLC0415
-    from swapstats_cli.target import TargetFault  # noqa: PLC0415
-    from swapstats_decider.status import Status, encode_status  # noqa: PLC0415
+    from swapstats_cli.control.client import status_of
+    from swapstats_cli.control.status_view import screen
+    from swapstats_cli.target import TargetFault
+    from swapstats_decider.status import Status, encode_status
 
     console = Console()
 

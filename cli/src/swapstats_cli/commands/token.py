@@ -21,9 +21,9 @@ def token(
 ) -> None:
     """Print a token's windows, once or on every change."""
     # Imported here, so that `swapstats --help` doesn't wait for client libraries.
-    from swapstats_cli.target import TargetFault, http_url  # noqa: PLC0415
-    from swapstats_cli.token.client import fetch  # noqa: PLC0415
-    from swapstats_cli.token.watching import Refusal  # noqa: PLC0415
+    from swapstats_cli.target import TargetFault, http_url
+    from swapstats_cli.token.client import fetch
+    from swapstats_cli.token.watching import Refusal
 
     try:
         address = http_url(url, data_dir)
@@ -37,9 +37,9 @@ def token(
 
 
 def _print(state: dict[str, object], *, as_json: bool) -> None:
-    from rich.console import Console  # noqa: PLC0415 - see token
+    from rich.console import Console
 
-    from swapstats_cli.token.view import table  # noqa: PLC0415 - see token
+    from swapstats_cli.token.view import table
 
     if as_json:
         typer.echo(json.dumps(state))
@@ -48,11 +48,11 @@ def _print(state: dict[str, object], *, as_json: bool) -> None:
 
 
 def _watch(address: str, token_id: str, *, as_json: bool) -> None:
-    from rich.console import Console  # noqa: PLC0415 - see token
-    from rich.live import Live  # noqa: PLC0415 - see token
+    from rich.console import Console
+    from rich.live import Live
 
-    from swapstats_cli.token.client import follow  # noqa: PLC0415 - see token
-    from swapstats_cli.token.view import line, table  # noqa: PLC0415 - see token
+    from swapstats_cli.token.client import follow
+    from swapstats_cli.token.view import line, table
 
     def lost(reason: str) -> None:
         typer.echo(f"stale: {reason}; connecting again", err=True)

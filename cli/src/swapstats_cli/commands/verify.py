@@ -27,14 +27,14 @@ def verify(
     Works while the stream flows. Exit code 0: no difference; 1: a difference; 2: not (or not completely) verified.
     """
     # Client libraries: only for this command.
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from swapstats_cli.target import TargetFault  # noqa: PLC0415
-    from swapstats_cli.verify import render  # noqa: PLC0415
-    from swapstats_cli.verify.report import CannotVerify, ExitCode  # noqa: PLC0415
-    from swapstats_cli.verify.run import Verification  # noqa: PLC0415
-    from swapstats_cli.verify.target import VerifyOptions, verify_target  # noqa: PLC0415
+    from swapstats_cli.target import TargetFault
+    from swapstats_cli.verify import render
+    from swapstats_cli.verify.report import CannotVerify, ExitCode
+    from swapstats_cli.verify.run import Verification
+    from swapstats_cli.verify.target import VerifyOptions, verify_target
 
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of it comes as an error
     errors = Console(stderr=True)

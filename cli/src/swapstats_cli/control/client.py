@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import aiohttp
 import msgspec
@@ -16,8 +17,8 @@ from swapstats_cli.target import DEFAULT_DATA_DIR, TargetFault
 from swapstats_decider.snapshots import Progress
 from swapstats_decider.status import Status, decode_status
 
-_NO_LIMIT = aiohttp.ClientTimeout(total=None, sock_connect=5.0)
-_SOON = aiohttp.ClientTimeout(total=10.0)
+_NO_LIMIT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5.0)
+_SOON: Final = aiohttp.ClientTimeout(total=10.0)
 
 
 class _Detail(msgspec.Struct):

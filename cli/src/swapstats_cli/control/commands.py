@@ -39,7 +39,7 @@ class Snapshot(msgspec.Struct, frozen=True, tag="snapshot", tag_field="command")
 Command = Scale | Drain | Restart | Snapshot
 
 
-class Refusal(Exception):  # noqa: N818 - reads as what it is
+class Refusal(Exception):
     """The command can't be carried out; the text says why, and what to do."""
 
 

@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 from aiohttp import web
@@ -20,9 +20,9 @@ from swapstats_cli.control.socket import short_path
 from swapstats_decider.snapshots import Progress
 from swapstats_decider.status import Status, encode_status
 
-INTERVAL_S = 0.1
-_STOP_WITHIN_S = 0.5
-_JSON = "application/json"
+INTERVAL_S: Final = 0.1
+_STOP_WITHIN_S: Final = 0.5
+_JSON: Final = "application/json"
 
 
 class Controls(Protocol):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -19,8 +20,8 @@ from swapstats_cli.target import TargetFault
 from swapstats_core.fields import parse_duration_ms
 from swapstats_decider.snapshots import Progress
 
-DONE = 0
-FAILED = 1
+DONE: Final = 0
+FAILED: Final = 1
 
 
 def show(name: str, command: Command, data_dir: Path | None, timeout: str, *, as_json: bool) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,8 +13,8 @@ from swapstats_core.readable import count, ranges, seconds
 from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.status import MemberStatus, Status
 
-HANDOFFS_SHOWN = 8
-_GOOD = {"Ready": True, "Progressing": False, "Degraded": False}
+HANDOFFS_SHOWN: Final = 8
+_GOOD: Final = {"Ready": True, "Progressing": False, "Degraded": False}
 
 
 def screen(status: Status) -> RenderableType:

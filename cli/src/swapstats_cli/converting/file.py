@@ -13,7 +13,7 @@ from swapstats_cli.converting.guide import Conversion, convert
 from swapstats_core.spec import SwapStatsResource
 
 
-class Unconvertible(Exception):  # noqa: N818 - what happened, not a fault of ours
+class Unconvertible(Exception):
     """``lines``: what must be mended, one each."""
 
     def __init__(self, lines: list[str]) -> None:

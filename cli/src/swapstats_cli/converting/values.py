@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from swapstats_core.fields import format_duration
 
-_GO_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
+_GO_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
 _UNIT_MS: Final[Mapping[str, Fraction]] = {
     "ns": Fraction(1, 1_000_000),
     "us": Fraction(1, 1_000),

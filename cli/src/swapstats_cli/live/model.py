@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from swapstats_cli.live.readings import Reading
 from swapstats_cli.supervisor.journal import Saying
 from swapstats_cli.supervisor.part import PartState, PartStatus
 from swapstats_core.ownership.messages import Assignment
 
-SHOWN_SAYINGS = 6
+SHOWN_SAYINGS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)

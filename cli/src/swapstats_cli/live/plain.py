@@ -9,7 +9,7 @@ from swapstats_cli.supervisor.journal import Saying
 from swapstats_cli.supervisor.part import PartStatus
 from swapstats_core.readable import count, dollars, seconds
 
-SUMMARY_INTERVAL_S = 10.0
+SUMMARY_INTERVAL_S: Final = 10.0
 
 
 class PlainDisplay:

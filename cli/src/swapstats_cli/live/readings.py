@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import aiohttp
 import msgspec
 
-ASK_TIMEOUT_S = 0.9
+ASK_TIMEOUT_S: Final = 0.9
 """Below the refresh interval, so that a slow API makes the view say so instead of falling behind."""
-TOP = 10
+TOP: Final = 10
 
 
 class PartitionReading(msgspec.Struct, frozen=True):

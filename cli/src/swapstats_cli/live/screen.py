@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.spinner import Spinner
@@ -13,7 +15,7 @@ from swapstats_cli.supervisor.journal import Saying, Tone
 from swapstats_cli.supervisor.part import PartState, PartStatus
 from swapstats_core.readable import count, dollars, ranges, seconds
 
-STATE_STYLES = {
+STATE_STYLES: Final = {
     PartState.WAITING: "dim",
     PartState.STARTING: "yellow",
     PartState.READY: "green",
@@ -21,8 +23,8 @@ STATE_STYLES = {
     PartState.STOPPING: "yellow",
     PartState.STOPPED: "dim",
 }
-HEADLINE_LINES = 4
-TONE_STYLES = {Tone.INFO: "", Tone.GOOD: "green", Tone.WARNING: "yellow"}
+HEADLINE_LINES: Final = 4
+TONE_STYLES: Final = {Tone.INFO: "", Tone.GOOD: "green", Tone.WARNING: "yellow"}
 
 
 def starting_screen(parts: tuple[PartStatus, ...], spinners: dict[str, Spinner], now_s: float) -> RenderableType:

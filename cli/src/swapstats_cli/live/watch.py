@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from time import monotonic
+from typing import Final
 
 from swapstats_cli.live.display import Display
 from swapstats_cli.live.model import SHOWN_SAYINGS, LiveView, shard_lines
@@ -16,12 +17,12 @@ from swapstats_cli.supervisor.system import System
 from swapstats_core.readable import seconds
 from swapstats_runtime.clock import wall_ms
 
-STARTING_INTERVAL_S = 0.1
-FIRST_NUMBER_INTERVAL_S = 0.25
+STARTING_INTERVAL_S: Final = 0.1
+FIRST_NUMBER_INTERVAL_S: Final = 0.25
 """Until the first live number, because the time to it is shown; but no longer than `FIRST_NUMBER_WITHIN_S`, since
 nobody may ever produce one.
 """
-FIRST_NUMBER_WITHIN_S = 10.0
+FIRST_NUMBER_WITHIN_S: Final = 10.0
 
 
 class Watch:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from random import Random
+from typing import Final
 
 from xxhash import xxh3_128_hexdigest, xxh64_intdigest
 
@@ -22,7 +23,7 @@ from swapstats_cli.produce.event import Block, Event
 from swapstats_cli.produce.noise import Noise, Transmission, add_noise
 from swapstats_core.swap import format_token, format_usd
 
-_WELL_KNOWN_USD_MICROS = {
+_WELL_KNOWN_USD_MICROS: Final = {
     "WETH": 2_243_000_000,
     "USDC": 1_000_000,
     "USDT": 1_000_100,
@@ -38,12 +39,12 @@ _WELL_KNOWN_USD_MICROS = {
 }
 """Names that people know, with a price (USD micros) from the days of the recorded data."""
 
-MAX_TOKENS = 1_000_000
-_FIRST_BLOCK = 19_000_000
-_SWAPS_PER_BLOCK = 500
-_LONGEST_BLOCK_US = 2_000_000
-_REMINED_AFTER_MS = 2_000
-_CATCH_UP_MS = 5_000
+MAX_TOKENS: Final = 1_000_000
+_FIRST_BLOCK: Final = 19_000_000
+_SWAPS_PER_BLOCK: Final = 500
+_LONGEST_BLOCK_US: Final = 2_000_000
+_REMINED_AFTER_MS: Final = 2_000
+_CATCH_UP_MS: Final = 5_000
 """A generator that was stopped makes up for this much stream time at most and skips the rest."""
 
 

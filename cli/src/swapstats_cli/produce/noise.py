@@ -15,16 +15,17 @@ from enum import StrEnum
 from heapq import heappop, heappush
 from itertools import groupby
 from random import Random
+from typing import Final
 
 import msgspec
 
 from swapstats_cli.produce.event import Block, Event
 
-_WITHIN = 0.9
+_WITHIN: Final = 0.9
 """Share of grace that lateness inside grace uses: the rest is room for a sender that stalls."""
-_REMOVED_FIRST = 0.25
+_REMOVED_FIRST: Final = 0.25
 """Share of removals that overtake their add."""
-_REPEAT_AT_ONCE = 0.5
+_REPEAT_AT_ONCE: Final = 0.5
 """Share of repeats that follow immediately (a producer's retry); the others come up to an eighth of grace later."""
 
 
@@ -60,7 +61,7 @@ class Noise:
         return (1 + self.reorgs * (1 + self.remined)) * (1 + self.duplicates)
 
 
-NOISE_OF_A_BAD_DAY = Noise(duplicates=0.05, late=1.0, reorgs=0.02)
+NOISE_OF_A_BAD_DAY: Final = Noise(duplicates=0.05, late=1.0, reorgs=0.02)
 """What ``--noise`` does to an import: shuffled within grace, 5 % repeats, 2 % of blocks reorganised."""
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from swapstats_cli.produce.sending import Tally
 
-_LINE_EVERY_S = 10.0
-_RATE_OVER_S = 2.0
+_LINE_EVERY_S: Final = 10.0
+_RATE_OVER_S: Final = 2.0
 
 
 class Rate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 from aiokafka import AIOKafkaProducer
@@ -16,12 +17,12 @@ from swapstats_cli.kafka import BrokerFault
 from swapstats_cli.produce.noise import Kind
 from swapstats_core.routing import partition_of
 
-_ROUND_RECORDS = 2_000
-_ROUND_S = 0.1
+_ROUND_RECORDS: Final = 2_000
+_ROUND_S: Final = 0.1
 """Records that fall due within this time share a request: each batch stored slows the embedded broker."""
-_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
+_BACKOFF_S: Final = (0.2, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
 """Waits before the tries to send again what a broker refused: one that restarts needs some seconds to settle."""
-_PARTING_S = 5.0
+_PARTING_S: Final = 5.0
 
 
 class Outgoing(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Final
 
 from swapstats_cli.options import Format, GenerateOptions, ImportOptions, NoiseOptions
 from swapstats_cli.produce.event import Event, encode
@@ -21,11 +22,11 @@ from swapstats_cli.produce.importers.shift import shifted_to_now
 from swapstats_cli.produce.noise import NOISE_OF_A_BAD_DAY, Noise, Transmission, add_noise, as_recorded, blocks_of
 from swapstats_cli.produce.sending import Outgoing, Pace
 
-_NOMINAL_RATE = 1_000.0
+_NOMINAL_RATE: Final = 1_000.0
 """Records per second of stream time when they are sent as fast as possible."""
-_NOISY_STREAM = Noise(duplicates=0.05, late=0.05, reorgs=0.02)
+_NOISY_STREAM: Final = Noise(duplicates=0.05, late=0.05, reorgs=0.02)
 """What ``--noise`` does to a generated stream."""
-_BEYOND_GRACE = 0.1
+_BEYOND_GRACE: Final = 0.1
 """Share of a generated stream's late events that are later than grace; an import has none: its windows stay exact."""
 
 

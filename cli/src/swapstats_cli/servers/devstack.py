@@ -15,11 +15,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Final
 from uuid import uuid4
 
 from swapstats_cli.servers import commands, probes
 
-PORTS = {"kafka": 9092, "tansu": 9092, "redis": 6379, "nats": 4222, "clickhouse": 8123}
+PORTS: Final = {"kafka": 9092, "tansu": 9092, "redis": 6379, "nats": 4222, "clickhouse": 8123}
 """What can be started, and the port that its clients expect."""
 CHECKS: dict[str, Callable[[str, Path | None], Awaitable[bool]]] = {
     "kafka": lambda address, _: probes.kafka_ok(address),

@@ -12,17 +12,18 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Final
 
 from swapstats_cli.servers import launch
 
-LOOPBACK = "127.0.0.1"
-NODE_ID = 1
-USER = "swapstats"
+LOOPBACK: Final = "127.0.0.1"
+NODE_ID: Final = 1
+USER: Final = "swapstats"
 """Who a password belongs to."""
-CONFIGURATION = Path("server.properties")
-FORMATTED = Path("data", "meta.properties")
+CONFIGURATION: Final = Path("server.properties")
+FORMATTED: Final = Path("data", "meta.properties")
 """Written last, so that a format which was killed is repeated."""
-_SETTINGS = {
+_SETTINGS: Final = {
     "process.roles": "broker,controller",
     "node.id": NODE_ID,
     "controller.listener.names": "CONTROLLER",
@@ -52,7 +53,7 @@ _SETTINGS = {
     "background.threads": 2,
     "log.cleaner.dedupe.buffer.size": 8 * 1024 * 1024,
 }
-_JVM = (
+_JVM: Final = (
     "-Xms64m",
     "-Xmx512m",
     "-XX:+UseSerialGC",

@@ -13,8 +13,9 @@ import ctypes
 import os
 import signal
 import sys
+from typing import Final
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG: Final = 1
 
 
 def die_with_parent(parent_pid: int) -> None:

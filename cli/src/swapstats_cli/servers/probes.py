@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import httpx
 from aiokafka.admin import AIOKafkaAdminClient
@@ -17,8 +17,8 @@ from redis.exceptions import RedisError
 
 from swapstats_cli.servers.tcp_ports import HOST
 
-PROBE_TIMEOUT_S = 2.0
-_TRUST_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+PROBE_TIMEOUT_S: Final = 2.0
+_TRUST_NOBODY: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For plain HTTP: httpx would otherwise read every authority's certificate for each client, 50 ms at a time."""
 
 

@@ -6,10 +6,11 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Final
 
-HOST = "127.0.0.1"
-LOWEST_PORT = 20_000
-_EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+HOST: Final = "127.0.0.1"
+LOWEST_PORT: Final = 20_000
+_EPHEMERAL_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def candidates(preferred: int, ephemeral_from: int, random: Random) -> Iterator[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import InvalidPartitionsError, for_code
@@ -10,7 +11,7 @@ from aiokafka.errors import InvalidPartitionsError, for_code
 from swapstats_core.spec import Source
 from swapstats_decider.adapters.topics import create, partition_counts, topics_of
 
-_TRIES = 5
+_TRIES: Final = 5
 
 
 async def create_topics(source: Source) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 from aiokafka.errors import KafkaError
@@ -23,7 +24,7 @@ from swapstats_decider.adapters.topics import TopicMismatchError, keep_topics
 from swapstats_runtime.kafka import kafka_security
 from swapstats_runtime.secret_files import secret_file
 
-KAFKA_STOP_S = 20.0
+KAFKA_STOP_S: Final = 20.0
 """It closes its segments; otherwise the next start would have to look through them."""
 
 

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from swapstats_cli.servers import launch
 
-HURRIED_WITHIN_S = 1.0
+HURRIED_WITHIN_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)

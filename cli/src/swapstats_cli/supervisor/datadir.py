@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-LOG_LIMIT_BYTES = 32 * 1024 * 1024
+LOG_LIMIT_BYTES: Final = 32 * 1024 * 1024
 
 
 class DataDirBusyError(Exception):

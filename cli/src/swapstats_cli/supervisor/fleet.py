@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import assert_never
+from typing import Final, assert_never
 
 from swapstats_cli.supervisor.part import PartState
 from swapstats_cli.supervisor.pool import Pool
@@ -15,8 +15,8 @@ from swapstats_decider.ports import Say
 from swapstats_decider.rolling import Act, Rolling, Shard, Step, next_step, numbered
 from swapstats_decider.status import RolloutStatus
 
-INTERVAL_S = 0.1
-SETTLED_INTERVAL_S = 0.5
+INTERVAL_S: Final = 0.1
+SETTLED_INTERVAL_S: Final = 0.5
 
 
 class Fleet:

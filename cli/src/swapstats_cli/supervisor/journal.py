@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import structlog
 
 from swapstats_runtime.clock import wall_ms
 
-KEPT = 50
+KEPT: Final = 50
 
 
 class Tone(StrEnum):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
+from typing import Final
 
 from swapstats_cli.supervisor.child import Child, Exit
 from swapstats_cli.supervisor.datadir import tail
@@ -14,9 +15,9 @@ from swapstats_cli.supervisor.leftovers import ChildrenRecord
 from swapstats_cli.supervisor.part import Part, PartState, PartStatus
 from swapstats_cli.supervisor.restarts import Backoff
 
-PROBE_INTERVAL_S = 0.1
-FIRST_START_TRIES = 3
-LOG_LINES_SHOWN = 12
+PROBE_INTERVAL_S: Final = 0.1
+FIRST_START_TRIES: Final = 3
+LOG_LINES_SHOWN: Final = 12
 
 
 class StartFailedError(Exception):

@@ -32,15 +32,15 @@ _NAMING: Final[Mapping[str, frozenset[str]]] = {
 }
 """Who says one of these keys of a server, even if it is the default, names one of his own."""
 
-DEFAULT_KAFKA_PORT = 9092
-DEFAULT_REDIS_PORT = 6379
-DEFAULT_NATS_PORT = 4222
-DEFAULT_CLICKHOUSE_PORT = 8123
+DEFAULT_KAFKA_PORT: Final = 9092
+DEFAULT_REDIS_PORT: Final = 6379
+DEFAULT_NATS_PORT: Final = 4222
+DEFAULT_CLICKHOUSE_PORT: Final = 8123
 
 
 _UID_IN_NAMES: Final = 8
 """So many of its hexadecimal digits: two of a hundred data directories meet once in a million times."""
-_MAX_SESSION_MS = 2_000
+_MAX_SESSION_MS: Final = 2_000
 """The embedded broker lets a group's first member wait for half a session, and the successor of a killed one for two:
 15 and 54 s at the default of 30 s.
 """

@@ -12,13 +12,14 @@ import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from swapstats_cli.supervisor.datadir import write_atomically
 
-TERMINATE_WITHIN_S = 5.0
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+TERMINATE_WITHIN_S: Final = 5.0
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class ChildIdentity(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from secrets import randbelow
+from typing import Final
 
 from swapstats_cli.servers import commands, probes
 from swapstats_cli.servers.tcp_ports import HOST
@@ -15,9 +16,9 @@ from swapstats_cli.supervisor.passwords import own_ref
 from swapstats_core.spec import Source, SwapStatsResource
 from swapstats_runtime.secret_files import secret_file
 
-SNAPSHOT_WITHIN_S = 30.0
+SNAPSHOT_WITHIN_S: Final = 30.0
 """A stopping shard takes a final snapshot, a stopping recorder inserts what it has."""
-_UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
+_UNBUFFERED: Final = {"PYTHONUNBUFFERED": "1"}
 
 
 def store_parts(resource: SwapStatsResource, ports: Ports, data: DataDir) -> list[Part]:

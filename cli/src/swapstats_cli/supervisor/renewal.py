@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from swapstats_cli.supervisor.keeper import Keeper
 from swapstats_cli.supervisor.part import PartState
@@ -13,8 +14,8 @@ from swapstats_cli.supervisor.versions import Versions
 from swapstats_decider.ports import Say
 from swapstats_decider.rolling import numbered
 
-INTERVAL_S = 0.5
-READY_WITHIN_S = 60.0
+INTERVAL_S: Final = 0.5
+READY_WITHIN_S: Final = 60.0
 """Of a restarted process; then the next one is restarted all the same."""
 
 

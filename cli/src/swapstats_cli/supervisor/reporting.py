@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -15,8 +16,8 @@ from swapstats_decider.ports import Clock, Say
 from swapstats_decider.status import Status, encode_status
 from swapstats_decider.system_status import View, status
 
-WRITE_INTERVAL_MS = 1_000
-LOOK_INTERVAL_S = 0.25
+WRITE_INTERVAL_MS: Final = 1_000
+LOOK_INTERVAL_S: Final = 0.25
 
 
 class Reporter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Final
 
 import yaml
 from pydantic import ValidationError
@@ -13,7 +14,7 @@ from swapstats_cli.options import Broker
 from swapstats_cli.supervisor import layout
 from swapstats_core.spec import SwapStatsResource
 
-INTERVAL_S = 0.5
+INTERVAL_S: Final = 0.5
 
 _Signature = tuple[int, int, int]
 

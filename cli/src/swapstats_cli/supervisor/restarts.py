@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-FIRST_DELAY_S = 0.1
-LONGEST_DELAY_S = 10.0
-HEALTHY_AFTER_S = 20.0
+FIRST_DELAY_S: Final = 0.1
+LONGEST_DELAY_S: Final = 10.0
+HEALTHY_AFTER_S: Final = 20.0
 """A child that lived this long died of something new: its delay starts over."""
 
 

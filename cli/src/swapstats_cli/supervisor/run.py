@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
+from typing import Final
 
 from swapstats_cli.live.display import Display, display_for
 from swapstats_cli.live.watch import Watch
@@ -30,9 +31,9 @@ from swapstats_core.spec import SwapStatsResource
 from swapstats_decider.ports import Superseded
 from swapstats_runtime.tls import CertificateError
 
-EXIT_ORDERLY = 0
-EXIT_FAILED = 1
-EXIT_KILLED_SOMEBODY = 3
+EXIT_ORDERLY: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_KILLED_SOMEBODY: Final = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
+from typing import Final
 
 import msgspec
 
@@ -43,11 +44,11 @@ from swapstats_decider.system_status import View
 from swapstats_runtime.clock import SystemClock
 from swapstats_runtime.secret_files import secret
 
-START_WITHIN_S = 120.0
-SAY_WAITING_S = 10.0
-LOOK_INTERVAL_S = 0.05
-LOG_CHECK_INTERVAL_S = 15.0
-_CATCHING_UP = "shards that are catching up"
+START_WITHIN_S: Final = 120.0
+SAY_WAITING_S: Final = 10.0
+LOOK_INTERVAL_S: Final = 0.05
+LOG_CHECK_INTERVAL_S: Final = 15.0
+_CATCHING_UP: Final = "shards that are catching up"
 
 
 Job = Callable[[], Coroutine[None, None, None]]

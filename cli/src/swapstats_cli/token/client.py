@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -14,9 +14,9 @@ from websockets.exceptions import InvalidHandshake, InvalidURI, WebSocketExcepti
 
 from swapstats_cli.token.watching import Followed, Heard, Interrupted, Refusal, State
 
-_TIMEOUT_S = 10.0
-_RETRY_FIRST_S = 0.5
-_RETRY_LONGEST_S = 5.0
+_TIMEOUT_S: Final = 10.0
+_RETRY_FIRST_S: Final = 0.5
+_RETRY_LONGEST_S: Final = 5.0
 
 
 class _Problem(msgspec.Struct):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from swapstats_cli.token.watching import State
 
-_COLUMNS = {
+_COLUMNS: Final = {
     "volume_usd": "volume, USD",
     "volume_token": "volume, token",
     "trades": "trades",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
 
 import jsonpatch
 import msgspec
@@ -14,15 +14,15 @@ State = dict[str, Any]
 """The API's reply for a token, as JSON."""
 
 
-_PASSING = ("unavailable", "overloaded")
+_PASSING: Final = ("unavailable", "overloaded")
 """Codes of errors that another try may not meet."""
 
 
-class Refusal(Exception):  # noqa: N818 - the server's answer, not a failure of ours
+class Refusal(Exception):
     """The server says no; the text is its reason."""
 
 
-class Interrupted(Exception):  # noqa: N818 - see Refusal
+class Interrupted(Exception):
     """Nothing more can be learned over this connection: connect and subscribe again."""
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -17,10 +17,10 @@ from swapstats_cli.verify.report import CannotVerify
 from swapstats_core.wire import WindowStats, unix_ms
 
 T = TypeVar("T")
-CONCURRENCY = 16
-_ATTEMPTS = 5
-_BACKOFF_S = 0.2
-_TRY_AGAIN = frozenset({502, 503, 504})
+CONCURRENCY: Final = 16
+_ATTEMPTS: Final = 5
+_BACKOFF_S: Final = 0.2
+_TRY_AGAIN: Final = frozenset({502, 503, 504})
 
 
 class _Partition(msgspec.Struct):

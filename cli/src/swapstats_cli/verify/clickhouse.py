@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import clickhouse_connect
@@ -22,15 +22,15 @@ from swapstats_core.swap import TOKEN_DIGITS, USD_DIGITS
 from swapstats_runtime.clickhouse import clickhouse_access, clickhouse_fault
 from swapstats_runtime.tls import CertificateError
 
-_COLUMNS = """
+_COLUMNS: Final = """
 event_id, token, removed, toUnixTimestamp64Milli(event_time), toString(amount_usd), toString(amount_token), side,
 kafka_partition, kafka_offset, toUnixTimestamp64Milli(ingested_time)
 """
-_SUMS = """
+_SUMS: Final = """
 toUInt32(event_date), chain_id, token, sumIf(amount_usd, counts), sumIf(toDecimal256(amount_token, 18), counts),
 countIf(counts), countIf(counts AND side = 'buy'), countIf(late), sumIf(amount_usd, late)
 """
-_DAILY = (
+_DAILY: Final = (
     "toUInt32(event_date), chain_id, token, volume_usd, volume_token, trades, buy_trades, late_trades, late_volume_usd"
 )
 

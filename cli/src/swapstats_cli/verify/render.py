@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -22,9 +22,9 @@ from swapstats_cli.verify.report import (
     RowsReport,
 )
 
-SHOWN = 20
+SHOWN: Final = 20
 """Differences in the table; the JSON form has more."""
-_VERDICTS = {
+_VERDICTS: Final = {
     ExitCode.EXACT: ("exact", "bold green"),
     ExitCode.DIFFERENT: ("different", "bold red"),
     ExitCode.UNVERIFIED: ("not verified", "bold yellow"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Final
 
-MAX_SHOWN = 50
+MAX_SHOWN: Final = 50
 """Differences kept in full, per partition and for ClickHouse; all are counted."""
 
 
-class CannotVerify(Exception):  # noqa: N818 - an outcome: the system or the topic can't be compared as it is now
+class CannotVerify(Exception):
     """The verification can't be done; the text says why and what to do."""
 
 

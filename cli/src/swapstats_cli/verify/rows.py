@@ -10,14 +10,15 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Context, Decimal
+from typing import Final
 
 from swapstats_cli.verify.report import RowFinding, RowsReport
 from swapstats_core.swap import TOKEN_DIGITS, USD_DIGITS, RecordedSwap, format_token, format_usd
 from swapstats_core.wire import rfc3339
 
-_EXACT = Context(prec=80)
-_USD_UNIT = Decimal(10**USD_DIGITS)
-_TOKEN_UNIT = Decimal(10**TOKEN_DIGITS)
+_EXACT: Final = Context(prec=80)
+_USD_UNIT: Final = Decimal(10**USD_DIGITS)
+_TOKEN_UNIT: Final = Decimal(10**TOKEN_DIGITS)
 Key = tuple[str, bool, int, int]
 """Event, whether it is a removal, partition and offset; the latter two are 0 where only the first record has a row."""
 

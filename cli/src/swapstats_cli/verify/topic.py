@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -17,10 +17,10 @@ from swapstats_core.routing import partition_of
 from swapstats_core.swap import Inlet, RecordedSwap, Reject
 from swapstats_runtime.kafka import kafka_fault, kafka_reason
 
-STALL_S = 15.0
+STALL_S: Final = 15.0
 """The broker is taken to have nothing more when nothing comes for this long."""
-_POLL_MS = 200
-_POLL_RECORDS = 2_000
+_POLL_MS: Final = 200
+_POLL_RECORDS: Final = 2_000
 
 
 class Topic:

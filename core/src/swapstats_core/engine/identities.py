@@ -25,12 +25,12 @@ import numpy.typing as npt
 from swapstats_core.engine.keyed import UInt64s
 from swapstats_core.engine.ordering import order_of_hashes
 
-_ID_BITS = np.uint64(0xFFFFFFFF_00000000)
-_FINGERPRINT_BITS = np.uint64(0xFFFFFFFF)
-_VERSION_BITS = np.uint64(0x3FF)
-_VERSION_SHIFT = np.uint64(2)
-_BLOOM_SHIFTS = (np.uint64(0), np.uint64(6), np.uint64(12), np.uint64(18))
-_KEYS_PER_WORD = 4
+_ID_BITS: Final = np.uint64(0xFFFFFFFF_00000000)
+_FINGERPRINT_BITS: Final = np.uint64(0xFFFFFFFF)
+_VERSION_BITS: Final = np.uint64(0x3FF)
+_VERSION_SHIFT: Final = np.uint64(2)
+_BLOOM_SHIFTS: Final = (np.uint64(0), np.uint64(6), np.uint64(12), np.uint64(18))
+_KEYS_PER_WORD: Final = 4
 
 
 class Row(NamedTuple):

@@ -28,7 +28,7 @@ HashKey = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Minutes = Annotated[int, msgspec.Meta(ge=1, le=MAX_WINDOW_MS // MINUTE_MS)]
 
 
-class UnreadableSnapshot(Exception):  # noqa: N818 - reads as what it is
+class UnreadableSnapshot(Exception):
     """A manifest or a chunk is missing, damaged or of another version; the snapshot before it may still be good."""
 
 

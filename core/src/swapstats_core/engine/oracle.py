@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_core.swap import Swap
 
-MINUTE_MS = 60_000
-HOUR_MS = 3_600_000
-MOST_BEHIND_MS = 60_000
+MINUTE_MS: Final = 60_000
+HOUR_MS: Final = 3_600_000
+MOST_BEHIND_MS: Final = 60_000
 """How far the clock may be behind the newest event."""
-MOST_MENTIONS = 24
-MOST_CHANGES = 1_000
+MOST_MENTIONS: Final = 24
+MOST_CHANGES: Final = 1_000
 
 
 class Outcome(StrEnum):

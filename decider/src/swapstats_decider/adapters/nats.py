@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -13,7 +14,7 @@ from nats.errors import Error as NatsError
 from swapstats_decider.ports import Line, Unavailable
 from swapstats_runtime.nats import NatsAccess
 
-TIMEOUT_S = 1.0
+TIMEOUT_S: Final = 1.0
 
 
 class NatsLine:

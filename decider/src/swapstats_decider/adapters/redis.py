@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from redis.asyncio import Redis
@@ -21,18 +22,18 @@ from swapstats_decider.claiming import taken
 from swapstats_decider.ports import Superseded, Unavailable
 from swapstats_runtime.redis import redis_client, redis_fault
 
-TIMEOUT_S = 1.0
-_TRIES = 5
+TIMEOUT_S: Final = 1.0
+_TRIES: Final = 5
 """Writes while somebody else writes as well."""
 # KEYS: assignment, or claim. ARGV: the new one, and what must be there for it to be written (empty: nothing). A script
 # can't tell whether what is there is sound, so whoever asks for the write has looked at it.
-_WRITE = """
+_WRITE: Final = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[2] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1])
 return 1
 """
 # KEYS: claim. ARGV: whose it must be.
-_RELEASE = """
+_RELEASE: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """

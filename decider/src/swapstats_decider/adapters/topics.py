@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
@@ -21,8 +21,8 @@ from swapstats_decider.conditions import Finding
 from swapstats_decider.reasons import Reason
 from swapstats_runtime.record_times import BOUNDS, unbounded
 
-_REQUEST_TIMEOUT_MS = 10_000
-_LETTER_HEADERS_BYTES = 8_192
+_REQUEST_TIMEOUT_MS: Final = 10_000
+_LETTER_HEADERS_BYTES: Final = 8_192
 """More than a dead letter has beside its record: topic, reason, what is wrong and what to do."""
 
 

@@ -13,7 +13,7 @@ from swapstats_cli.produce.importers.fault import ImportFault
 from swapstats_core.swap import Reject, event_time_ms
 
 NO_TIMES: Final[Mapping[int, int]] = MappingProxyType({})
-_NUMBER = re.compile(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,20}")
+_NUMBER: Final = re.compile(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,20}")
 
 
 def parse_block_times(data: bytes) -> dict[int, int]:

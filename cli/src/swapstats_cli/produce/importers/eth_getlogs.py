@@ -22,7 +22,7 @@ from swapstats_cli.produce.importers.fault import ANY_TIME, ImportFault, Rules, 
 from swapstats_cli.produce.importers.imported import ByReason, Imported
 from swapstats_cli.produce.importers.pool import Layout, Pool
 
-SWAP_TOPIC = "0xc42079f94a6350d7e6235f29174924f928cc2ac818eb64fed8004e115fbcca67"
+SWAP_TOPIC: Final = "0xc42079f94a6350d7e6235f29174924f928cc2ac818eb64fed8004e115fbcca67"
 """keccak256 of ``Swap(address,address,int256,int256,uint160,uint128,int24)``."""
 _OTHER_EVENTS: Final = {
     "0xd78ad95fa46c994b6551d0da85fc275fe613ce37657fb8d5e3d130840159d822": "swaps of Uniswap v2",
@@ -35,13 +35,13 @@ _OTHER_EVENTS: Final = {
 }
 """What the first topic of other logs says. Their amounts are laid out otherwise, or aren't a swap's."""
 
-_WORD = 64
-_DATA = re.compile(rf"0x[0-9a-fA-F]{{{5 * _WORD}}}")
-_HASH = re.compile(r"0x[0-9a-fA-F]{64}")
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
-_QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,16}")
-_POOLS_NAMED = 5
-_AS_RETURNED = "give the log objects as eth_getLogs returns them for mined blocks"
+_WORD: Final = 64
+_DATA: Final = re.compile(rf"0x[0-9a-fA-F]{{{5 * _WORD}}}")
+_HASH: Final = re.compile(r"0x[0-9a-fA-F]{64}")
+_ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
+_QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,16}")
+_POOLS_NAMED: Final = 5
+_AS_RETURNED: Final = "give the log objects as eth_getLogs returns them for mined blocks"
 
 
 class _AnyLog(msgspec.Struct):

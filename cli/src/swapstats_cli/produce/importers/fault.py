@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from typing import Final
 
 from swapstats_cli.produce.event import Event, encode
 from swapstats_core.swap import Inlet, Reject
 
 
-class ImportFault(Exception):  # noqa: N818 - about a file, not about the program
+class ImportFault(Exception):
     """A file that can't be imported; the text names the place, the field and the remedy."""
 
 
@@ -21,7 +22,7 @@ class Rules:
     latest_ms: int
 
 
-ANY_TIME = Rules(Inlet(), sys.maxsize)
+ANY_TIME: Final = Rules(Inlet(), sys.maxsize)
 """Of a resource that says nothing, for events of any time."""
 
 

@@ -13,7 +13,7 @@ from swapstats_cli.produce.importers.imported import Imported
 from swapstats_cli.produce.importers.pool import Layout
 from swapstats_core.swap import Inlet
 
-_ONLY_FOR_POOLS = (Format.UNISWAP_V3_POOL_CSV, Format.ETH_GETLOGS)
+_ONLY_FOR_POOLS: Final = (Format.UNISWAP_V3_POOL_CSV, Format.ETH_GETLOGS)
 _APPLIES_TO: Final[dict[str, tuple[tuple[Format, ...], str]]] = {
     "token": (_ONLY_FOR_POOLS, "each line names its token"),
     "chain_id": (_ONLY_FOR_POOLS, "each line names its chain"),
@@ -24,8 +24,8 @@ _APPLIES_TO: Final[dict[str, tuple[tuple[Format, ...], str]]] = {
     "block_times": ((Format.ETH_GETLOGS,), "each event of the file has its time"),
 }
 """Options that not every format has a use for, and why."""
-_ANY_TIME_MS = 1_767_614_431_200
-_BOM = b"\xef\xbb\xbf"
+_ANY_TIME_MS: Final = 1_767_614_431_200
+_BOM: Final = b"\xef\xbb\xbf"
 _PACKED: Final = {
     b"\x1f\x8b": "gzip",
     b"PK\x03\x04": "zip",

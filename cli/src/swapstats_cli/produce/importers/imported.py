@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from swapstats_cli.produce.event import Event
 
-_REASONS = 12
-_REST = "other reasons"
+_REASONS: Final = 12
+_REST: Final = "other reasons"
 
 
 @dataclass(slots=True)

@@ -14,15 +14,15 @@ from typing import Final, Literal
 from swapstats_cli.produce.importers.fault import ImportFault
 from swapstats_core.swap import TOKEN_DIGITS, USD_DIGITS, format_token, format_usd
 
-_MAX_DECIMALS = 36
-_MOST_USD_MICROS = 10**15
+_MAX_DECIMALS: Final = 36
+_MOST_USD_MICROS: Final = 10**15
 """A billion USD: no pool has ever paid that in one swap, but a wrong number of digits makes it of any swap."""
 _LEAST_PRICE_USD, _HIGHEST_PRICE_USD = 100, 100_000
 """Of one token, for the assumed layout: around what WETH has cost since there is Uniswap v3. Pools of other kinds are
 far away: WETH in a pool with WBTC (8 digits) comes out at 2 to 15, two tokens of 18 digits each at millions."""
-_DUST = 1_000
+_DUST: Final = 1_000
 """Amounts that both are below tell no price, being whole numbers."""
-_INT256 = range(-(2**255), 2**255)
+_INT256: Final = range(-(2**255), 2**255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Layout:
 
 
 USDC_WETH: Final = Layout(1, 6, 18)
-_REMEDY = (
+_REMEDY: Final = (
     "say which token it is and both numbers of digits with --token-side, --decimals0 and --decimals1; "
     "a pool without a US dollar stable coin can't be imported"
 )

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from swapstats_cli.produce.event import Event
 from swapstats_cli.produce.importers.fault import ANY_TIME, ImportFault, Rules, checked
@@ -18,7 +19,7 @@ from swapstats_cli.produce.importers.imported import ByReason, Imported
 from swapstats_cli.produce.importers.pool import Layout, Pool
 from swapstats_core.swap import Reject, event_time_ms
 
-_COLUMNS = (
+_COLUMNS: Final = (
     "block_number",
     "block_timestamp",
     "tx_type",
@@ -28,13 +29,13 @@ _COLUMNS = (
     "amount0",
     "amount1",
 )
-_SWAP = "SWAP"
-_FIELD = re.compile(r'(?:"((?:[^"]|"")*)"|([^",]*))(?:,|$)')
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_CONTROL_NAMES = {"\0": "a NUL", "\r": "a carriage return without a line feed"}
-_AMOUNT = re.compile(r"-?[0-9]{1,78}")
-_COUNT = re.compile(r"[0-9]{1,19}")
-_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(Z|[+-]\d{2}:\d{2})?", re.ASCII)
+_SWAP: Final = "SWAP"
+_FIELD: Final = re.compile(r'(?:"((?:[^"]|"")*)"|([^",]*))(?:,|$)')
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROL_NAMES: Final = {"\0": "a NUL", "\r": "a carriage return without a line feed"}
+_AMOUNT: Final = re.compile(r"-?[0-9]{1,78}")
+_COUNT: Final = re.compile(r"[0-9]{1,19}")
+_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(Z|[+-]\d{2}:\d{2})?", re.ASCII)
 
 
 def parse(text: str, *, token: str, chain_id: int, layout: Layout | None = None, rules: Rules = ANY_TIME) -> Imported:

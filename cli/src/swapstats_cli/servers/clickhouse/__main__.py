@@ -7,6 +7,7 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
+from typing import Final
 
 from aiohttp import web
 
@@ -14,7 +15,7 @@ from swapstats_cli.servers.clickhouse.access import Access
 from swapstats_cli.servers.clickhouse.engine import DirectoryInUseError, Engine, EngineError
 from swapstats_cli.servers.clickhouse.http import application
 
-_STOP_SECONDS = 10.0
+_STOP_S: Final = 10.0
 """How long running statements may take to finish when the server is told to stop."""
 
 
@@ -46,7 +47,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     engine = await Engine.open(arguments.data_dir, arguments.storage_config)
     # No access log: a recorder alone sends five requests a second.
     runner = web.AppRunner(
-        application(engine, arguments.max_request_bytes, access), access_log=None, shutdown_timeout=_STOP_SECONDS
+        application(engine, arguments.max_request_bytes, access), access_log=None, shutdown_timeout=_STOP_S
     )
     await runner.setup()
     site = web.TCPSite(runner, arguments.host, arguments.port)

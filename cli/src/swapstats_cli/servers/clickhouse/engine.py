@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from chdb.session import Session
 
 T = TypeVar("T")
-_CODE = re.compile(r"Code: (\d+)\.")
-_CHUNK_BYTES = 1 << 20
+_CODE: Final = re.compile(r"Code: (\d+)\.")
+_CHUNK_BYTES: Final = 1 << 20
 _ACCESS_DENIED: Final = 497
 _CONFIGURATION: Final = "engine"
 _SERVER: Final = "<clickhouse><users_config>{}</users_config></clickhouse>"
@@ -194,7 +194,7 @@ def _open(data_dir: Path, storage_config: Path | None) -> tuple[Session, Session
     """A session that may write, and one that may not."""
     # Here, because importing it loads the engine (half a second), and the engine takes its time zone from TZ then.
     os.environ["TZ"] = "UTC"
-    from chdb.session import Session  # noqa: PLC0415
+    from chdb.session import Session
 
     path = f"{data_dir.resolve()}?config-file={_configure(data_dir.resolve() / _CONFIGURATION, storage_config)}"
     try:

@@ -7,7 +7,7 @@ import json
 import tempfile
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import IO
+from typing import IO, Final
 
 from aiohttp import web
 
@@ -22,14 +22,14 @@ from swapstats_cli.servers.clickhouse.statement import (
     statement_text,
 )
 
-_IN_MEMORY_BYTES = 8 << 20
+_IN_MEMORY_BYTES: Final = 8 << 20
 """Larger bodies wait in a temporary file."""
-_WAITING_STATEMENTS = 64
+_WAITING_STATEMENTS: Final = 64
 """More than these at a time are refused, as ClickHouse does above ``max_concurrent_queries``."""
-_ENGINE = web.AppKey("engine", Engine)
-_SLOTS = web.AppKey("slots", asyncio.Semaphore)
-_MAX_REQUEST = web.AppKey("max_request_bytes", int)
-_ACCESS = web.AppKey("access", Access)
+_ENGINE: Final = web.AppKey("engine", Engine)
+_SLOTS: Final = web.AppKey("slots", asyncio.Semaphore)
+_MAX_REQUEST: Final = web.AppKey("max_request_bytes", int)
+_ACCESS: Final = web.AppKey("access", Access)
 
 
 def application(engine: Engine, max_request_bytes: int, access: Access) -> web.Application:

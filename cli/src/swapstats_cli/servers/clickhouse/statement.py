@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
-HEAD_BYTES = 65_536
+HEAD_BYTES: Final = 65_536
 """How far into a request an INSERT's FORMAT clause is looked for."""
 
-_TRANSPORT = frozenset(
+_TRANSPORT: Final = frozenset(
     {
         "query",
         "query_id",
@@ -35,17 +36,17 @@ _TRANSPORT = frozenset(
         "http_headers_progress_interval_ms",
     }
 )
-_SETTING = re.compile(r"[a-z][a-z0-9_]*")
-_PARAMETER = "param_"
-_INSERT = re.compile(
+_SETTING: Final = re.compile(r"[a-z][a-z0-9_]*")
+_PARAMETER: Final = "param_"
+_INSERT: Final = re.compile(
     rb"""\A\s*
     (?P<insert>INSERT\s+INTO\s(?:(?!\b(?:SELECT|VALUES|WITH|INFILE)\b).)+?)\s+
     FORMAT\s+(?P<format>[A-Za-z]\w*)[ \t]*(?:\r?\n)?""",
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 
-_LITERALS = re.compile(r"""'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`""", re.DOTALL)
-_OUTSIDE = re.compile(
+_LITERALS: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`""", re.DOTALL)
+_OUTSIDE: Final = re.compile(
     r"\b(?:(?P<function>file|python|executable|catboostEvaluate)\(|(?P<clause>INTO\s+OUTFILE|FROM\s+INFILE)\b)",
     re.IGNORECASE,
 )
