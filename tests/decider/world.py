@@ -11,7 +11,7 @@ from swapstats_core.naming import Holder
 from swapstats_core.ownership.messages import Assignment, Handoff, MemberReport, PartitionReport, Role, encode
 from swapstats_core.ownership.planner import Policy, initial
 from swapstats_core.wire import Held, SnapshotQuery, Subjects, decode_query
-from swapstats_decider.authority import Intent, Ownership
+from swapstats_decider.authority import Authority, Intent
 from swapstats_decider.claiming import taken
 from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.ports import Line, Superseded, Unavailable, World
@@ -150,11 +150,11 @@ class Town:
     snapshots_asked: list[str] = field(default_factory=list)
     announced: list[int] = field(default_factory=list)
 
-    def begin(self, assignment: Assignment | None = None, policy: Policy = POLICY) -> Ownership:
+    def begin(self, assignment: Assignment | None = None, policy: Policy = POLICY) -> Authority:
         world = World(self.truth, self.copy, self.connect, self.clock)
         first = assignment or initial(policy.partitions)
         record = self.recorded.extend
-        self.ownership = Ownership(INSTANCE, HOLDER, policy, first, world, self.intents.values, self.tell, record)
+        self.ownership = Authority(INSTANCE, HOLDER, policy, first, world, self.intents.values, self.tell, record)
         self.ownership.publish(first)
         return self.ownership
 

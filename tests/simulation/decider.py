@@ -16,7 +16,7 @@ from swapstats_aggregator.adapters.memory import MemoryStore
 from swapstats_core.naming import Holder
 from swapstats_core.ownership.messages import Assignment
 from swapstats_core.ownership.planner import Policy, initial
-from swapstats_decider.authority import Intent, Ownership
+from swapstats_decider.authority import Authority, Intent
 from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.ports import Superseded, Unavailable, World
 from swapstats_decider.reasons import Reason
@@ -124,13 +124,13 @@ class Decider:
     handoffs: dict[tuple[int, int], HandoffStatus] = field(default_factory=dict)
     """By partition and epoch, as last told."""
     process: Process = field(init=False)
-    ownership: Ownership = field(init=False)
+    ownership: Authority = field(init=False)
 
     def start(self) -> None:
         """A new life of it."""
         self.process = self.network.loop.process(NAME)
         copy = Copy(self.network, self.process, self.store)
-        self.ownership = Ownership(
+        self.ownership = Authority(
             self.instance,
             self.holder,
             self.policy,

@@ -31,7 +31,7 @@ class Intent:
     draining: bool
 
 
-class Ownership:
+class Authority:
     """Observes the shards, decides and publishes; `run` until cancelled.
 
     ``intents`` tells which shards there are and what is intended with them. ``record`` is given the handoffs of which

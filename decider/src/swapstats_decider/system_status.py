@@ -1,4 +1,4 @@
-"""The status as the decider and the processes' keepers make it: pure but for what `Ownership` has heard."""
+"""The status as the decider and the processes' keepers make it: pure but for what `Authority` has heard."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from swapstats_core.ownership.messages import Assignment, PartitionReport
 from swapstats_core.ownership.planner import SILENCE_MS
 from swapstats_core.wire import CURRENT_WITHIN_MS, rfc3339
-from swapstats_decider.authority import Intent, Ownership
+from swapstats_decider.authority import Authority, Intent
 from swapstats_decider.conditions import Conditions, Facts
 from swapstats_decider.handoffs import Handoffs
 from swapstats_decider.reasons import Reason
@@ -54,7 +54,7 @@ class View:
     """Why there is no ownership, if there should be."""
 
 
-def status(view: View, ownership: Ownership | None, conditions: Conditions, now_ms: int, wall_ms: int) -> Status:
+def status(view: View, ownership: Authority | None, conditions: Conditions, now_ms: int, wall_ms: int) -> Status:
     """The status at a moment: ``now_ms`` by the ownership's clock, ``wall_ms`` Unix time."""
     parts = {part.name: part for part in view.parts}
     members = tuple(_member(intent, parts[intent.name], ownership, now_ms) for intent in view.intents)
@@ -100,7 +100,7 @@ def status(view: View, ownership: Ownership | None, conditions: Conditions, now_
     )
 
 
-def _member(intent: Intent, part: Process, ownership: Ownership | None, now_ms: int) -> MemberStatus:
+def _member(intent: Intent, part: Process, ownership: Authority | None, now_ms: int) -> MemberStatus:
     heard = None if ownership is None else ownership.roll.heard(intent.name)
     silent = heard is not None and now_ms - heard.at_ms >= SILENCE_MS
     return MemberStatus(

@@ -27,7 +27,7 @@ from swapstats_decider.system_status import View
 from swapstats_decider.system_status import status as observed_status
 from swapstats_operator import resource_reporting
 from swapstats_operator.cluster import Cluster, Foreign, Key, Manifest, Refused
-from swapstats_operator.decider_host import Owning, Reach
+from swapstats_operator.decider_host import DeciderHost, Reach
 from swapstats_operator.manifests.instance import config_map, instance, name_of
 from swapstats_operator.manifests.monitoring import KINDS as MONITORS
 from swapstats_operator.manifests.names import REVISION, owner_reference
@@ -82,7 +82,7 @@ class Controller:
         self._clock = surface.clock
         self._tell = tell
         self._news = asyncio.Event()
-        self._owning = Owning(key, surface.cluster, surface.reach, surface.clock, self._intents, tell)
+        self._decider = DeciderHost(key, surface.cluster, surface.reach, surface.clock, self._intents, tell)
         self._topics = TopicKeeper(surface.keep_topics, self.wake)
         self._seen = observe((), None)
         self._replicas = 0
@@ -107,7 +107,7 @@ class Controller:
         Raises Superseded.
         """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._owning.run())
+            group.create_task(self._decider.run())
             group.create_task(self._topics.run())
             while True:
                 self._news.clear()
@@ -183,9 +183,9 @@ class Controller:
     # -- planning -----------------------------------------------------------------------------------------------------
 
     def _around(self, spec: SwapStatsSpec) -> Surroundings:
-        owning = self._owning
-        handoffs = owning.handoffs if spec.rollout.verify_state else ()
-        return Surroundings(self._seen, self._replicas, spec.rollout.timeout, owning.heard, owning.engaged, handoffs)
+        decider = self._decider
+        handoffs = decider.handoffs if spec.rollout.verify_state else ()
+        return Surroundings(self._seen, self._replicas, spec.rollout.timeout, decider.heard, decider.engaged, handoffs)
 
     def _begun(self, body: Object, now: Now) -> Rollout | None:
         """The rollout so far; None: there was none yet."""
@@ -224,8 +224,8 @@ class Controller:
             site = Site.of(kept.parsed, self._secrets, Holder.of(resource))
         else:
             site = None
-        self._owning.decide(body["metadata"]["uid"], site, Policy.of(resource.spec))
-        if (ownership := self._owning.ownership) is not None:
+        self._decider.decide(body["metadata"]["uid"], site, Policy.of(resource.spec))
+        if (ownership := self._decider.ownership) is not None:
             for name in set(ownership.roll.names) - set(self._shards()):
                 ownership.dismiss(name)
 
@@ -242,7 +242,7 @@ class Controller:
 
     def _may_begin(self, body: Object, spec: SwapStatsSpec) -> bool:
         """A first shard starts only once its names are known to be its own: it would answer in another's place."""
-        return self._owning.holds or "assignment" in body.get("status", {}) or not spec.shards.replicas
+        return self._decider.holds or "assignment" in body.get("status", {}) or not spec.shards.replicas
 
     # -- applying -----------------------------------------------------------------------------------------------------
 
@@ -331,7 +331,7 @@ class Controller:
         there: Mapping[str, Any] = body.get("status", {})
         if self._conditions is None:
             self._conditions = Conditions(resource_reporting.since(there))
-        spec, owning, generation = resource.spec, self._owning, body["metadata"]["generation"]
+        spec, decider, generation = resource.spec, self._decider, body["metadata"]["generation"]
         shards = progress(rollout, self._around(spec))
         view = View(
             name=self._key.name,
@@ -345,11 +345,11 @@ class Controller:
             rollout=resource_reporting.rollout_status(rollout, shards),
             file_problem=None if problem is None else problem.message,
             file_reason=Reason.RESOURCE_REFUSED if problem is None else problem.reason,
-            deciding_problem=owning.problem,
+            deciding_problem=decider.problem,
         )
         # By the clocks of this moment: applying may have taken long, and who serves has been heard meanwhile.
         heard_ms, at_ms = self._clock.now_ms(), self._clock.wall_ms()
-        observed = observed_status(view, owning.ownership, self._conditions, heard_ms, at_ms)
+        observed = observed_status(view, decider.ownership, self._conditions, heard_ms, at_ms)
         conditions = [*observed.conditions, self._topic_condition(now_ms), self._stores_condition(resource, now_ms)]
         shown = resource_reporting.status(
             self._key, generation, observed, conditions, rollout, shards, resource, now_ms
@@ -371,7 +371,7 @@ class Controller:
 
     def _stores_asked(self, spec: SwapStatsSpec) -> str:
         """Which of them answer, and which nobody asks."""
-        by_shards, by_recorder = self._owning.site is not None, spec.recorder.replicas > 0
+        by_shards, by_recorder = self._decider.site is not None, spec.recorder.replicas > 0
         if by_shards and by_recorder:
             return "Redis, NATS and ClickHouse answer"
         if by_shards:
@@ -386,15 +386,15 @@ class Controller:
                 looked_up(ref, self._secrets)
             except SecretMissing as error:
                 yield Finding(Reason.SECRET_MISSING, f"{path}: {error}")
-        owning = self._owning
-        if owning.problem is not None:
-            yield Finding(Reason.NAMES_TAKEN if owning.taken else Reason.NOT_REACHABLE, owning.problem)
-        if (ownership := owning.ownership) is not None:
+        decider = self._decider
+        if decider.problem is not None:
+            yield Finding(Reason.NAMES_TAKEN if decider.taken else Reason.NOT_REACHABLE, decider.problem)
+        if (ownership := decider.ownership) is not None:
             if (problem := ownership.publication.problem) is not None:
                 yield Finding(Reason.REDIS_UNAVAILABLE, problem)
             if not ownership.roll.sees(self._clock.now_ms()):
                 yield Finding(Reason.NATS_UNAVAILABLE, "NATS doesn't answer")
-        elif owning.site is not None:
+        elif decider.site is not None:
             yield Finding(Reason.NOT_CHECKED, "The stores are about to be asked")
         elif not resource.spec.recorder.replicas:
             yield Finding(Reason.NOT_CHECKED, "Nobody asks the stores while there are no shards and no recorder")
@@ -409,7 +409,7 @@ class Controller:
 
     async def _snapshot_on_demand(self, annotations: Mapping[str, str]) -> None:
         """Take snapshots if they are asked for; when they are taken, which the status has told by now, say so."""
-        site, asked = self._owning.site, annotations.get(SNAPSHOT, DONE) not in (DONE, FAILED)
+        site, asked = self._decider.site, annotations.get(SNAPSHOT, DONE) not in (DONE, FAILED)
         if self._snapshot is not None and self._snapshot.done():
             said = self._snapshot.result()
             await self._cluster.annotate(self._key, {SNAPSHOT: FAILED if said else DONE})
@@ -435,7 +435,7 @@ class Controller:
         return ""
 
     def _pause_s(self, rollout: Rollout) -> float:
-        if self._owning.site is None and rollout.done:
+        if self._decider.site is None and rollout.done:
             return IDLE_S
         moving = not rollout.done or rollout.rolling is not None or len(self._seen.shards) != self._replicas
         return MOVING_S if moving else DECIDING_S

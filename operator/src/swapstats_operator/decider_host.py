@@ -11,7 +11,7 @@ import msgspec
 
 from swapstats_core.ownership.messages import Assignment
 from swapstats_core.ownership.planner import Policy, initial
-from swapstats_decider.authority import Intent, Ownership
+from swapstats_decider.authority import Authority, Intent
 from swapstats_decider.claiming import hold
 from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.ports import Clock, Copy, Superseded, Taken, Tell, Unavailable, World
@@ -27,7 +27,7 @@ _NO_HANDOFFS: Final[Sequence[HandoffStatus]] = ()
 Reach = Callable[[Site], AbstractAsyncContextManager[Reached]]
 
 
-class Owning:
+class DeciderHost:
     """`run` until cancelled; say at any time where to `decide`."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Owning:
         intents: Callable[[], Iterable[Intent]],
         tell: Tell,
     ) -> None:
-        self.ownership: Ownership | None = None
+        self.ownership: Authority | None = None
         """What decides now."""
         self.problem: str | None = None
         """Why nobody does, although somebody should."""
@@ -105,7 +105,7 @@ class Owning:
             truth, first = await self._begin(site, reached)
             world = World(truth, reached.copy, reached.connect, self._clock)
             assert self._policy is not None, "it comes with the site"
-            ownership = Ownership(
+            ownership = Authority(
                 site.instance, site.holder, self._policy, first, world, self._intents, self._tell, _forget
             )
             running = asyncio.create_task(ownership.run())

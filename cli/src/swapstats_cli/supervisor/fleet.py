@@ -10,7 +10,7 @@ from typing import Final, assert_never
 from swapstats_cli.supervisor.part import PartState
 from swapstats_cli.supervisor.pool import Pool
 from swapstats_cli.supervisor.versions import Versions
-from swapstats_decider.authority import Intent, Ownership
+from swapstats_decider.authority import Authority, Intent
 from swapstats_decider.ports import Say
 from swapstats_decider.rolling import Act, Rolling, Shard, Step, next_step, numbered
 from swapstats_decider.status import RolloutStatus
@@ -65,7 +65,7 @@ class Fleet:
         done = sum(name not in outdated and name != rolled for name in wanted)
         return RolloutStatus(self._versions.reason, done, len(wanted), rolled, stalled)
 
-    async def run(self, ownership: Ownership) -> None:
+    async def run(self, ownership: Authority) -> None:
         """Take every step that can be taken."""
         for name in self.pool.ports:
             ownership.expect(name)
@@ -75,7 +75,7 @@ class Fleet:
                 await self._take(step, ownership)
             await asyncio.sleep(SETTLED_INTERVAL_S if ownership.decider.settled() else INTERVAL_S)
 
-    def _next(self, ownership: Ownership) -> Step | None:
+    def _next(self, ownership: Authority) -> Step | None:
         shards = [
             Shard(
                 name=keeper.part.name,
@@ -94,7 +94,7 @@ class Fleet:
             shards = [replace(shard, outdated=False) for shard in shards]
         return next_step(self.replicas, self.drained, shards, self._rolling, ownership.now_ms(), self.timeout_ms)
 
-    async def _take(self, step: Step, ownership: Ownership) -> None:
+    async def _take(self, step: Step, ownership: Authority) -> None:
         name = step.name
         match step.act:
             case Act.ADD:

@@ -20,7 +20,7 @@ from swapstats_core.spec import SwapStatsResource
 from swapstats_core.wire import Keys
 from swapstats_decider.adapters.nats import open_line
 from swapstats_decider.adapters.redis import RedisCopy, connect
-from swapstats_decider.authority import Intent, Ownership
+from swapstats_decider.authority import Authority, Intent
 from swapstats_decider.claiming import hold
 from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.ports import Connect, Say, Unavailable, World
@@ -38,7 +38,7 @@ async def owning(
     nats_ready: asyncio.Event,
     intents: Callable[[], Iterable[Intent]],
     say: Say,
-) -> AsyncIterator[Ownership]:
+) -> AsyncIterator[Authority]:
     """Ownership that goes on from the stored assignment. Raises StartFailedError if it can't.
 
     ``resource`` is the embedded one. Both servers are waited for: the names may belong to another instance, and Redis
@@ -62,7 +62,7 @@ async def owning(
         first = before or initial(resource.spec.source.topic.partitions)
         await _store(truth, first)
         record = partial(append, data.handoffs, say)
-        yield Ownership(name, holder, Policy.of(resource.spec), first, world, intents, tell, record)
+        yield Authority(name, holder, Policy.of(resource.spec), first, world, intents, tell, record)
     finally:
         await copy.close()
 

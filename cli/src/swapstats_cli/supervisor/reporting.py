@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from swapstats_cli.supervisor.datadir import write_atomically
-from swapstats_decider.authority import Ownership
+from swapstats_decider.authority import Authority
 from swapstats_decider.conditions import Conditions
 from swapstats_decider.ports import Clock, Say
 from swapstats_decider.status import Status, encode_status
@@ -27,7 +27,7 @@ class Reporter:
     """
 
     def __init__(self, path: Path, look: Callable[[], View], clock: Clock, say: Say) -> None:
-        self.ownership: Ownership | None = None
+        self.ownership: Authority | None = None
         self._path = path
         self._look = look
         self._clock = clock
