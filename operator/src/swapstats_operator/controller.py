@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from swapstats_decider.status import Condition
 from swapstats_decider.system_status import View
 from swapstats_decider.system_status import status as observed_status
 from swapstats_operator import resource_reporting
+from swapstats_operator.applying import Applier
 from swapstats_operator.cluster import Cluster, Foreign, Key, Manifest, Refused
 from swapstats_operator.decider_host import DeciderHost, Reach
 from swapstats_operator.manifests.instance import config_map, instance, name_of
@@ -34,7 +34,8 @@ from swapstats_operator.manifests.names import REVISION, owner_reference
 from swapstats_operator.observing import Object, observe
 from swapstats_operator.revision import RESTART, Images, Revision, revision_of, secret_refs
 from swapstats_operator.rollout import Rollout, Surroundings, aim, progress, shards_to_have, step
-from swapstats_operator.servers import SecretMissing, Secrets, Site, looked_up
+from swapstats_operator.secrets import NamedSecrets
+from swapstats_operator.servers import SecretMissing, Site, looked_up
 from swapstats_operator.topic_keeper import Keep, TopicKeeper
 from swapstats_runtime.timekeeping import Now
 
@@ -45,8 +46,6 @@ FAILED: Final = "failed"
 MOVING_S: Final = 0.25
 DECIDING_S: Final = 1.0
 IDLE_S: Final = 15.0
-_SECRETS_FOR_MS: Final = 20_000
-"""How old what was read of Secrets may be: the operator may get them, but not watch them."""
 _SNAPSHOT_WITHIN_S: Final = 60.0
 _TOLD: Final = {
     Act.ROLL: (Reason.SHARD_DRAINING, "gives its partitions away, to be replaced"),
@@ -88,12 +87,11 @@ class Controller:
         self._replicas = 0
         self._rollout: Rollout | None = None
         self._revisions: dict[str, Revision] = {}
-        self._secrets: Secrets = {}
-        self._secrets_at_ms: int | None = None
+        self._secrets = NamedSecrets(key, surface.cluster, surface.clock)
         self._refused: Finding | None = None
         self._monitors = monitors
         self._conditions: Conditions | None = None
-        self._applied: dict[tuple[str, str], tuple[bytes, set[str]]] = {}
+        self._applier = Applier(surface.cluster)
         self._snapshot: asyncio.Task[str] | None = None
         self._told: Finding | None = None
 
@@ -144,15 +142,15 @@ class Controller:
             raise Refused(f"The resource can't be read: {first['loc']}: {first['msg']}") from None
         spec = resource.spec
         self._seen, self._replicas = observe(objects, body["metadata"]), spec.shards.replicas
-        self._refused = problem = await self._read_secrets(resource)
+        self._refused = problem = await self._secrets.read(resource.spec)
         annotations, uid = body["metadata"].get("annotations", {}), body["metadata"]["uid"]
-        asked = revision_of(resource, self._surface.images, self._secrets, annotations.get(RESTART, ""), uid)
+        asked = revision_of(resource, self._surface.images, self._secrets.content, annotations.get(RESTART, ""), uid)
         desired = name_of(self._key, asked)
         self._revisions = {**self._revisions, **self._seen.revisions, desired: asked}
         if problem is None:
             rollout, taken = self._roll(body, desired, spec, now)
             self._own(body, resource, rollout)
-            self._topics.want(resource, self._secrets)
+            self._topics.want(resource, self._secrets.content)
             problem = await self._bring_about(body, resource, rollout, taken)
         else:  # without the Secrets nobody can tell what the pods shall have, and no pod is to get one of them
             rollout = self._begun(body, now) or Rollout(desired, now.wall_ms, begun_ms=now.mono_ms)
@@ -173,9 +171,9 @@ class Controller:
         if await self._cluster.pods(self._key.namespace, selector):
             return False
         resource = _parsed(body)
-        if (refused := await self._read_secrets(resource)) is not None:
+        if (refused := await self._secrets.read(resource.spec)) is not None:
             raise Refused(refused.message)
-        site = Site.of(resource, self._secrets, Holder.of(resource))
+        site = Site.of(resource, self._secrets.content, Holder.of(resource))
         async with self._surface.reach(site) as reached:
             await reached.copy.forget(site.partitions, site.holder)
         return True
@@ -221,7 +219,7 @@ class Controller:
         """Let the decider work with what the shards have, and know which of them there are."""
         if "status" in body and (resource.spec.shards.replicas or self._seen.shards):  # the truth needs a place
             kept = self._revisions.get(rollout.stable or rollout.target, self._revisions[rollout.target])
-            site = Site.of(kept.parsed, self._secrets, Holder.of(resource))
+            site = Site.of(kept.parsed, self._secrets.content, Holder.of(resource))
         else:
             site = None
         self._decider.decide(body["metadata"]["uid"], site, Policy.of(resource.spec))
@@ -265,7 +263,7 @@ class Controller:
         if not self._may_begin(body, resource.spec):
             return None
         try:
-            await self._apply(self._manifests(body, resource, rollout))
+            await self._applier.apply(self._manifests(body, resource, rollout), self._seen.live)
             await self._take(taken)
             await self._collect(resource.spec, rollout)
         except Foreign as error:
@@ -273,19 +271,6 @@ class Controller:
         except (Refused, Unavailable) as error:  # what is wrong with a manifest may come as either
             return Finding(Reason.RESOURCE_REFUSED, f"What follows from the resource can't be applied: {error}")
         return None
-
-    async def _apply(self, manifests: Iterable[Manifest]) -> None:
-        """Apply what is new, or isn't as it was when it was applied. What is applied again unchanged isn't written."""
-        for manifest in manifests:
-            ref = manifest["kind"], manifest["metadata"]["name"]
-            digest = hashlib.sha256(msgspec.json.encode(manifest)).digest()
-            live = self._seen.live.get(ref)
-            version = None if live is None else live["metadata"]["resourceVersion"]
-            known, versions = self._applied.get(ref, (b"", set()))
-            if known == digest and version in versions:
-                continue
-            after = await self._cluster.apply(manifest, None if live is None else live["metadata"]["uid"])
-            self._applied[ref] = (digest, {after} if version is None else {after, version})
 
     async def _take(self, taken: Step | None) -> None:
         if taken is not None and taken.act is Act.RESTART:
@@ -304,24 +289,6 @@ class Controller:
                 await self._cluster.delete(kind, self._key.namespace, name, item["metadata"]["uid"])
                 if revision is not None:
                     self._revisions.pop(revision, None)
-
-    async def _read_secrets(self, resource: SwapStatsResource) -> Finding | None:
-        """What is wrong if the operator isn't allowed to read one: then all that was read before stays as it was."""
-        names = {ref.name for _, ref in secret_refs(resource.spec)}
-        now_ms = self._clock.now_ms()
-        fresh = self._secrets_at_ms is not None and now_ms - self._secrets_at_ms < _SECRETS_FOR_MS
-        if fresh and names == self._secrets.keys():
-            return None
-        try:
-            self._secrets = {name: await self._cluster.secret(self._key.namespace, name) for name in sorted(names)}
-        except Refused as error:
-            said = (
-                f"The operator may not read a Secret that the resource names: {error}. Add it to the value "
-                "rbac.secretNames of the operator's chart, or let the resource name another one"
-            )
-            return Finding(Reason.SECRET_REFUSED, said)
-        self._secrets_at_ms = now_ms
-        return None
 
     # -- reporting ----------------------------------------------------------------------------------------------------
 
@@ -383,7 +350,7 @@ class Controller:
             yield self._refused
         for path, ref in secret_refs(resource.spec):
             try:
-                looked_up(ref, self._secrets)
+                looked_up(ref, self._secrets.content)
             except SecretMissing as error:
                 yield Finding(Reason.SECRET_MISSING, f"{path}: {error}")
         decider = self._decider
