@@ -27,8 +27,9 @@ async def test_serve_survive_a_stop_signal_and_drain(nats_url: str, tmp_path: Pa
     resource = {
         "apiVersion": "swapstats.io/v1alpha1",
         "kind": "SwapStats",
-        "metadata": {"name": INSTANCE},
+        "metadata": {"name": "test"},
         "spec": {
+            "instance": INSTANCE,
             "windows": ["5m", "1h"],
             "source": {"topic": {"partitions": 4}},
             "stores": {"nats": {"url": nats_url}, "redis": {"url": f"redis://127.0.0.1:{free_port()}/0"}},
