@@ -34,12 +34,15 @@ from swapstats_core.spec import SwapStatsResource
 from swapstats_core.swap import Swap
 from swapstats_core.wire import (
     CURRENT_WITHIN_MS,
+    DRAIN_S,
+    FINAL_SNAPSHOTS_S,
     Refused,
     Reply,
     SnapshotQuery,
     Subjects,
     decode_query,
     encode,
+    old_snapshot_ms,
     rfc3339,
 )
 from swapstats_runtime.timekeeping import Clock, Now
@@ -60,13 +63,9 @@ _ASSIGNMENT_POLL_S: Final = 2.0
 _LOOK_S: Final = 2.0
 """How often a topic is looked at from which nothing is read."""
 _RETRY_S: Final = 0.5
-_FINAL_SNAPSHOT_S: Final = 20.0
-_DRAIN_S: Final = 30.0
 _DRAIN_LOOK_S: Final = 0.1
 _DRAIN_LOOKS: Final = 30
 """Without any partition that leaves, in a row."""
-_OLD_SNAPSHOT_MS: Final = 60_000
-"""A snapshot of this age, and ten times the interval, is a fault."""
 
 
 _LATE_SAMPLE_MS: Final = 10_000
@@ -138,7 +137,7 @@ class Shard:
         )
 
     def _degraded(self) -> list[str]:
-        old_ms, now = max(_OLD_SNAPSHOT_MS, 10 * self._spec.snapshots.interval), self._clock.now()
+        old_ms, now = old_snapshot_ms(self._spec.snapshots.interval), self._clock.now()
         owned = {partition: held for partition, held in self._holdings.items() if held.owned is not None}
         ahead = [
             f"partition {partition}: a wrong clock or a record of the future has taken its time ahead, to "
@@ -175,10 +174,10 @@ class Shard:
 
     async def drained(self) -> None:
         """Wait until this shard owns nothing, for as long as others take partitions over; not for longer than
-        `_DRAIN_S`. If nobody takes any, because nobody decides or nobody is there, it is in vain to wait.
+        `DRAIN_S`. If nobody takes any, because nobody decides or nobody is there, it is in vain to wait.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(_DRAIN_S):
+            async with asyncio.timeout(DRAIN_S):
                 owned, looks_left = self._tenures.owned(), _DRAIN_LOOKS
                 while owned and looks_left:
                     await asyncio.sleep(_DRAIN_LOOK_S)
@@ -219,10 +218,10 @@ class Shard:
         self._stopping = True
         self._reassign.set()
         self._wake()
-        async with asyncio.timeout(_FINAL_SNAPSHOT_S):
+        async with asyncio.timeout(FINAL_SNAPSHOTS_S):
             await follower
             await reader
-        await self._tenures.leave(_FINAL_SNAPSHOT_S)
+        await self._tenures.leave(FINAL_SNAPSHOTS_S)
 
     # -- the assignment ---------------------------------------------------------------------------------------------
 

@@ -239,8 +239,20 @@ PULSE_INTERVAL_MS: Final = 250
 """Longest time between two pulses of a healthy partition."""
 CURRENT_WITHIN_MS: Final = 2_000
 """A state whose ``as_of`` is further behind the wall clock than this is stale, whatever its owner said then."""
+DRAIN_S: Final = 30.0
+"""Longest time that a shard which shall end takes to hand its partitions over, ..."""
+FINAL_SNAPSHOTS_S: Final = 20.0
+"""... and then for the last snapshots of those that nobody has taken."""
 FOLLOW_LEASE_MS: Final = 30_000
 """How long a shard sends a token's deltas after the last `TokenQuery` with ``follow``."""
+
+
+def old_snapshot_ms(interval_ms: int) -> int:
+    """A partition's newest snapshot that is older is a fault: a restart would replay a lot. ``interval_ms``: between
+    two snapshots.
+    """
+    return max(10 * interval_ms, MINUTE_MS)
+
 
 encode = msgspec.json.Encoder().encode
 _Window = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,11}[mhd]\Z")]

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from swapstats_core.ownership.messages import Assignment
 from swapstats_core.readable import held, ranges, seconds
-from swapstats_core.wire import rfc3339
+from swapstats_core.wire import old_snapshot_ms, rfc3339
 from swapstats_decider.handoffs import HandoffStatus
 from swapstats_decider.reasons import Reason
 from swapstats_decider.status import Condition, ConditionType, MemberStatus, RolloutStatus
-
-STALE_SNAPSHOT_INTERVALS: Final = 10
-STALE_SNAPSHOT_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +43,7 @@ class Facts:
     @property
     def stale_after_ms(self) -> int:
         """Age from which a newest snapshot is too old."""
-        return max(STALE_SNAPSHOT_INTERVALS * self.snapshot_interval_ms, STALE_SNAPSHOT_MS)
+        return old_snapshot_ms(self.snapshot_interval_ms)
 
 
 @dataclass(frozen=True, slots=True)

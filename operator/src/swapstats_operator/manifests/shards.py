@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from swapstats_core.wire import DRAIN_S, FINAL_SNAPSHOTS_S
 from swapstats_operator.cluster import Key, Manifest
 from swapstats_operator.manifests.names import HTTP, selector
 from swapstats_operator.manifests.pods import SPEC, pod_template, port, probes, requests
 from swapstats_operator.revision import Revision
 
 COMPONENT: Final = "shard"
-GRACE_S: Final = 90
-"""Time to hand partitions over, up to 30 s, and for final snapshots, up to 20 s; twice as much, nearly."""
+GRACE_S: Final = round(1.8 * (DRAIN_S + FINAL_SNAPSHOTS_S))
+"""Time to hand partitions over, and for final snapshots; twice as much, nearly."""
 _LEAST: Final = {"cpu": "100m", "memory": "256Mi"}
 _STATE: Final = "/var/lib/swapstats"
 
