@@ -225,7 +225,7 @@ def test_letters_are_kept_for_a_takeover_as_long_as_their_keys_and_values_fit() 
 async def test_no_last_snapshot_covers_a_letter_that_is_still_owed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard, "_FINAL_SNAPSHOT_S", 1.0)
+    monkeypatch.setattr(shard, "FINAL_SNAPSHOTS_S", 1.0)
     world.letters = letters = Held("raw-swaps")
     world.produce_noise(random.Random(6), 0, 40)  # noqa: S311 - no secret
     async with world.member("shard-0") as former, world.member("shard-1") as second:
