@@ -448,9 +448,10 @@ def apart(site: Site) -> Iterator[Site]:
     apart.apply({key: secret[key] for key in ("apiVersion", "kind", "data")} | {"metadata": {"name": PASSWORDS}})
     yield apart
     apart.kubectl("delete", "sws", "--all", "--timeout=120s")
+    apart.wait(lambda: apart.get("pods") == [], 180, "pods stay")  # as long as they get to the servers
     site.shell(f"{upgrade} swapstats charts/swapstats --set watchNamespaces=null")
     site.shell(f"{upgrade} devstack charts/swapstats-devstack --set networkPolicy.namespaces=null")
-    site.kubectl("delete", "namespace", APART, "--timeout=120s")
+    site.kubectl("delete", "namespace", APART, "--timeout=240s")
 
 
 def test_systems_of_one_name_share_all_servers_and_none_gets_the_names_of_another(
