@@ -51,9 +51,8 @@ _POD: Final = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"typ
 class Site:
     """See the module. Everything is in one namespace, which allows only pods of the level ``restricted``."""
 
-    def __init__(self, cluster: AnyCluster, namespace: str = NAMESPACE) -> None:
+    def __init__(self, cluster: AnyCluster) -> None:
         self.cluster = cluster
-        self.namespace = namespace
         self._environment = os.environ | {
             "KUBECONFIG": str(cluster.kubeconfig),
             "PATH": f"{cluster.kubectl.parent}{os.pathsep}{os.environ['PATH']}",
@@ -73,7 +72,7 @@ class Site:
 
     def kubectl(self, *arguments: str, text: str | None = None) -> str:
         """Kubectl in the namespace. Raises HostError."""
-        command = (self.cluster.kubectl, f"--kubeconfig={self.cluster.kubeconfig}", f"--namespace={self.namespace}")
+        command = (self.cluster.kubectl, f"--kubeconfig={self.cluster.kubeconfig}", f"--namespace={NAMESPACE}")
         return run(*command, *arguments, text=text)
 
     def shell(self, script: str, within_s: float = 300) -> str:

@@ -18,7 +18,6 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from e2e.clients import Clients
 from e2e.cluster.cluster import Cluster
@@ -39,7 +38,6 @@ SETTLED_S = 300
 LATEST_SECOND = 35
 """After it there may be too little of a minute left to send a day and to ask for it."""
 SECURE_NATS = "secure-nats"
-APART = "apart"
 PASSWORDS = "devstack-passwords"
 OPERATOR_GONE_S = 15
 """How long a Lease lasts that nobody renews,"""
@@ -429,70 +427,6 @@ def test_the_chart_is_upgraded_and_removed_and_nothing_stops(
 
 def _images(site: Site) -> set[str]:
     return {pod["spec"]["containers"][0]["image"] for pod in site.pods("shard")}
-
-
-@pytest.fixture
-def apart(site: Site) -> Iterator[Site]:
-    """Another namespace that the operator looks after; the same servers have the same addresses in it."""
-    apart = Site(site.cluster, APART)
-    site.kubectl("create", "namespace", APART)
-    site.kubectl("label", "namespace", APART, "pod-security.kubernetes.io/enforce=restricted")
-    upgrade = f"helm upgrade --namespace {NAMESPACE} --reuse-values --wait"
-    site.shell(f"{upgrade} swapstats charts/swapstats --set watchNamespaces={{{APART}}}")
-    site.shell(f"{upgrade} devstack charts/swapstats-devstack --set networkPolicy.namespaces={{{APART}}}")
-    for name in ("devstack-kafka", "devstack-redis", "devstack-nats", "devstack-clickhouse"):
-        apart.kubectl(
-            "create", "service", "externalname", name, f"--external-name={name}.{NAMESPACE}.svc.cluster.local"
-        )
-    secret = site.get(f"secret/{PASSWORDS}")
-    apart.apply({key: secret[key] for key in ("apiVersion", "kind", "data")} | {"metadata": {"name": PASSWORDS}})
-    yield apart
-    apart.kubectl("delete", "sws", "--all", "--timeout=120s")
-    apart.wait(lambda: apart.get("pods") == [], 180, "pods stay")  # as long as they get to the servers
-    site.shell(f"{upgrade} swapstats charts/swapstats --set watchNamespaces=null")
-    site.shell(f"{upgrade} devstack charts/swapstats-devstack --set networkPolicy.namespaces=null")
-    site.kubectl("delete", "namespace", APART, "--timeout=240s")
-
-
-def test_systems_of_one_name_share_all_servers_and_none_gets_the_names_of_another(
-    site: Site, apart: Site, clients: Clients, figure: Figure
-) -> None:
-    with unnoticed(site, clients, figure, "another system of this name, and three that want its names"):
-        apart.apply(_small())
-        apart.settle(180)
-        ours, theirs = site.status()["names"], apart.status()["names"]
-        assert all(ours[key] != theirs[key] for key in ours)
-        report = apart.verify()
-        assert report["verdict"] == "exact", report
-        stored = _keys(site)
-        assert stored > PARTITIONS
-        apart.apply(_small("thief", instance=ours["instance"], deletionPolicy="Delete"))
-        apart.wait(lambda: _is_told(apart, "thief", f"{NAMESPACE}/{NAME}"), 60, "nobody says whose the names are")
-        assert apart.get("pods", "--selector=app.kubernetes.io/instance=thief") == []
-        apart.kubectl("delete", "sws/thief", "--timeout=120s")
-        assert _keys(site) == stored
-        apart.apply(_small("grouped", source={"groupId": ours["groupId"]}))
-        apart.wait(lambda: _is_told(apart, "grouped", f"group {ours['groupId']}-recorder"), 120, "the group is joined")
-        apart.apply(_small("filed", stores={"clickhouse": {"database": ours["database"]}}))
-        apart.wait(lambda: _is_told(apart, "filed", f"database {ours['database']}"), 120, "the database is used")
-
-
-def _small(name: str = NAME, **spec: Any) -> dict[str, Any]:  # noqa: ANN401 - as in a file
-    """The example with one pod of each kind, and a key or a part of a section that is another."""
-    resource: dict[str, Any] = yaml.safe_load((REPOSITORY / "examples/swapstats.yaml").read_text())
-    resource["metadata"]["name"] = name
-    for section, said in {"shards": {"replicas": 1}, "api": {"replicas": 1}, **spec}.items():
-        here = resource["spec"].get(section)
-        for key, value in said.items() if isinstance(here, dict) else ():
-            here[key] = here.get(key, {}) | value if isinstance(value, dict) else value
-        if not isinstance(here, dict):
-            resource["spec"][section] = said
-    return resource
-
-
-def _is_told(site: Site, name: str, whose: str) -> bool:
-    condition = site.condition("StoresReady", name)
-    return condition["reason"] == Reason.NAMES_TAKEN and whose in condition["message"]
 
 
 def test_everything_is_exact_in_the_end(site: Site, clients: Clients, figure: Figure) -> None:
