@@ -154,8 +154,8 @@ class Controller:
             problem = await self._bring_about(body, resource, rollout, taken)
         else:  # without the Secrets nobody can tell what the pods shall have, and no pod is to get one of them
             rollout = self._begun(body, now) or Rollout(desired, now.wall_ms, begun_ms=now.mono_ms)
-        await self._report(body, resource, rollout, problem, now.wall_ms)
-        await self._snapshot_on_demand(annotations)
+        taken_are_told = await self._report(body, resource, rollout, problem, now.wall_ms)
+        await self._snapshot_on_demand(annotations, told=taken_are_told)
         return (self._pause_s(rollout) if problem is None else DECIDING_S), problem
 
     async def dismantle(self, body: Object, objects: Iterable[Object]) -> bool:
@@ -294,7 +294,8 @@ class Controller:
 
     async def _report(
         self, body: Object, resource: SwapStatsResource, rollout: Rollout, problem: Finding | None, now_ms: int
-    ) -> None:
+    ) -> bool:
+        """Returns whether it tells of snapshots that were asked for, and are taken."""
         there: Mapping[str, Any] = body.get("status", {})
         if self._conditions is None:
             self._conditions = Conditions(resource_reporting.since(there))
@@ -325,6 +326,7 @@ class Controller:
         gist = resource_reporting.gist
         if taken or gist(resource_reporting.content(shown, exclude_none=True)) != gist(there):
             await self._cluster.patch_status(self._key, resource_reporting.content(shown))
+        return taken
 
     def _topic_condition(self, now_ms: int) -> Condition:
         assert self._conditions is not None
@@ -374,10 +376,10 @@ class Controller:
 
     # -- a person's wish ----------------------------------------------------------------------------------------------
 
-    async def _snapshot_on_demand(self, annotations: Mapping[str, str]) -> None:
-        """Take snapshots if they are asked for; when they are taken, which the status has told by now, say so."""
+    async def _snapshot_on_demand(self, annotations: Mapping[str, str], *, told: bool) -> None:
+        """Take snapshots if they are asked for; say so when they are taken and the status has ``told`` of it."""
         site, asked = self._decider.site, annotations.get(SNAPSHOT, DONE) not in (DONE, FAILED)
-        if self._snapshot is not None and self._snapshot.done():
+        if self._snapshot is not None and told:
             said = self._snapshot.result()
             await self._cluster.annotate(self._key, {SNAPSHOT: FAILED if said else DONE})
             reason = Reason.SNAPSHOTS_FAILED if said else Reason.SNAPSHOTS_TAKEN
