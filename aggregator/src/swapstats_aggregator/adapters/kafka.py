@@ -282,7 +282,7 @@ class KafkaSource:
 
     async def commit(self, positions: Mapping[int, int]) -> None:
         if assigned := {partition: offset for partition, offset in positions.items() if partition in self._positions}:
-            client, group = self._consumer._client, self._source.group  # noqa: SLF001 - see above
+            client, group = self._consumer._client, self._source.group  # noqa: SLF001 - the only way to the protocol
             async with reaching(self._source):
                 if not self._committed:
                     every = range(self._source.topic.partitions)
