@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -16,21 +17,22 @@ from swapstats_cli.servers.commands import NATS_USER, REDIS_USER
 from swapstats_cli.servers.kafka_server import USER as KAFKA_USER
 from swapstats_cli.servers.tcp_ports import HOST
 from swapstats_cli.supervisor.passwords import OWN_SECRET, own_ref, secret_refs
+from swapstats_core.effects import SERVER, key_of, takes_of
 from swapstats_core.naming import Names, own, plain, with_names
-from swapstats_core.spec import Sasl, Section, SwapStatsResource
+from swapstats_core.spec import Sasl, Section, SwapStatsResource, SwapStatsSpec
 
 KAFKA: Final = "kafka"
 REDIS: Final = "redis"
 NATS: Final = "nats"
 CLICKHOUSE: Final = "clickhouse"
 SERVERS: Final = (KAFKA, REDIS, NATS, CLICKHOUSE)
-_NAMING: Final[Mapping[str, frozenset[str]]] = {
-    KAFKA: frozenset({"brokers", "tls", "sasl"}),
-    REDIS: frozenset({"url", "username", "secret_ref", "tls", "sentinel_master"}),
-    NATS: frozenset({"url", "username", "secret_ref", "tls"}),
-    CLICKHOUSE: frozenset({"url", "username", "secret_ref", "tls"}),
+_PLACES: Final[Mapping[str, tuple[str, ...]]] = {
+    KAFKA: ("source",),
+    REDIS: ("stores", "redis"),
+    NATS: ("stores", "nats"),
+    CLICKHOUSE: ("stores", "clickhouse"),
 }
-"""Who says one of these keys of a server, even if it is the default, names one of his own."""
+"""Where the resource says what a server is like."""
 
 DEFAULT_KAFKA_PORT: Final = 9092
 DEFAULT_REDIS_PORT: Final = 6379
@@ -100,11 +102,17 @@ def check(resource: SwapStatsResource, broker: Broker) -> None:
 
 
 def named(resource: SwapStatsResource) -> frozenset[str]:
-    """The servers that the resource names: it says where they are, or how to get in. The others are ours to start."""
-    source, stores = resource.spec.source, resource.spec.stores
-    sections: Mapping[str, Section] = {KAFKA: source, REDIS: stores.redis, NATS: stores.nats}
-    sections = {**sections, CLICKHOUSE: stores.clickhouse}
-    return frozenset(server for server, section in sections.items() if section.model_fields_set & _NAMING[server])
+    """The servers that the resource names: it says where they are, or how to get in, even if that is the default. The
+    others are ours to start.
+    """
+    return frozenset(server for server, place in _PLACES.items() if _is_named(resource, place))
+
+
+def _is_named(resource: SwapStatsResource, place: tuple[str, ...]) -> bool:
+    section: Section = reduce(getattr, place, resource.spec)
+    fields = type(section).model_fields
+    keys = (key_of(name, fields[name]) for name in section.model_fields_set)
+    return any(takes_of(SwapStatsSpec, (*place, key)) == SERVER for key in keys)
 
 
 def embed(resource: SwapStatsResource, uid: str, ports: Ports, broker: Broker) -> SwapStatsResource:
