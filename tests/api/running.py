@@ -15,15 +15,15 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 
 from swapstats_api.adapters.memory import MemorySnapshots
-from swapstats_api.app import create_app
-from swapstats_api.follow.machine import Follow
-from swapstats_api.follower import Follower
-from swapstats_api.hub import Hub
+from swapstats_api.http.app import create_app
+from swapstats_api.http.server import create_server, listen, started
 from swapstats_api.metrics import Metrics
-from swapstats_api.newest import NewestOwners
 from swapstats_api.ports import SnapshotReader
-from swapstats_api.reads import Reads
-from swapstats_api.server import create_server, listen, started
+from swapstats_api.reading.follow.machine import Follow
+from swapstats_api.reading.follower import Follower
+from swapstats_api.reading.newest import NewestOwners
+from swapstats_api.reading.reads import Reads
+from swapstats_api.ws.hub import Hub
 from swapstats_core.routing import partition_of
 from swapstats_core.spec import SwapStatsSpec
 from swapstats_runtime.timekeeping import Clock

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swapstats_api.follow.machine import Follow
-from swapstats_api.follow.model import NOWHERE, Action, Ask, Position, ReadSnapshot, Settled, View
+from swapstats_api.reading.follow.machine import Follow
+from swapstats_api.reading.follow.model import NOWHERE, Action, Ask, Position, ReadSnapshot, Settled, View
 from swapstats_core import wire
 from swapstats_runtime.timekeeping import Now
 from tests.api.owner_model import Owner, Told, Versions, trades_in

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from swapstats_api.follow.machine import Follow
-from swapstats_api.follow.model import Action, Ask
+from swapstats_api.reading.follow.machine import Follow
+from swapstats_api.reading.follow.model import Action, Ask
 from swapstats_core import wire
 from swapstats_runtime.timekeeping import Now
 

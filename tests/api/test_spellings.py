@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from swapstats_api import spellings
-from swapstats_api.spellings import Spelt
+from swapstats_api.reading import spellings
+from swapstats_api.reading.spellings import Spelt
 from swapstats_core import wire
 from tests.api.owner_model import Owner
 from tests.api.running import PARTITIONS, Api, home, running_api

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from swapstats_aggregator.adapters.memory import MemoryRecord
-from swapstats_api.follow.model import View
+from swapstats_api.reading.follow.model import View
 from swapstats_core.engine.oracle import MINUTE_MS, Oracle, TokenTotals
 from swapstats_core.engine.partition import Config
 from swapstats_core.routing import partition_of

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 from swapstats_aggregator.adapters.memory import MemoryStore
 from swapstats_aggregator.ports import Unavailable
-from swapstats_api.follow.machine import Follow
-from swapstats_api.follow.model import View
-from swapstats_api.follower import Follower
 from swapstats_api.metrics import Metrics
-from swapstats_api.newest import NewestOwners
 from swapstats_api.ports import Claims, Listener, NoAnswer, SnapshotUnreadable
+from swapstats_api.reading.follow.machine import Follow
+from swapstats_api.reading.follow.model import View
+from swapstats_api.reading.follower import Follower
+from swapstats_api.reading.newest import NewestOwners
 from swapstats_core import wire
 from swapstats_core.routing import partition_of
 from swapstats_runtime.timekeeping import Clock, keep_time

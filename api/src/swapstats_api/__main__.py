@@ -20,14 +20,14 @@ from pydantic import ValidationError
 
 from swapstats_api.adapters.nats import NatsOwners
 from swapstats_api.adapters.redis import RedisSnapshots, connect
-from swapstats_api.app import create_app
-from swapstats_api.follow.machine import Follow
-from swapstats_api.follower import Follower
-from swapstats_api.hub import Hub
+from swapstats_api.http.app import create_app
+from swapstats_api.http.server import create_server, listen, started
 from swapstats_api.metrics import Metrics
-from swapstats_api.newest import NewestOwners
-from swapstats_api.reads import Reads
-from swapstats_api.server import create_server, listen, started
+from swapstats_api.reading.follow.machine import Follow
+from swapstats_api.reading.follower import Follower
+from swapstats_api.reading.newest import NewestOwners
+from swapstats_api.reading.reads import Reads
+from swapstats_api.ws.hub import Hub
 from swapstats_core import wire
 from swapstats_core.engine.partition import Config
 from swapstats_core.routing import partition_of

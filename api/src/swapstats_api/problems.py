@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from swapstats_api.reads import Refusal
+from swapstats_api.reading.reads import Refusal
 
 log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ def problem(
     headers: dict[str, str] | None = None,
     troubles: Mapping[str, Any] | None = None,
 ) -> Response:
-    """A problem as a response; ``troubles`` as in `swapstats_api.view`."""
+    """A problem as a response; ``troubles`` as in `swapstats_api.reading.view`."""
     title = http.HTTPStatus(status).phrase
     body = msgspec.json.encode(Problem("about:blank", title, status, detail, instance, code, **(troubles or {})))
     if status == http.HTTPStatus.SERVICE_UNAVAILABLE:

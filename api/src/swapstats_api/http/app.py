@@ -10,10 +10,11 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from swapstats_api import problems, routes
-from swapstats_api.hub import Hub
+from swapstats_api import problems
+from swapstats_api.http import routes
 from swapstats_api.metrics import Metrics
-from swapstats_api.reads import Reads
+from swapstats_api.reading.reads import Reads
+from swapstats_api.ws.hub import Hub
 
 
 def create_app(

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from swapstats_api.follow.model import freshness, standing
-from swapstats_api.view import known_since, seconds, troubles
+from swapstats_api.reading.follow.model import freshness, standing
+from swapstats_api.reading.view import known_since, seconds, troubles
 from swapstats_core import wire
 from swapstats_runtime.timekeeping import Now
 

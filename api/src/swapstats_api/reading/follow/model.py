@@ -162,7 +162,7 @@ class Shown(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Followed:
-    """A followed token. Times are monotonic milliseconds; ``known`` is explained in `swapstats_api.follow.machine`.
+    """A followed token. Times are monotonic milliseconds; ``known`` is explained in `machine`.
 
     ``told_ms`` is when an owner last said that the state holds at ``position``. That must be short ago for it to be
     current, besides the position: events that are ahead of their time take the clock of a partition ahead as well.

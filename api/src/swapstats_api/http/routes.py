@@ -1,4 +1,4 @@
-"""HTTP: parameters in, bytes out. What is read is decided in `swapstats_api.reads`."""
+"""HTTP: parameters in, bytes out. What is read is decided in `swapstats_api.reading.reads`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fastapi.responses import Response
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from swapstats_api.hub import Hub
 from swapstats_api.metrics import Metrics
 from swapstats_api.problems import CONTENT_TYPE, problem
-from swapstats_api.reads import Reads
-from swapstats_api.websocket import serve
+from swapstats_api.reading.reads import Reads
+from swapstats_api.ws.connection import serve
+from swapstats_api.ws.hub import Hub
 from swapstats_core import wire
 
 _STATS: Final = {

@@ -1,6 +1,6 @@
 """Which tokens are followed and what is known of each: a pure machine, events in, actions out (docs/protocol.md).
 
-Nothing here does I/O or reads a clock. `swapstats_api.follower` feeds events and carries out actions.
+Nothing here does I/O or reads a clock. `swapstats_api.reading.follower` feeds events and carries out actions.
 
 How it decides what a state is worth. Within an epoch everything that an owner says is ordered by its position
 ``(as_of_ms, offset)``, so the state with the higher position wins, whatever way it came. Beside the state stands
@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from swapstats_api.follow.model import (
+from swapstats_api.reading.follow.model import (
     AWAIT_DELTA_MS,
     BEHIND,
     IDLE_MS,

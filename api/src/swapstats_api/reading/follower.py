@@ -9,8 +9,10 @@ from typing import Final, assert_never
 
 import structlog
 
-from swapstats_api.follow.machine import Follow
-from swapstats_api.follow.model import (
+from swapstats_api.metrics import Metrics
+from swapstats_api.ports import NoOwner, Owners, SnapshotReader, SnapshotUnreadable, Unanswered
+from swapstats_api.reading.follow.machine import Follow
+from swapstats_api.reading.follow.model import (
     Action,
     Ask,
     Changed,
@@ -23,8 +25,6 @@ from swapstats_api.follow.model import (
     WatchPartition,
     WatchToken,
 )
-from swapstats_api.metrics import Metrics
-from swapstats_api.ports import NoOwner, Owners, SnapshotReader, SnapshotUnreadable, Unanswered
 from swapstats_core import wire
 from swapstats_runtime.timekeeping import Now
 

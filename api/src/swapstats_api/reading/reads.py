@@ -9,13 +9,13 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from swapstats_api.follow.model import Followed, Full, View, freshness, standing
-from swapstats_api.follower import Follower
 from swapstats_api.metrics import Metrics
-from swapstats_api.overview import Overview, merge
 from swapstats_api.ports import Owners, Unanswered
-from swapstats_api.spellings import Spellings
-from swapstats_api.view import Document, Marks, document, known_since, marks, seconds, select, troubles
+from swapstats_api.reading.follow.model import Followed, Full, View, freshness, standing
+from swapstats_api.reading.follower import Follower
+from swapstats_api.reading.overview import Overview, merge
+from swapstats_api.reading.spellings import Spellings
+from swapstats_api.reading.view import Document, Marks, document, known_since, marks, seconds, select, troubles
 from swapstats_core import readable, wire
 from swapstats_core.addresses import folded
 from swapstats_core.methodology import methodology
@@ -44,7 +44,7 @@ class Refusal(Exception):
         super().__init__(detail)
         self.detail = detail
         self.troubles = troubles or {}
-        """See `swapstats_api.view.troubles`."""
+        """See `swapstats_api.reading.view.troubles`."""
 
 
 class UnknownToken(Refusal):

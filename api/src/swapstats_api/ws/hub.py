@@ -11,11 +11,11 @@ from typing import Final
 
 import msgspec
 
-from swapstats_api.client import RESTARTING, Client
-from swapstats_api.follow.model import Followed
 from swapstats_api.metrics import Metrics
-from swapstats_api.reads import Overloaded, Reads, Unavailable
-from swapstats_api.view import Document, Op, differs, marks_in, moved, patch
+from swapstats_api.reading.follow.model import Followed
+from swapstats_api.reading.reads import Overloaded, Reads, Unavailable
+from swapstats_api.reading.view import Document, Op, differs, marks_in, moved, patch
+from swapstats_api.ws.client import RESTARTING, Client
 from swapstats_core import wire
 from swapstats_core.addresses import folded
 from swapstats_runtime.timekeeping import Now

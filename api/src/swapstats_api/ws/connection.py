@@ -24,11 +24,11 @@ import msgspec
 from fastapi import WebSocket, WebSocketDisconnect
 from starlette.types import Message
 
-from swapstats_api.client import POLICY_VIOLATION, Client
-from swapstats_api.hub import Error, Hub, frame
-from swapstats_api.origins import may_read
+from swapstats_api.access.origins import may_read
 from swapstats_api.problems import problem
-from swapstats_api.reads import Overloaded, Refusal
+from swapstats_api.reading.reads import Overloaded, Refusal
+from swapstats_api.ws.client import POLICY_VIOLATION, Client
+from swapstats_api.ws.hub import Error, Hub, frame
 
 COMMAND_LENGTH: Final = 4_096
 """Longest command, in characters."""

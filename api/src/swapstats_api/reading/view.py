@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from swapstats_api.follow.model import View
+from swapstats_api.reading.follow.model import View
 from swapstats_core import readable, wire
 
 _decode_windows = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

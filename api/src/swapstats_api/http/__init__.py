@@ -1,0 +1,1 @@
+"""REST: parameters in, bytes out; every error a problem."""

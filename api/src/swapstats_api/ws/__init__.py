@@ -1,0 +1,1 @@
+"""WebSocket: commands in, states and patches out."""
